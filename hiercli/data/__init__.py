@@ -1,0 +1,1 @@
+"""Photographs and their labels: benchmarks, folders, manifests and the generated flora."""

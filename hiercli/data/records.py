@@ -1,0 +1,120 @@
+"""What a data set is to the rest of the house: records, splits and the benchmark's own K."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hiercli.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One photograph.
+
+    Attributes:
+        path: where the picture lies.
+        label: the class name, as the data set spells it.
+        taxonomy: names of the levels above the class, fine to coarse (genus, family, order);
+            empty where the data set has none.
+    """
+
+    path: Path
+    label: str
+    taxonomy: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A retrieval data set under its protocol: train on some classes, be judged on others.
+
+    Attributes:
+        name: short name, as given to ``--data``.
+        train: photographs to learn from.
+        query: photographs to search for, of classes that ``train`` does not hold (benchmarks),
+            or whatever the user's split says.
+        gallery: photographs to search in. ``None`` means that the queries search each other and
+            a photograph never counts as its own answer.
+        recall_at: the K of Recall@K that this benchmark reports.
+        levels: names of the taxonomy levels in each record, fine to coarse.
+        tree: Newick text of the true tree, where it is known (the generated flora).
+    """
+
+    name: str
+    train: tuple[Record, ...]
+    query: tuple[Record, ...]
+    gallery: tuple[Record, ...] | None = None
+    recall_at: tuple[int, ...] = (1, 2, 4, 8)
+    levels: tuple[str, ...] = ()
+    tree: str | None = field(default=None, repr=False)
+
+    @property
+    def train_classes(self) -> list[str]:
+        """Names of the training classes, sorted in natural order."""
+        return class_names(self.train)
+
+
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key under which ``img2`` comes before ``img10``. Total and stable for any text."""
+    parts: list[tuple[int, int, str]] = []
+    digits = ""
+    for char in text + "\0":
+        if char.isascii() and char.isdigit():
+            digits += char
+            continue
+        if digits:
+            parts.append((0, int(digits), digits))
+            digits = ""
+        parts.append((1, ord(char), ""))
+    return tuple(parts)
+
+
+def class_names(records: Sequence[Record]) -> list[str]:
+    """Distinct labels of ``records`` in natural order: the order of class ids everywhere."""
+    return sorted({record.label for record in records}, key=natural_key)
+
+
+def class_ids(records: Sequence[Record], names: Sequence[str]) -> np.ndarray:
+    """Class id (position in ``names``) of each record, int64 (N,)."""
+    position = {name: index for index, name in enumerate(names)}
+    return np.array([position[record.label] for record in records], dtype=np.int64)
+
+
+def split_validation(
+    records: Sequence[Record], share: float, seed: int
+) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+    """Hold out whole classes for validation, so that choices never look at the test classes.
+
+    Args:
+        records: the training photographs.
+        share: share of the classes to hold out, in [0, 1). Zero holds out none.
+        seed: which classes; the same seed always holds out the same ones.
+
+    Returns:
+        (training, validation). At least two classes stay on each side, each validation class
+        with two photographs or more, since a photograph needs another of its kind to be found.
+
+    Raises:
+        DataError: there are too few classes to hold any out.
+    """
+    if share == 0:
+        return tuple(records), ()
+    names = class_names(records)
+    counts: dict[str, int] = {}
+    for record in records:
+        counts[record.label] = counts.get(record.label, 0) + 1
+    candidates = [name for name in names if counts[name] >= 2]
+    num_held_out = max(2, round(share * len(names)))
+    if len(candidates) < num_held_out or len(names) - num_held_out < 2:
+        raise DataError(
+            "expected at least 4 classes, 2 of them with two pictures or more, so that some can "
+            f"be held out for validation; found {len(names)} classes. Add classes, or train on "
+            "all of them with --validation-share 0"
+        )
+    order = np.random.default_rng(seed).permutation(len(candidates))[:num_held_out]
+    held_out = {candidates[index] for index in order}
+    return (
+        tuple(record for record in records if record.label not in held_out),
+        tuple(record for record in records if record.label in held_out),
+    )

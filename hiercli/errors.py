@@ -1,0 +1,65 @@
+"""Every error that `hier` raises on purpose, and the exit code each one ends with.
+
+::
+
+    HierError                  2   wrong usage or input
+    ├── InputError             2   a path, folder, table or option that cannot be used
+    │   ├── ImageError         2   one picture that cannot be read
+    │   └── DataError          2   a data set that is missing, incomplete or too small
+    ├── DownloadError          2   a transfer that failed or did not match its checksum
+    ├── FileFormatError        2   a file that is not what its name or its use says
+    ├── TrainingError          2   a run that cannot go on (diverged, folder taken)
+    ├── ExportError            2   an exported encoder that does not agree with its source
+    └── MismatchError          4   two sound files that do not belong together
+
+Two more exit codes do not come from an error: 0 (done) and 3 (done, but some inputs were
+skipped, each one named). An interrupt ends with 130.
+
+A message says what was expected, what came, and what to do next, in that order.
+"""
+
+EXIT_DONE = 0
+EXIT_INPUT = 2
+EXIT_SKIPPED = 3
+EXIT_MISMATCH = 4
+EXIT_INTERRUPTED = 130
+
+
+class HierError(Exception):
+    """Base of the tree: a problem that the user can act on, said in one message."""
+
+    exit_code = EXIT_INPUT
+
+
+class InputError(HierError):
+    """A path, folder, table or option that cannot be used as it stands."""
+
+
+class ImageError(InputError):
+    """One picture that cannot be read. The batch it came in goes on without it."""
+
+
+class DataError(InputError):
+    """A data set that is missing, incomplete or too small for what was asked."""
+
+
+class DownloadError(HierError):
+    """A transfer that broke off for good, or whose bytes do not match the checksum."""
+
+
+class FileFormatError(HierError):
+    """A file that is not what its name or its use says: foreign, damaged or hostile."""
+
+
+class TrainingError(HierError):
+    """A training run that cannot start or cannot go on."""
+
+
+class ExportError(HierError):
+    """An exported encoder whose answers differ from its checkpoint by more than allowed."""
+
+
+class MismatchError(HierError):
+    """Two sound files that do not belong together, by fingerprint, curvature or dimension."""
+
+    exit_code = EXIT_MISMATCH

@@ -1,0 +1,79 @@
+"""Writing files so that a killed run leaves the old state or the new one, never a half."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hiercli.errors import InputError
+
+
+@contextmanager
+def replacing(target: Path | str) -> Iterator[Path]:
+    """Yield a path beside ``target`` to write to; on success it is synced and renamed over it.
+
+    Args:
+        target: the file that should exist, whole, afterwards. Its folder is made if missing.
+
+    Yields:
+        a temporary path in the same folder (so that the rename is atomic), with the same suffix.
+
+    Raises:
+        InputError: the folder cannot be made or written to, or the disk is full. What stood at
+            ``target`` before is untouched in every case, and the temporary file is gone.
+    """
+    target = Path(target)
+    if target.is_dir():
+        raise InputError(f"expected a file name to write to, but {target} is a folder: add a name")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.stem[:80]}.", suffix=target.suffix
+        )
+    except OSError as error:
+        raise InputError(
+            f"cannot write {target}: {error.strerror or error}. Choose a folder you can write to"
+        ) from error
+    os.close(handle)
+    draft = Path(name)
+    try:
+        yield draft
+        draft.chmod(0o666 & ~_umask())
+        with open(draft, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(draft, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise InputError(
+            f"writing {target} failed: {error.strerror or error}. Nothing was left behind; "
+            "free some space or choose another place, then run it again"
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(target: Path | str, text: str) -> None:
+    """Write ``text`` (UTF-8) to ``target`` through `replacing`."""
+    with replacing(target) as draft:
+        draft.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable, where the system lets a folder be synced."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
