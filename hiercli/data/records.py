@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hiercli.errors import DataError
+from hiercli.images import natural_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +54,6 @@ class Dataset:
     def train_classes(self) -> list[str]:
         """Names of the training classes, sorted in natural order."""
         return class_names(self.train)
-
-
-def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key under which ``img2`` comes before ``img10``. Total and stable for any text."""
-    parts: list[tuple[int, int, str]] = []
-    digits = ""
-    for char in text + "\0":
-        if char.isascii() and char.isdigit():
-            digits += char
-            continue
-        if digits:
-            parts.append((0, int(digits), digits))
-            digits = ""
-        parts.append((1, ord(char), ""))
-    return tuple(parts)
 
 
 def class_names(records: Sequence[Record]) -> list[str]:

@@ -1,0 +1,1 @@
+"""Hyperbolic space in its two working models, for NumPy arrays and torch tensors alike."""

@@ -1,0 +1,225 @@
+"""The one path from a picture file to a network's input, in training, evaluation and serving.
+
+Pillow decodes and resizes, NumPy normalises; nothing here knows which framework comes next.
+Orientation (EXIF) is applied, transparency is laid on white, 16-bit greys are scaled to 8 bits,
+CMYK and palettes become RGB, and of an animation the first frame counts.
+"""
+
+import os
+import re
+import stat
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from hiercli.errors import ImageError, InputError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+"""File names that a folder is searched for."""
+
+_FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+_DRAFT_FACTOR = 2
+"""A JPEG is decoded at a reduced size only while that stays this many times the size needed."""
+
+# A large photograph is not an attack; the hard limit, twice this, still raises in `read`.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a decoded picture becomes a network's input at evaluation time.
+
+    Attributes:
+        size: side of the square crop in pixels.
+        crop_share: share of the short side that the crop covers, in (0, 1]. 0.875 is the usual
+            "resize to 256, crop 224".
+        mean, std: of each RGB channel, on a scale of 0 to 1.
+        interpolation: ``bilinear``, ``bicubic`` or ``lanczos``.
+    """
+
+    size: int
+    crop_share: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 < self.crop_share <= 1 or min(self.std) <= 0:
+            raise InputError(f"expected size >= 1, crop_share in (0, 1] and std > 0, got {self}")
+        if self.interpolation not in _FILTERS:
+            raise InputError(
+                f"expected an interpolation of {', '.join(_FILTERS)}, got {self.interpolation!r}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and for the fingerprint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
+        """The inverse of `to_dict`."""
+        return cls(
+            size=int(values["size"]),
+            crop_share=float(values["crop_share"]),
+            mean=_three(values["mean"]),
+            std=_three(values["std"]),
+            interpolation=str(values["interpolation"]),
+        )
+
+    def __call__(self, picture: Image.Image) -> np.ndarray:
+        """Centre crop, resize and normalise an RGB picture: float32 (3, size, size)."""
+        return self.normalise(self.crop(picture, centre_box(picture, self.crop_share)))
+
+    def crop(self, picture: Image.Image, box: tuple[float, float, float, float]) -> np.ndarray:
+        """Resample ``box`` (left, top, right, bottom, in pixels) to uint8 (size, size, 3)."""
+        side = (self.size, self.size)
+        return np.asarray(picture.resize(side, _FILTERS[self.interpolation], box=box))
+
+    def normalise(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) to float32 (3, H, W) of zero mean and unit spread per channel."""
+        scaled = pixels.astype(np.float32)
+        scaled -= np.float32(255) * np.asarray(self.mean, np.float32)
+        scaled /= np.float32(255) * np.asarray(self.std, np.float32)
+        return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+
+    @property
+    def shortest_side(self) -> int:
+        """Length of the short side, in pixels, at which the crop needs no enlarging."""
+        return round(self.size / self.crop_share)
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return float(red), float(green), float(blue)
+
+
+def centre_box(picture: Image.Image, share: float) -> tuple[float, float, float, float]:
+    """The centred square whose side is ``share`` of the picture's short side."""
+    width, height = picture.size
+    side = share * min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
+
+
+def read(path: Path | str, shortest_side: int | None = None) -> Image.Image:
+    """Decode a picture, upright and in RGB.
+
+    Args:
+        path: the file.
+        shortest_side: pixels that the short side will be used at; a JPEG much larger than that
+            is decoded at a half, quarter or eighth. ``None`` decodes in full.
+
+    Returns:
+        a loaded RGB picture.
+
+    Raises:
+        ImageError: missing, not a picture, damaged, or too large to be a photograph.
+    """
+    try:
+        # Opening a pipe would wait for a writer that may never come.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ImageError(f"{path}: expected a picture file, found something that is not a file")
+        with Image.open(path) as picture:
+            if shortest_side is not None:
+                scale = _DRAFT_FACTOR * shortest_side / min(picture.size)
+                wanted = (round(picture.width * scale), round(picture.height * scale))
+                picture.draft("RGB", wanted)
+            picture.load()
+            return ImageOps.exif_transpose(_to_rgb(picture))
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{path}: the picture claims more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, "
+            "the limit that keeps a hostile file from filling the memory. Scale it down"
+        ) from error
+    except Image.UnidentifiedImageError as error:
+        size = os.path.getsize(path)
+        found = "an empty file" if size == 0 else f"{size} bytes of something else"
+        raise ImageError(f"{path}: expected a picture, found {found}") from error
+    except MemoryError as error:
+        raise ImageError(f"{path}: too large for the memory at hand. Scale it down") from error
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError) as error:
+        # Pillow's decoders answer damage with all of these.
+        raise ImageError(f"{path}: the picture is damaged ({error})") from error
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    """RGB of any mode, keeping the EXIF block that `ImageOps.exif_transpose` reads."""
+    if picture.mode.startswith(("I", "F")):
+        depth = np.asarray(picture, dtype=np.float32)
+        # 16-bit files fill 0..65535; a float picture by habit 0..1, an integer one 0..255.
+        full = 65535.0 if depth.max() > 255 else 255.0 if depth.max() > 1 else 1.0
+        converted = Image.fromarray((depth.clip(0, full) / full * 255).astype(np.uint8))
+        converted = converted.convert("RGB")
+    elif picture.has_transparency_data:
+        opaque = Image.new("RGBA", picture.size, "white")
+        converted = Image.alpha_composite(opaque, picture.convert("RGBA")).convert("RGB")
+    else:
+        converted = picture.convert("RGB")
+    converted.info.setdefault("exif", picture.info.get("exif", b""))
+    return converted
+
+
+def find(paths: Sequence[Path | str]) -> list[Path]:
+    """All pictures under the given files and folders, each folder in natural path order.
+
+    A file that is named outright is taken whatever its suffix; folders are walked with hidden
+    entries left out and links to folders followed once.
+
+    Raises:
+        InputError: a path is missing, or nothing that looks like a picture was found.
+    """
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            found.update(dict.fromkeys(_walk(path)))
+        elif path.exists():
+            found[path] = None
+        else:
+            raise InputError(f"expected a picture or a folder of pictures, but {path} is missing")
+    if not found:
+        where = ", ".join(map(str, paths))
+        suffixes = " ".join(sorted(SUFFIXES))
+        raise InputError(f"no pictures in {where}: looked, also in subfolders, for {suffixes}")
+    return list(found)
+
+
+def _walk(folder: Path) -> list[Path]:
+    pictures: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        here = os.stat(parent)
+        if (here.st_dev, here.st_ino) in seen:  # links can form a circle
+            folders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        pictures += [
+            Path(parent, name)
+            for name in files
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+        ]
+    return sorted(pictures, key=lambda path: [natural_key(part) for part in path.parts])
+
+
+def natural_key(text: str) -> list[tuple[int, int | str, str]]:
+    """Sort key under which ``img2`` comes before ``img10``; total, so ids never depend on luck."""
+    pieces = re.split(r"([0-9]+)", text)
+    return [
+        (0, int(piece), piece) if index % 2 else (1, piece, "")
+        for index, piece in enumerate(pieces)
+        if piece
+    ]
