@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +146,9 @@ def generate(
         ("size", size, 32),
     ):
         if value < least:
-            raise DataError(f"expected {name} of at least {least}, got {value}: choose a larger one")
+            raise DataError(
+                f"expected {name} of at least {least}, got {value}: choose a larger one"
+            )
     folder = Path(root) / "demo"
     made: dict[str, str | int] = {
         "generator": GENERATOR,
@@ -219,18 +222,17 @@ def grow(seed: int, num_species: int) -> Flora:
     generator = np.random.default_rng((seed, num_species))
     leaves: list[_Leaf] = []
     sizes = _partition(num_species, max(2, round(num_species / _CLADE_SIZES[0])), generator)
+    founders = _founders(len(sizes), generator)
     orders = [
         _radiate(unit, size, (number,), leaves, generator)
-        for number, (unit, size) in enumerate(zip(_founders(len(sizes), generator), sizes, strict=True))
+        for number, (unit, size) in enumerate(zip(founders, sizes, strict=True))
     ]
     tree = _Node(_HEIGHTS[0], tuple(orders))
     names = _names([leaf.clade for leaf in leaves], generator)
     splits = _splits([leaf.clade for leaf in leaves], generator)
     species = tuple(
-        Species(index, f"{genus}_{epithet}", genus, family, order, Traits.from_unit(leaf.unit), split)
-        for index, (leaf, (epithet, genus, family, order), split) in enumerate(
-            zip(leaves, names, splits, strict=True)
-        )
+        Species(index, f"{name[1]}_{name[0]}", *name[1:], Traits.from_unit(leaf.unit), split)
+        for index, (leaf, name, split) in enumerate(zip(leaves, names, splits, strict=True))
     )
     return Flora(species, _newick(tree, [one.class_name for one in species]) + ";")
 
@@ -252,13 +254,31 @@ def _radiate(
     """Let an ancestor give rise to clades one level down, appending their species to ``leaves``."""
     level = len(clade)
     if level == len(LEVELS):
-        return _speciate(unit, num_species, _HEIGHTS[level], clade, leaves, generator)
+        return _genus(unit, num_species, clade, leaves, generator)
     parts = max(1, round(num_species / _CLADE_SIZES[level]))
     children = [
         _radiate(_drift(unit, level - 1, generator), size, (*clade, number), leaves, generator)
         for number, size in enumerate(_partition(num_species, parts, generator))
     ]
     return _Node(_HEIGHTS[level], tuple(children))
+
+
+def _genus(
+    unit: Array,
+    num_species: int,
+    clade: tuple[int, ...],
+    leaves: list[_Leaf],
+    generator: np.random.Generator,
+) -> _Node:
+    """Grow a genus in which any two species, not only sisters, can be told apart."""
+    start = len(leaves)
+    for _ in range(100):
+        del leaves[start:]
+        node = _speciate(unit, num_species, _HEIGHTS[-1], clade, leaves, generator)
+        species = [Traits.from_unit(leaf.unit) for leaf in leaves[start:]]
+        if all(len(visible_differences(*pair)) >= 2 for pair in combinations(species, 2)):
+            break
+    return node
 
 
 def _speciate(
@@ -278,9 +298,7 @@ def _speciate(
     lower = height * generator.uniform(0.5, 0.8)
     children = [
         _speciate(_drift(half, len(LEVELS) - 1, generator), size, lower, clade, leaves, generator)
-        for half, size in zip(
-            _part(unit, generator), (first, num_species - first), strict=True
-        )
+        for half, size in zip(_part(unit, generator), (first, num_species - first), strict=True)
     ]
     return _Node(height, tuple(children))
 
@@ -379,12 +397,21 @@ def _newick(node: _Node, names: list[str]) -> str:
 # ------------------------------------------------------------------------------------------ names
 
 _STARTS = (
-    "al bel bras cal cel cor dor dra el fen fri gal gren hel is jun lam lin lys mal mir mor nar "
-    "nem ol per phal quer rhod ros sal styr tal thal ul vel ver vin xan yl zin"
-).split()
-_MIDDLES = "an anth ar el en er il in ind ol on oph or ost ul ur".split()
-_GENUS_ENDINGS = "ia ella ina aria era issa ora illa".split()
-_EPITHET_ENDINGS = "ensis iana oides escens ata ina osa ifera".split()
+    "al", "bel", "bras", "cal", "cel", "cor", "dor", "dra", "el", "fen", "fri", "gal", "gren",
+    "hel", "is", "jun", "lam", "lin", "lys", "mal", "mir", "mor", "nar", "nem", "ol", "per",
+    "phal", "quer", "rhod", "ros", "sal", "styr", "tal", "thal", "ul", "vel", "ver", "vin",
+    "xan", "yl", "zin",
+)
+_MIDDLES = (
+    "an", "anth", "ar", "el", "en", "er", "il", "in", "ind", "ol", "on", "oph", "or", "ost",
+    "ul", "ur",
+)
+_GENUS_ENDINGS = (
+    "ia", "ella", "ina", "aria", "era", "issa", "ora", "illa",
+)
+_EPITHET_ENDINGS = (
+    "ensis", "iana", "oides", "escens", "ata", "ina", "osa", "ifera",
+)
 
 
 def _names(

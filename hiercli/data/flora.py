@@ -70,26 +70,26 @@ class Traits:
     heads: float = _trait(0.3, 3.2, conserved=True)
     petal_count: float = _trait(2.6, 13.4, step=1.0, conserved=True)
     whorls: float = _trait(0.4, 2.4, conserved=True)
-    petal_width: float = _trait(0.42, 1.1, step=0.15)
-    petal_tip: float = _trait(-1.0, 1.0, step=0.45)
-    petal_belly: float = _trait(0.38, 0.82, step=0.12, conserved=True)
+    petal_width: float = _trait(0.42, 1.1, step=0.17)
+    petal_tip: float = _trait(-1.0, 1.0, step=0.52)
+    petal_belly: float = _trait(0.38, 0.82, step=0.14, conserved=True)
     petal_cup: float = _trait(-0.1, 0.5, conserved=True)
-    petal_hue: float = _trait(195.0, 418.0, step=18.0)
-    petal_saturation: float = _trait(0.02, 0.95, step=0.2)
+    petal_hue: float = _trait(195.0, 418.0, step=20.0)
+    petal_saturation: float = _trait(0.02, 0.95, step=0.22)
     petal_value: float = _trait(0.78, 1.0)
-    tip_fade: float = _trait(-0.6, 0.8, step=0.35)
-    veins: float = _trait(-5.0, 7.0, step=2.0)
+    tip_fade: float = _trait(-0.6, 0.8, step=0.4)
+    veins: float = _trait(-5.0, 7.0, step=3.0)
     spots: float = _trait(-9.0, 9.0, step=3.0)
-    stripe: float = _trait(-0.35, 0.35, step=0.12)
-    eye: float = _trait(-0.4, 0.6, step=0.12)
-    rim: float = _trait(-0.4, 0.32, step=0.1)
+    stripe: float = _trait(-0.35, 0.35, step=0.14)
+    eye: float = _trait(-0.4, 0.6, step=0.14)
+    rim: float = _trait(-0.4, 0.32, step=0.12)
     marking_hue: float = _trait(-80.0, 80.0)
     marking_value: float = _trait(0.25, 1.0)
-    disc_radius: float = _trait(0.1, 0.42, step=0.06, conserved=True)
-    disc_hue: float = _trait(5.0, 90.0, step=18.0)
-    disc_value: float = _trait(0.25, 1.0, step=0.18)
+    disc_radius: float = _trait(0.1, 0.42, step=0.07, conserved=True)
+    disc_hue: float = _trait(5.0, 90.0, step=20.0)
+    disc_value: float = _trait(0.25, 1.0, step=0.2)
     stamens: float = _trait(-8.0, 14.0, step=4.0)
-    sepal_length: float = _trait(0.5, 1.3, step=0.2)
+    sepal_length: float = _trait(0.5, 1.3, step=0.22)
     leaf_count: float = _trait(1.6, 6.4, conserved=True)
     leaf_width: float = _trait(0.07, 0.36, conserved=True)
     leaf_teeth: float = _trait(-7.0, 7.0, conserved=True)
@@ -207,7 +207,7 @@ def _draw_plant(
 ) -> None:
     """One individual: stems and leaves first, then its heads, the main one last and largest."""
     num_heads = max(1, round(traits.heads))
-    radius = side * generator.uniform(0.21, 0.38) * (1.0, 0.8, 0.72)[num_heads - 1]
+    radius = side * generator.uniform(0.23, 0.38) * (1.0, 0.8, 0.72)[num_heads - 1]
     centre = side * (np.array([0.5, 0.43]) + generator.normal(0.0, 0.055, 2))
     lean = generator.normal(0.0, 0.3)
     down = np.array([np.sin(lean), np.cos(lean)])
@@ -226,7 +226,7 @@ def _draw_plant(
     foot = fork + down * side
     draw.line(_flat(np.stack([fork, foot])), fill=_ink(stem_colour), width=round(width * 1.2))
     _draw_leaves(draw, traits, generator, centre, down, radius)
-    tilt = np.deg2rad(abs(generator.normal(0.0, 28.0)))
+    tilt = np.deg2rad(abs(generator.normal(0.0, 26.0)))
     away = generator.uniform(0.0, 2.0 * np.pi)
     for position in [*others, centre]:
         scale = 1.0 if position is centre else generator.uniform(0.6, 0.85)
@@ -488,7 +488,7 @@ def _background(generator: np.random.Generator, size: int) -> Image.Image:
     top, bottom = _GROUNDS[generator.integers(len(_GROUNDS))] + generator.normal(0.0, 10.0, (2, 3))
     ramp = np.linspace(0.0, 1.0, size)[:, None]
     column = np.clip(_mix(top, bottom, ramp), 0, 255).astype(np.uint8)
-    picture = Image.fromarray(np.ascontiguousarray(np.broadcast_to(column[:, None], (size, size, 3))))
+    picture = Image.fromarray(np.repeat(column[:, None], size, axis=1))
     for blur in (generator.uniform(0.025, 0.05), generator.uniform(0.004, 0.016)):
         draw = ImageDraw.Draw(picture)
         for _ in range(generator.integers(5, 13)):
@@ -503,7 +503,7 @@ def _draw_clutter(
     """One thing that is not the subject: a blade of grass, a leaf, a pebble or another flower."""
     x, y = generator.uniform(-0.05, 1.05, 2) * size
     kind = generator.choice(["blade", "leaf", "pebble", "flower"], p=[0.45, 0.25, 0.15, 0.15])
-    green = _rgb(generator.uniform(60, 140), generator.uniform(0.3, 0.7), generator.uniform(0.25, 0.75))
+    green = _rgb(*generator.uniform([60.0, 0.3, 0.25], [140.0, 0.7, 0.75]))
     if kind == "blade":
         tip = np.array([x, y]) + size * generator.normal([0.0, -0.3], [0.2, 0.15])
         foot = np.array([x, size * 1.05])

@@ -1,0 +1,192 @@
+"""Recipes: every setting of a training run, named, documented and checked in one place."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from hiercli.errors import InputError
+
+DEFAULT = "fast"
+
+
+def _setting(default: Any, doc: str, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"doc": doc, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All settings of a run. Each field is also a flag of `hier train`, which overrides it."""
+
+    backbone: str = _setting("tf_efficientnet_lite0", "timm model to fine-tune")
+    weights: str = _setting("auto", "auto, hub, none (random), or the path of a state dict")
+    pooling: str = _setting("", "timm global pooling (avg, avgmax, token); empty: the model's own")
+    embedding_dim: int = _setting(128, "dimensions of the ball")
+    c: float = _setting(0.1, "curvature magnitude (the space has curvature -c)")
+    clip_radius: float = _setting(2.3, "longest tangent vector kept")
+    train_size: int = _setting(224, "side of the training crops in pixels")
+    eval_size: int = _setting(224, "side of the centre crop at evaluation and in serving, pixels")
+    eval_crop_share: float = _setting(0.875, "share of the short side that this crop covers")
+    crop_scale_min: float = _setting(0.2, "smallest area of a random training crop, 0 to 1")
+
+    loss: str = _setting(
+        "proxy-anchor",
+        "metric loss",
+        ("proxy-anchor", "multi-similarity", "soft-triple", "proxy-nca", "supcon", "triplet"),
+    )
+    hier_weight: float = _setting(0.5, "weight of HIER beside the metric loss; 0 switches it off")
+    num_proxies: int = _setting(512, "hierarchical proxies")
+    temperature: float = _setting(0.1, "tau of HIER's ancestor draws")
+    margin: float = _setting(0.1, "margin of HIER's hinge")
+    num_neighbours: int = _setting(20, "neighbours that HIER examines for reciprocity")
+    triplets_per_anchor: int = _setting(50, "HIER triplets drawn for each photo and each proxy")
+
+    epochs: int = _setting(100, "passes over the training photos")
+    batch_size: int = _setting(180, "photos a step")
+    samples_per_class: int = _setting(2, "photos of each class in a batch")
+    lr: float = _setting(1e-4, "learning rate of the backbone for a batch of 180, scaled linearly")
+    head_lr_factor: float = _setting(1.0, "learning rate of the head over the backbone's")
+    proxy_lr_factor: float = _setting(50.0, "learning rate of hierarchical proxies, likewise")
+    class_proxy_lr_factor: float = _setting(1e4, "learning rate of the loss's proxies, likewise")
+    weight_decay: float = _setting(1e-2, "AdamW weight decay")
+    warmup_epochs: int = _setting(1, "epochs in which the backbone is held still")
+    schedule: str = _setting("constant", "learning rate over time", ("constant", "step", "cosine"))
+    lr_step: int = _setting(10, "epochs between two cuts, with --schedule step")
+    lr_decay: float = _setting(0.5, "factor of each cut, with --schedule step")
+    freeze_batch_norm: bool = _setting(False, "keep the statistics of batch normalisation")
+    gradient_clip: float = _setting(10.0, "largest absolute gradient value; 0 does not clip")
+    ema_decay: float = _setting(0.0, "decay a step of the averaged weights; 0 switches it off")
+    patience: int = _setting(0, "epochs without a better validation before stopping; 0: never")
+
+    validation_share: float = _setting(0.15, "share of training classes held out to choose by")
+    seed: int = _setting(0, "seed of everything random")
+    precision: str = _setting("auto", "arithmetic of the backbone", ("auto", "fp32", "bf16", "fp16"))
+    device: str = _setting("auto", "auto, cpu, cuda, or cuda:1 and so on")
+    workers: int = _setting(2, "processes that decode pictures; 0 decodes in the main one")
+    checkpoint_minutes: float = _setting(5.0, "minutes between two saves within an epoch")
+
+    def __post_init__(self) -> None:
+        for setting in dataclasses.fields(self):
+            _check_type(setting.name, getattr(self, setting.name), type(setting.default))
+            choices = setting.metadata["choices"]
+            if choices and getattr(self, setting.name) not in choices:
+                raise _refused(setting.name, f"one of {', '.join(choices)}", self)
+        for name in ("c", "clip_radius", "lr", "temperature", "checkpoint_minutes"):
+            if not getattr(self, name) > 0:
+                raise _refused(name, "a number above 0", self)
+        for name, least in _LEAST.items():
+            if not getattr(self, name) >= least:
+                raise _refused(name, f"at least {least}", self)
+        for name in ("eval_crop_share", "crop_scale_min"):
+            if not 0 < getattr(self, name) <= 1:
+                raise _refused(name, "a share above 0 and at most 1", self)
+        for name in ("validation_share", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise _refused(name, "at least 0 and below 1", self)
+        if self.batch_size % self.samples_per_class:
+            raise InputError(
+                f"expected a batch_size that samples_per_class divides, got {self.batch_size} and "
+                f"{self.samples_per_class}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by field name."""
+        return dataclasses.asdict(self)
+
+
+_LEAST = {
+    "embedding_dim": 2, "train_size": 16, "eval_size": 16, "hier_weight": 0, "num_proxies": 3,
+    "margin": 0, "num_neighbours": 1, "triplets_per_anchor": 1, "epochs": 1, "batch_size": 4,
+    "samples_per_class": 2, "head_lr_factor": 0, "proxy_lr_factor": 0, "class_proxy_lr_factor": 0,
+    "weight_decay": 0, "warmup_epochs": 0, "lr_step": 1, "lr_decay": 0, "gradient_clip": 0,
+    "patience": 0, "workers": 0, "seed": 0,
+}  # fmt: skip
+
+
+def _refused(name: str, expected: str, recipe: Recipe) -> InputError:
+    return InputError(f"expected {name} to be {expected}, got {getattr(recipe, name)!r}")
+
+
+def _check_type(name: str, value: Any, kind: type) -> None:
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"expected {name} to be of type {kind.__name__}, got {value!r}")
+
+
+def names() -> list[str]:
+    """Names of the shipped recipes: ``fast`` and ``paper/ENCODER/DATA`` for the published table."""
+    found = []
+    for file in _shipped().iterdir():
+        if file.name.endswith(".toml"):
+            name = file.name.removesuffix(".toml")
+            cells = tomllib.loads(file.read_text(encoding="utf-8")).get("cell")
+            if cells is None:
+                found.append(name)
+            else:
+                found += [f"{name}/{enc}/{data}" for enc in cells for data in cells[enc]]
+    return sorted(found)
+
+
+def load(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
+    """A shipped recipe, or one from a TOML file of settings, with ``overrides`` on top.
+
+    Args:
+        name: one of `names`, or the path of a ``.toml`` file.
+        overrides: settings by field name; they win.
+
+    Raises:
+        InputError: unknown recipe or setting, or a value out of range.
+    """
+    settings = _read(name) | (overrides or {})
+    known = {setting.name for setting in dataclasses.fields(Recipe)}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise InputError(
+            f"recipe {name}: no setting is called {', '.join(unknown)}. "
+            f"Known settings: {', '.join(sorted(known))}"
+        )
+    return Recipe(**settings)
+
+
+def from_dict(values: dict[str, Any]) -> Recipe:
+    """The recipe that `Recipe.to_dict` wrote."""
+    return Recipe(**values)
+
+
+def _read(name: str) -> dict[str, Any]:
+    if name.endswith(".toml"):
+        try:
+            return tomllib.loads(Path(name).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"cannot read the recipe {name}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{name} is not valid TOML: {error}") from error
+    if name not in names():
+        raise InputError(
+            f"expected a recipe of {', '.join(names())}, or a path that ends in .toml; got {name!r}"
+        )
+    base, *cell = name.split("/")
+    settings = tomllib.loads((_shipped() / f"{base}.toml").read_text(encoding="utf-8"))
+    if not cell:
+        return settings
+    encoder, data = cell
+    common = settings["common"] | settings["encoder"][encoder]
+    return dict(common | settings["data"].get(data, {}) | settings["cell"][encoder][data])
+
+
+def _shipped() -> Any:
+    return resources.files("hiercli.training") / "recipes"
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as TOML, each setting under the line that explains it; `load` reads it back."""
+    lines = []
+    for setting in dataclasses.fields(recipe):
+        value = getattr(recipe, setting.name)
+        text = str(value).lower() if isinstance(value, bool) else repr(value)
+        if isinstance(value, str):
+            text = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        lines += [f"# {setting.metadata['doc']}", f"{setting.name} = {text}", ""]
+    return "\n".join(lines)
