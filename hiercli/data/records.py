@@ -104,3 +104,37 @@ def split_validation(
         tuple(record for record in records if record.label not in held_out),
         tuple(record for record in records if record.label in held_out),
     )
+
+
+def require(folder: Path, files: Sequence[str]) -> None:
+    """Check that a benchmark is where it should be.
+
+    Raises:
+        DataError: it names every file that is missing.
+    """
+    missing = [name for name in files if not (folder / name).exists()]
+    if missing:
+        raise DataError(
+            f"expected {', '.join(files)} in {folder}; missing: {', '.join(missing)}. Say where the "
+            "data sets live with --data-root or HIER_DATA, or fetch this one with `hier data get`"
+        )
+
+
+def read_table(
+    file: Path, num_columns: int, *, header: bool = False, skip: int = 0
+) -> list[list[str]]:
+    """Rows of a list file with columns parted by white space.
+
+    Raises:
+        DataError: a row of another width, named by its line number.
+    """
+    rows = []
+    lines = file.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines[skip + header :], start=1 + skip + header):
+        columns = line.split(maxsplit=num_columns - 1)
+        if not columns:
+            continue
+        if len(columns) != num_columns:
+            raise DataError(f"{file}: expected {num_columns} columns in line {number}: {line!r}")
+        rows.append(columns)
+    return rows

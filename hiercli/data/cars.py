@@ -1,0 +1,40 @@
+"""Stanford Cars (Cars-196) in its official layout; class ids 1-98 train, 99-196 test."""
+
+from pathlib import Path
+
+from hiercli.data.records import Dataset, Record, require
+from hiercli.errors import DataError
+
+FOLDER = "cars196"
+FILES = ("cars_annos.mat", "car_ims")
+LAST_TRAIN_CLASS = 98
+
+
+def load(root: Path) -> Dataset:
+    """Read ``root/cars196``; photographs that the annotations list but the folder lacks are left out.
+
+    Raises:
+        DataError: files are missing or the annotations are not the official ones.
+    """
+    from scipy.io import loadmat
+
+    folder = root / FOLDER
+    require(folder, FILES)
+    try:
+        annotations = loadmat(folder / "cars_annos.mat", squeeze_me=True)
+        names = [str(name) for name in annotations["class_names"]]
+        rows = annotations["annotations"]
+        listed = [(str(row["relative_im_path"]), int(row["class"])) for row in rows]
+    except (KeyError, ValueError, TypeError, NotImplementedError) as error:
+        raise DataError(
+            f"{folder / 'cars_annos.mat'} is not the annotation file of Stanford Cars ({error}): "
+            "fetch it again with `hier data get cars`"
+        ) from error
+    present = {entry.name for entry in (folder / "car_ims").iterdir()}
+    train: list[Record] = []
+    test: list[Record] = []
+    for relative, class_id in listed:
+        if Path(relative).name in present:
+            side = train if class_id <= LAST_TRAIN_CLASS else test
+            side.append(Record(folder / relative, names[class_id - 1]))
+    return Dataset("cars", tuple(train), tuple(test))

@@ -1,0 +1,63 @@
+"""From the word after ``--data`` to a data set: a benchmark, the demo, a folder or a manifest."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from hiercli.data import cars, cub, folder, inshop, manifest, sop
+from hiercli.data.records import Dataset
+from hiercli.errors import DataError
+
+BENCHMARKS = {"cub": cub, "cars": cars, "sop": sop, "inshop": inshop}
+NAMES = ("demo", *BENCHMARKS)
+
+
+def default_root() -> Path:
+    """Where benchmarks live: ``HIER_DATA``, or ``data`` in the current folder."""
+    return Path(os.environ.get("HIER_DATA") or "data")
+
+
+def load(
+    name: str,
+    root: Path | None = None,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """The data set called ``name``.
+
+    Args:
+        name: one of `NAMES`, a folder of class folders, or a manifest (``.csv``, ``.parquet``).
+        root: where benchmarks live; `default_root` where left out.
+        seed: splits the classes of a folder or manifest that has no split.
+        progress: called with (done, total) while the demo is generated.
+
+    Raises:
+        DataError: it is none of these, or not complete.
+    """
+    root = default_root() if root is None else root
+    if name == "demo":
+        from hiercli.data import demo
+
+        return _checked(demo.load(root, progress))
+    if name in BENCHMARKS:
+        return _checked(BENCHMARKS[name].load(root))
+    path = Path(name)
+    if path.is_dir():
+        return _checked(folder.load(path, seed=seed))
+    if path.is_file() and path.suffix in manifest.SUFFIXES:
+        return _checked(manifest.load(path, seed=seed))
+    raise DataError(
+        f"expected {', '.join(NAMES)}, a folder of class folders, or a .csv or .parquet manifest; "
+        f"{name!r} is none of these"
+    )
+
+
+def _checked(dataset: Dataset) -> Dataset:
+    classes = dataset.train_classes
+    if len(classes) < 2:
+        raise DataError(
+            f"expected at least 2 classes to learn from in {dataset.name}, found {len(classes)}: "
+            f"{', '.join(classes) or 'none'}. A metric is learned from differences: add a class"
+        )
+    return dataset

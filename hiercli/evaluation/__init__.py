@@ -1,0 +1,1 @@
+"""How good a set of embeddings is: arrays in, numbers out."""

@@ -1,0 +1,134 @@
+"""Retrieval metrics over exact neighbours, in blocks of queries so that memory stays bounded.
+
+Recall@K: share of queries with a photograph of their class among the K nearest. R-precision: the
+share of right ones among the R nearest, R being how many there are to find. MAP@R: Musgrave et
+al., "A Metric Learning Reality Check" (ECCV 2020), equation 4.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hiercli.errors import DataError
+from hiercli.index.hyperbolic import nearest
+
+_QUERIES_AT_A_TIME = 1024
+
+
+@dataclass(frozen=True)
+class RetrievalScores:
+    """Scores in percent.
+
+    Attributes:
+        recall_at: Recall@K by K.
+        map_at_r, r_precision: see the module.
+        num_queries: queries that had something to find.
+        num_gallery: photographs searched in.
+        per_class: class -> (queries, Recall at the smallest K, R-precision).
+        unanswerable: queries whose class has no other photograph; they are left out.
+    """
+
+    recall_at: dict[int, float]
+    map_at_r: float
+    r_precision: float
+    num_queries: int
+    num_gallery: int
+    per_class: dict[str, tuple[int, float, float]]
+    unanswerable: int
+
+    def to_dict(self) -> dict[str, float]:
+        """The scores by name, as `hier eval --json` prints them."""
+        recall = {f"recall@{k}": round(value, 4) for k, value in self.recall_at.items()}
+        return {
+            "num_queries": self.num_queries,
+            "num_gallery": self.num_gallery,
+            **recall,
+            "map@r": round(self.map_at_r, 4),
+            "r_precision": round(self.r_precision, 4),
+        }
+
+
+def score(
+    queries: np.ndarray,
+    query_labels: Sequence[str],
+    gallery: np.ndarray | None = None,
+    gallery_labels: Sequence[str] | None = None,
+    *,
+    c: float | None,
+    recall_at: Sequence[int] = (1, 2, 4, 8),
+    progress: Callable[[int, int], None] | None = None,
+) -> RetrievalScores:
+    """Score queries against a gallery, or against each other with self-matches left out.
+
+    Args:
+        queries: (Q, D) points.
+        query_labels: Q class names.
+        gallery: (N, D) points; ``None``: the queries are the gallery, and each one ignores itself
+            (by its position, so that an identical twin still counts).
+        gallery_labels: N class names.
+        c: curvature magnitude, or ``None`` to rank by cosine.
+        recall_at: the K of Recall@K.
+        progress: called with (done, total) queries.
+
+    Raises:
+        DataError: no query has anything to find.
+    """
+    itself = gallery is None
+    if gallery is None or gallery_labels is None:
+        gallery, gallery_labels = queries, query_labels
+    names, codes = np.unique([*query_labels, *gallery_labels], return_inverse=True)
+    asked, stored = codes[: len(queries)], codes[len(queries) :]
+    to_find = np.bincount(stored, minlength=len(names))[asked] - itself
+    answerable = np.flatnonzero(to_find > 0)
+    if answerable.size == 0:
+        raise DataError(
+            "expected queries with another picture of their class in the gallery, found none: "
+            "every class needs two pictures or more"
+        )
+    ks = np.array(sorted(recall_at))
+    parts = []
+    for start in range(0, len(answerable), _QUERIES_AT_A_TIME):
+        block = answerable[start : start + _QUERIES_AT_A_TIME]
+        depth = int(max(ks[-1], to_find[block].max()))
+        _, found = nearest(queries[block], gallery, depth + itself, c)
+        if itself:
+            found = _without(found, block)
+        right = stored[found] == asked[block, None]
+        parts.append(_block_scores(right, to_find[block], ks))
+        if progress:
+            progress(min(start + _QUERIES_AT_A_TIME, len(answerable)), len(answerable))
+    table = np.concatenate(parts)  # a row a query: Recall at each K, MAP@R, R-precision
+    means = 100 * table.mean(axis=0)
+    per_class = {}
+    for code in np.unique(asked[answerable]):
+        own = table[asked[answerable] == code]
+        per_class[str(names[code])] = (
+            len(own), 100 * float(own[:, 0].mean()), 100 * float(own[:, -1].mean())
+        )  # fmt: skip
+    return RetrievalScores(
+        recall_at={int(k): float(value) for k, value in zip(ks, means, strict=False)},
+        map_at_r=float(means[-2]),
+        r_precision=float(means[-1]),
+        num_queries=len(answerable),
+        num_gallery=len(gallery),
+        per_class=per_class,
+        unanswerable=len(queries) - len(answerable),
+    )
+
+
+def _without(found: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Drop each query's own position from its row, or the last entry where it is not in it."""
+    is_own = found == own[:, None]
+    is_own[~is_own.any(axis=1), -1] = True
+    return found[~is_own].reshape(len(found), -1)
+
+
+def _block_scores(right: np.ndarray, to_find: np.ndarray, ks: np.ndarray) -> np.ndarray:
+    recall = np.stack([right[:, :k].any(axis=1) for k in ks], axis=1)
+    ranks = np.arange(1, right.shape[1] + 1)
+    counted = right & (ranks[None] <= to_find[:, None])
+    precision = np.cumsum(counted, axis=1) / ranks[None]
+    map_at_r = (precision * counted).sum(axis=1) / to_find
+    r_precision = counted.sum(axis=1) / to_find
+    return np.column_stack((recall, map_at_r, r_precision)).astype(np.float64)

@@ -1,0 +1,154 @@
+"""Photographs to batches of pixels, for training with augmentation and for evaluation without."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from hiercli.data.records import Record
+from hiercli.errors import ImageError
+from hiercli.images import Preprocessing, read
+from hiercli.nn.embedder import Embedder
+
+
+class TrainingPhotos(TorchDataset[Tensor]):
+    """Randomly cropped and flipped photographs, addressed by (epoch, place in batch, index).
+
+    The crop depends on seed, epoch, index and place alone: not on which worker draws it, nor on
+    whether the run was interrupted.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        preprocessing: Preprocessing,
+        *,
+        size: int,
+        crop_scale_min: float,
+        seed: int,
+    ) -> None:
+        self.records = records
+        self.preprocessing = replace(preprocessing, size=size)
+        self.crop_scale_min = crop_scale_min
+        self.seed = seed
+
+    def __getitem__(self, key: tuple[int, int, int]) -> Tensor:
+        epoch, place, index = key
+        rng = np.random.default_rng((self.seed, epoch, index, place))
+        # A small crop is enlarged, so it needs the picture at more than the crop's size.
+        side = round(self.preprocessing.size / math.sqrt(self.crop_scale_min))
+        picture = read(self.records[index].path, side)
+        box = random_box(picture.size, self.crop_scale_min, rng)
+        pixels = self.preprocessing.crop(picture, box)
+        if rng.random() < 0.5:
+            pixels = pixels[:, ::-1]
+        return torch.from_numpy(self.preprocessing.normalise(pixels))
+
+
+def random_box(
+    size: tuple[int, int], scale_min: float, rng: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """A box of random area (``scale_min`` to 1 of the picture) and aspect (3:4 to 4:3) inside it.
+
+    Returns:
+        (left, top, right, bottom) in pixels; after ten boxes that do not fit, the whole picture's
+        centred square.
+    """
+    width, height = size
+    for _ in range(10):
+        area = width * height * rng.uniform(scale_min, 1)
+        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        across, down = math.sqrt(area * aspect), math.sqrt(area / aspect)
+        if across <= width and down <= height:
+            left, top = rng.uniform(0, width - across), rng.uniform(0, height - down)
+            return left, top, left + across, top + down
+    side = min(size)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
+
+
+class _Batches:
+    """The sampler's batches of one epoch, from one step on, as keys of `TrainingPhotos`."""
+
+    def __init__(self, batches: Sequence[Sequence[int]], epoch: int) -> None:
+        self._batches = batches
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        for batch in self._batches:
+            yield [(self._epoch, place, index) for place, index in enumerate(batch)]
+
+
+def training_batches(
+    photos: TrainingPhotos, batches: Sequence[Sequence[int]], *, epoch: int, workers: int
+) -> Iterator[Tensor]:
+    """Pixels of each batch, float32 (B, 3, size, size), decoded ahead by ``workers`` processes."""
+    sampler: Any = _Batches(batches, epoch)
+    yield from DataLoader(photos, batch_sampler=sampler, num_workers=workers)
+
+
+class EvaluationPhotos(TorchDataset[tuple[int, Tensor]]):
+    """Centre-cropped photographs; one that cannot be read comes as the reason it gave."""
+
+    def __init__(self, records: Sequence[Record], preprocessing: Preprocessing) -> None:
+        self.records = records
+        self.preprocessing = preprocessing
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            picture = read(self.records[index].path, self.preprocessing.shortest_side)
+        except ImageError as error:
+            return str(error)
+        return torch.from_numpy(self.preprocessing(picture))
+
+
+@torch.inference_mode()
+def embed_records(
+    network: Embedder | Callable[[Tensor], Tensor],
+    records: Sequence[Record],
+    preprocessing: Preprocessing,
+    *,
+    device: torch.device,
+    workers: int = 0,
+    batch_size: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[np.ndarray, list[int], list[str]]:
+    """Embed photographs in order.
+
+    Args:
+        network: (B, 3, size, size) -> (B, D), in evaluation mode.
+        progress: called with (done, total).
+
+    Returns:
+        (points float32 (N, D), positions of the N readable records, reasons of the others).
+    """
+    loader: DataLoader[Any] = DataLoader(
+        EvaluationPhotos(records, preprocessing),
+        batch_size=batch_size,
+        num_workers=workers if len(records) > batch_size else 0,
+        collate_fn=list,
+    )
+    points, kept, problems, done = [], [], [], 0
+    for batch in loader:
+        readable = [item for item in batch if not isinstance(item, str)]
+        problems += [item for item in batch if isinstance(item, str)]
+        kept += [done + place for place, item in enumerate(batch) if not isinstance(item, str)]
+        if readable:
+            pixels = torch.stack(readable).to(device, memory_format=torch.channels_last)
+            points.append(network(pixels).float().cpu().numpy())
+        done += len(batch)
+        if progress:
+            progress(done, len(records))
+    return np.concatenate(points) if points else np.empty((0, 0), np.float32), kept, problems
