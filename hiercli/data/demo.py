@@ -20,16 +20,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from itertools import combinations
+from itertools import chain, combinations, product
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiercli.data.flora import Traits, photograph
-from hiercli.data.records import Dataset, Record, natural_key
+from hiercli.data.records import Dataset, Record
 from hiercli.errors import DataError
 from hiercli.files import write_text
+from hiercli.images import natural_key
 
 Array = NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -270,13 +271,15 @@ def _genus(
     leaves: list[_Leaf],
     generator: np.random.Generator,
 ) -> _Node:
-    """Grow a genus in which any two species, not only sisters, can be told apart."""
+    """Grow a genus whose species can be told from each other and from all that came before."""
     start = len(leaves)
+    earlier = [Traits.from_unit(leaf.unit) for leaf in leaves]
     for _ in range(100):
         del leaves[start:]
         node = _speciate(unit, num_species, _HEIGHTS[-1], clade, leaves, generator)
         species = [Traits.from_unit(leaf.unit) for leaf in leaves[start:]]
-        if all(len(visible_differences(*pair)) >= 2 for pair in combinations(species, 2)):
+        pairs = chain(combinations(species, 2), product(species, earlier))
+        if all(len(visible_differences(*pair)) >= 2 for pair in pairs):
             break
     return node
 

@@ -63,12 +63,11 @@ def create(
     return cast(nn.Module, model)
 
 
-def num_features(model: nn.Module) -> int:
+def num_features(model: nn.Module, image_size: int) -> int:
     """Length of the pooled feature vector, read off a forward pass over a blank picture."""
-    size = _data_config(model)["input_size"]
     training = model.training
     with torch.inference_mode():
-        features: Tensor = model.eval()(torch.zeros(1, *size))
+        features: Tensor = model.eval()(torch.zeros(1, 3, image_size, image_size))
     model.train(training)
     return int(features.shape[-1])
 
@@ -121,7 +120,7 @@ def read_state_dict(path: Path) -> Mapping[str, Any]:
         raise InputError(f"expected a file of weights, but {path} is missing") from error
     except IsADirectoryError as error:
         raise InputError(f"expected a file of weights, but {path} is a folder") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, IndexError, OSError) as error:
         raise FileFormatError(
             f"{path} is not a file of tensors that can be read safely (only plain data is loaded, "
             f"no code is run): {_first_line(error)}"
