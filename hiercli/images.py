@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hiercli.errors import ImageError, InputError
 
@@ -145,7 +145,7 @@ def read(path: Path | str, shortest_side: int | None = None) -> Image.Image:
             f"{path}: the picture claims more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, "
             "the limit that keeps a hostile file from filling the memory. Scale it down"
         ) from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         size = os.path.getsize(path)
         found = "an empty file" if size == 0 else f"{size} bytes of something else"
         raise ImageError(f"{path}: expected a picture, found {found}") from error

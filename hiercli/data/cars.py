@@ -11,7 +11,7 @@ LAST_TRAIN_CLASS = 98
 
 
 def load(root: Path) -> Dataset:
-    """Read ``root/cars196``; photographs that the annotations list but the folder lacks are left out.
+    """Read ``root/cars196``; annotated photographs that are not there are left out.
 
     Raises:
         DataError: files are missing or the annotations are not the official ones.

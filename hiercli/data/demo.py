@@ -19,6 +19,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import chain, combinations, product
 from pathlib import Path
@@ -159,10 +160,10 @@ def generate(
         "photos_per_species": photos_per_species,
         "size": size,
     }
-    _refuse_foreign(folder)
-    if _read_made(folder) == made and _is_complete(folder):
-        return folder
     try:
+        _refuse_foreign(folder)
+        if _read_made(folder) == made and _is_complete(folder):
+            return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder.parent)
         draft = Path(tempfile.mkdtemp(prefix=".demo-draft-", dir=folder.parent))
@@ -177,6 +178,8 @@ def generate(
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
+        if _read_made(folder) == made and _is_complete(folder):
+            return folder  # another run made the same set in the meantime
         raise DataError(
             f"expected to be able to write the demo data set to {folder}, but: "
             f"{error.strerror or error}. Free some space or choose another folder for data sets"
@@ -254,13 +257,15 @@ def _radiate(
 ) -> _Node:
     """Let an ancestor give rise to clades one level down, appending their species to ``leaves``."""
     level = len(clade)
-    if level == len(LEVELS):
-        return _genus(unit, num_species, clade, leaves, generator)
     parts = max(1, round(num_species / _CLADE_SIZES[level]))
-    children = [
-        _radiate(_drift(unit, level - 1, generator), size, (*clade, number), leaves, generator)
-        for number, size in enumerate(_partition(num_species, parts, generator))
-    ]
+    children = []
+    for number, size in enumerate(_partition(num_species, parts, generator)):
+        if level == len(LEVELS) - 1:
+            child = _genus(unit, size, (*clade, number), leaves, generator)
+        else:
+            moved = _drift(unit, level - 1, generator)
+            child = _radiate(moved, size, (*clade, number), leaves, generator)
+        children.append(child)
     return _Node(_HEIGHTS[level], tuple(children))
 
 
@@ -276,7 +281,8 @@ def _genus(
     earlier = [Traits.from_unit(leaf.unit) for leaf in leaves]
     for _ in range(100):
         del leaves[start:]
-        node = _speciate(unit, num_species, _HEIGHTS[-1], clade, leaves, generator)
+        moved = _drift(unit, len(LEVELS) - 2, generator)
+        node = _speciate(moved, num_species, _HEIGHTS[-1], clade, leaves, generator)
         species = [Traits.from_unit(leaf.unit) for leaf in leaves[start:]]
         pairs = chain(combinations(species, 2), product(species, earlier))
         if all(len(visible_differences(*pair)) >= 2 for pair in pairs):
@@ -389,6 +395,7 @@ def _splits(clades: list[tuple[int, int, int]], generator: np.random.Generator) 
 
 
 def _newick(node: _Node, names: list[str]) -> str:
+    """Newick text below ``node``, with branch lengths; only leaves carry names."""
     if node.leaf >= 0:
         return names[node.leaf]
     inside = ",".join(
@@ -400,20 +407,85 @@ def _newick(node: _Node, names: list[str]) -> str:
 # ------------------------------------------------------------------------------------------ names
 
 _STARTS = (
-    "al", "bel", "bras", "cal", "cel", "cor", "dor", "dra", "el", "fen", "fri", "gal", "gren",
-    "hel", "is", "jun", "lam", "lin", "lys", "mal", "mir", "mor", "nar", "nem", "ol", "per",
-    "phal", "quer", "rhod", "ros", "sal", "styr", "tal", "thal", "ul", "vel", "ver", "vin",
-    "xan", "yl", "zin",
+    "al",
+    "bel",
+    "bras",
+    "cal",
+    "cel",
+    "cor",
+    "dor",
+    "dra",
+    "el",
+    "fen",
+    "fri",
+    "gal",
+    "gren",
+    "hel",
+    "is",
+    "jun",
+    "lam",
+    "lin",
+    "lys",
+    "mal",
+    "mir",
+    "mor",
+    "nar",
+    "nem",
+    "ol",
+    "per",
+    "phal",
+    "quer",
+    "rhod",
+    "ros",
+    "sal",
+    "styr",
+    "tal",
+    "thal",
+    "ul",
+    "vel",
+    "ver",
+    "vin",
+    "xan",
+    "yl",
+    "zin",
 )
 _MIDDLES = (
-    "an", "anth", "ar", "el", "en", "er", "il", "in", "ind", "ol", "on", "oph", "or", "ost",
-    "ul", "ur",
+    "an",
+    "anth",
+    "ar",
+    "el",
+    "en",
+    "er",
+    "il",
+    "in",
+    "ind",
+    "ol",
+    "on",
+    "oph",
+    "or",
+    "ost",
+    "ul",
+    "ur",
 )
 _GENUS_ENDINGS = (
-    "ia", "ella", "ina", "aria", "era", "issa", "ora", "illa",
+    "ia",
+    "ella",
+    "ina",
+    "aria",
+    "era",
+    "issa",
+    "ora",
+    "illa",
 )
 _EPITHET_ENDINGS = (
-    "ensis", "iana", "oides", "escens", "ata", "ina", "osa", "ifera",
+    "ensis",
+    "iana",
+    "oides",
+    "escens",
+    "ata",
+    "ina",
+    "osa",
+    "ifera",
 )
 
 
@@ -464,6 +536,7 @@ def _write_photographs(
     size: int,
     progress: Progress | None,
 ) -> None:
+    """Each photograph from a generator of its own, so that any of them can be drawn alone."""
     total = len(flora.species) * photos_per_species
     for one in flora.species:
         folder = draft / "photos" / one.class_name
@@ -509,13 +582,12 @@ def _is_complete(folder: Path) -> bool:
     if made is None or made.get("version") != VERSION or not (folder / "tree.nwk").is_file():
         return False
     try:
-        rows = _read_taxonomy(folder)
-    except OSError:
+        folders = [folder / "photos" / row["class_name"] for row in _read_taxonomy(folder)]
+    except (OSError, ValueError, KeyError, csv.Error):
         return False
     expected = made.get("photos_per_species")
-    return len(rows) == made.get("num_species") and all(
-        sum(1 for _ in (folder / "photos" / row["class_name"]).glob("*.jpg")) == expected
-        for row in rows
+    return len(folders) == made.get("num_species") and all(
+        sum(1 for _ in photos.glob("*.jpg")) == expected for photos in folders
     )
 
 
@@ -546,6 +618,7 @@ def _put_in_place(draft: Path, folder: Path) -> None:
 def _remove_abandoned(root: Path) -> None:
     """Remove what killed runs left, once it has lain untouched for an hour."""
     for draft in root.glob(".demo-draft-*"):
-        newest = max(path.stat().st_mtime for path in (draft, *draft.glob("photos")))
-        if time.time() - newest > 3600.0:
-            shutil.rmtree(draft, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its own run may be renaming it just now
+            newest = max(path.stat().st_mtime for path in (draft, *draft.glob("photos")))
+            if time.time() - newest > 3600.0:
+                shutil.rmtree(draft, ignore_errors=True)

@@ -414,7 +414,7 @@ def _attempt(transfer: _Transfer) -> None:
     """One request for what is still missing, written behind what is there."""
     archive = transfer.archive
     offset, version = _resume_point(transfer)
-    if offset == archive.size:
+    if offset and offset == archive.size:
         return
     headers = {"User-Agent": "hiercli", "Accept-Encoding": "identity"}
     if offset:

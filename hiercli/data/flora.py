@@ -497,9 +497,7 @@ def _background(generator: np.random.Generator, size: int) -> Image.Image:
     return picture
 
 
-def _draw_clutter(
-    draw: ImageDraw.ImageDraw, generator: np.random.Generator, size: float
-) -> None:
+def _draw_clutter(draw: ImageDraw.ImageDraw, generator: np.random.Generator, size: float) -> None:
     """One thing that is not the subject: a blade of grass, a leaf, a pebble or another flower."""
     x, y = generator.uniform(-0.05, 1.05, 2) * size
     kind = generator.choice(["blade", "leaf", "pebble", "flower"], p=[0.45, 0.25, 0.15, 0.15])

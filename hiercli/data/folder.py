@@ -50,8 +50,8 @@ def split_classes(
     names = class_names(records)
     if len(names) < 4:
         raise DataError(
-            f"expected at least 4 classes in {source}, 2 to learn from and 2 to be tested on, found "
-            f"{len(names)}: {', '.join(names)}. Add classes"
+            f"expected at least 4 classes in {source}, 2 to learn from and 2 to be tested on, "
+            f"found {len(names)}: {', '.join(names)}. Add classes"
         )
     num_test = min(max(2, round(test_share * len(names))), len(names) - 2)
     chosen = np.random.default_rng(seed).permutation(len(names))[:num_test]

@@ -26,9 +26,7 @@ def load(file: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
     columns = list(rows[0])
     missing = [name for name in ("path", "label") if name not in columns]
     if missing:
-        raise DataError(
-            f"{file}: expected the columns path and label, found {', '.join(columns)}"
-        )
+        raise DataError(f"{file}: expected the columns path and label, found {', '.join(columns)}")
     levels = tuple(name for name in columns if name not in ("path", "label", "split"))
     sides: dict[str, list[Record]] = {name: [] for name in _SPLITS}
     for number, row in enumerate(rows, start=1):
@@ -46,7 +44,9 @@ def load(file: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
         train, test = split_classes(train, test_share, seed, file)
         return Dataset(str(file), train, test, levels=levels)
     if bool(sides["query"]) != bool(sides["gallery"]):
-        raise DataError(f"{file}: expected both query and gallery rows, or test rows, not one alone")
+        raise DataError(
+            f"{file}: expected both query and gallery rows, or test rows, not one alone"
+        )
     query = tuple(sides["query"] or sides["test"])
     gallery = tuple(sides["gallery"]) or None
     return Dataset(str(file), train, query, gallery, levels=levels)

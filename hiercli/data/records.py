@@ -115,8 +115,8 @@ def require(folder: Path, files: Sequence[str]) -> None:
     missing = [name for name in files if not (folder / name).exists()]
     if missing:
         raise DataError(
-            f"expected {', '.join(files)} in {folder}; missing: {', '.join(missing)}. Say where the "
-            "data sets live with --data-root or HIER_DATA, or fetch this one with `hier data get`"
+            f"expected {', '.join(files)} in {folder}; missing: {', '.join(missing)}. Say "
+            "where data sets live with --data-root or HIER_DATA, or fetch it with `hier data get`"
         )
 
 

@@ -93,13 +93,14 @@ def nearest(
     distances = np.empty((len(queries), k), np.float64)
     for row, candidates in enumerate(ids):
         if c is None:
-            cosine = _unit(gallery[candidates], np.float64) @ _unit(queries[row : row + 1], np.float64)[0]
+            cosine = (
+                _unit(gallery[candidates], np.float64)
+                @ _unit(queries[row : row + 1], np.float64)[0]
+            )
             best = np.lexsort((candidates, -cosine))[:k]
             distances[row], found[row] = 1 - cosine[best], candidates[best]
         else:
-            distances[row], found[row] = order(
-                queries[row], gallery[candidates], candidates, c, k
-            )
+            distances[row], found[row] = order(queries[row], gallery[candidates], candidates, c, k)
     return distances, found
 
 

@@ -93,7 +93,7 @@ def preprocessing(
 
 
 def _data_config(model: nn.Module) -> dict[str, Any]:
-    return cast(dict[str, Any], resolve_model_data_config(model))
+    return cast(dict[str, Any], resolve_model_data_config(model))  # type: ignore[no-untyped-call]
 
 
 def _packaged_weights() -> str:
@@ -120,7 +120,15 @@ def read_state_dict(path: Path) -> Mapping[str, Any]:
         raise InputError(f"expected a file of weights, but {path} is missing") from error
     except IsADirectoryError as error:
         raise InputError(f"expected a file of weights, but {path} is a folder") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, IndexError, OSError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        ValueError,
+        IndexError,
+        OSError,
+    ) as error:
         raise FileFormatError(
             f"{path} is not a file of tensors that can be read safely (only plain data is loaded, "
             f"no code is run): {_first_line(error)}"
@@ -143,7 +151,9 @@ def _load(model: nn.Module, path: Path, name: str) -> None:
     ]:
         # Same layers under other names: the same architecture from another implementation.
         saved = dict(zip(wanted, saved.values(), strict=True))
-    usable = {key: value for key, value in saved.items() if _shape(value) == _shape(wanted.get(key))}
+    usable = {
+        key: value for key, value in saved.items() if _shape(value) == _shape(wanted.get(key))
+    }
     missing = [key for key in wanted if key not in usable and not key.startswith(_head(model))]
     if missing:
         raise FileFormatError(

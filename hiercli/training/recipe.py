@@ -62,7 +62,9 @@ class Recipe:
 
     validation_share: float = _setting(0.15, "share of training classes held out to choose by")
     seed: int = _setting(0, "seed of everything random")
-    precision: str = _setting("auto", "arithmetic of the backbone", ("auto", "fp32", "bf16", "fp16"))
+    precision: str = _setting(
+        "auto", "arithmetic of the backbone", ("auto", "fp32", "bf16", "fp16")
+    )
     device: str = _setting("auto", "auto, cpu, cuda, or cuda:1 and so on")
     workers: int = _setting(2, "processes that decode pictures; 0 decodes in the main one")
     checkpoint_minutes: float = _setting(5.0, "minutes between two saves within an epoch")

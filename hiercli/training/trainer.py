@@ -117,7 +117,7 @@ class _Run:
         )
         torch.manual_seed(recipe.seed)
         self.embedder, self.preprocessing = checkpoint.new_embedder(recipe)
-        self.embedder.to(self.device, memory_format=torch.channels_last)
+        self.embedder.to(self.device).to(memory_format=torch.channels_last)
         self.metric = metric.create(
             recipe.loss,
             num_classes=len(self.names),
@@ -409,9 +409,7 @@ class _Run:
             self._save("best.pt", judged, None)
         return scores
 
-    def embed(
-        self, embedder: Embedder, records: Sequence[Record]
-    ) -> tuple[np.ndarray, list[int]]:
+    def embed(self, embedder: Embedder, records: Sequence[Record]) -> tuple[np.ndarray, list[int]]:
         """Points and positions of the readable ``records``; the others are noted."""
         was_training = embedder.training
         points, kept, problems = embed_records(
@@ -433,7 +431,7 @@ class _Run:
         if not self.dataset.query:
             return Result(self.out, {}, self.best_epoch, self.problems)
         best = checkpoint.load(self.out / "best.pt").embedder
-        best.to(self.device, memory_format=torch.channels_last)
+        best.to(self.device).to(memory_format=torch.channels_last)
         points, kept = self.embed(best, self.dataset.query)
         queries = [self.dataset.query[index] for index in kept]
         gallery, gallery_points = None, None
@@ -483,7 +481,9 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise TrainingError(f"expected a device of auto, cpu, cuda or cuda:N, got {name!r}") from error
+        raise TrainingError(
+            f"expected a device of auto, cpu, cuda or cuda:N, got {name!r}"
+        ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise TrainingError("no CUDA device is usable here: use --device cpu or auto")
     return device

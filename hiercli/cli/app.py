@@ -1,0 +1,59 @@
+"""The `hier` command: its seven subcommands, and the one place where errors become exit codes."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from hiercli import __version__
+from hiercli.cli import data, embed, evaluate, export, hierarchy, search, train
+from hiercli.cli.render import complain
+from hiercli.errors import HierError
+
+app = typer.Typer(
+    name="hier",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hier {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def hier(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Visual search that understands hierarchy.
+
+    Train image encoders with HIER, prove them, export them, embed folders of photos, search them
+    exactly in hyperbolic space, and look at the tree that was discovered.
+
+    Exit codes: 0 done, 2 wrong usage or input, 3 done with some inputs skipped,
+    4 files that do not belong together, 130 interrupted.
+    """
+
+
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command()(export.export)
+app.command()(embed.embed)
+app.command()(search.search)
+app.command()(hierarchy.hierarchy)
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """Run `hier` and end the process with a documented exit code."""
+    try:
+        app()
+    except HierError as error:
+        complain(str(error))
+        sys.exit(error.exit_code)

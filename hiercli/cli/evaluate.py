@@ -1,0 +1,146 @@
+"""`hier eval`."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hiercli.cli import options
+from hiercli.cli.render import progress, table, warn
+from hiercli.errors import EXIT_SKIPPED, InputError
+
+
+def evaluate(
+    data: options.Data = "demo",
+    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint of `hier train`.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Encoder of `hier export`.")] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="timm model: score its raw features by cosine, as a baseline."),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the pictures in pixels, with --backbone.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="Weights for --backbone, as in `hier train`.")
+    ] = "auto",
+    per_class: Annotated[bool, typer.Option("--per-class", help="Add a row a class.")] = False,
+    data_root: options.DataRoot = None,
+    strict: options.Strict = False,
+    json_output: options.Json = False,
+) -> None:
+    """Score an encoder on the test classes of a data set: Recall@K, MAP@R, R-precision, in percent.
+
+    Give one of --checkpoint, --model and --backbone.
+
+    Examples:
+
+    - `hier eval --checkpoint runs/cub-001/best.pt --data cub`
+
+    - `hier eval --model birds.onnx --data cub --json`
+
+    - `hier eval --backbone resnet50 --data photos/`
+    """
+    given = [option for option in (checkpoint, model, backbone) if option is not None]
+    if len(given) != 1:
+        raise InputError(
+            f"expected one of --checkpoint, --model and --backbone, got {len(given)} of them"
+        )
+    from hiercli.data import catalogue
+    from hiercli.evaluation.retrieval import score
+
+    with progress("drawing the demo flora") as drawing:
+        dataset = catalogue.load(data, data_root, progress=drawing)
+    if not dataset.query:
+        raise InputError(f"{data} has no test pictures: mark some with split=test in its manifest")
+    c: float | None
+    if model is not None:
+        embed, c = _from_onnx(model)
+    else:
+        embed, c = _from_torch(checkpoint, backbone, weights, image_size)
+    problems: list[str] = []
+
+    def embedded(records: Sequence[Any], task: str) -> tuple[Any, list[str]]:
+        with progress(task) as bar:
+            points, kept, reasons = embed(records, bar)
+        if strict and reasons:
+            raise InputError(reasons[0])
+        problems.extend(reasons)
+        return points, [records[index].label for index in kept]
+
+    queries, query_labels = embedded(dataset.query, "embedding")
+    gallery, gallery_labels = None, None
+    if dataset.gallery is not None:
+        gallery, gallery_labels = embedded(dataset.gallery, "embedding the gallery")
+    with progress("searching") as bar:
+        scores = score(
+            queries, query_labels, gallery, gallery_labels,
+            c=c, recall_at=dataset.recall_at, progress=bar,
+        )  # fmt: skip
+    for problem in problems:
+        warn(problem)
+    if json_output:
+        result: dict[str, Any] = {"dataset": dataset.name, **scores.to_dict()}
+        result |= {"skipped": len(problems), "unanswerable": scores.unanswerable}
+        if per_class:
+            result["per_class"] = {
+                name: {"queries": count, "recall@1": recall, "r_precision": precision}
+                for name, (count, recall, precision) in scores.per_class.items()
+            }
+        print(json.dumps(result))
+    else:
+        rows = [[name, f"{value:g}"] for name, value in scores.to_dict().items()]
+        table(f"{data}: unseen classes", ["", "test"], rows)
+        if per_class:
+            first = min(scores.recall_at)
+            detail = [
+                [name, str(count), f"{recall:.1f}", f"{precision:.1f}"]
+                for name, (count, recall, precision) in scores.per_class.items()
+            ]
+            table("", ["class", "queries", f"recall@{first}", "r_precision"], detail)
+    if problems:
+        raise typer.Exit(EXIT_SKIPPED)
+
+
+Embed = Callable[[Sequence[Any], Callable[[int, int], None]], tuple[Any, list[int], list[str]]]
+
+
+def _from_onnx(model: Path) -> tuple[Embed, float]:
+    from hiercli.encoder.session import EncoderSession
+
+    session = EncoderSession(model)
+
+    def embed(records: Sequence[Any], bar: Any) -> tuple[Any, list[int], list[str]]:
+        done = session.embed([record.path for record in records], progress=bar)
+        return done.points, done.kept, [reason for _, reason in done.problems]
+
+    return embed, session.metadata.c
+
+
+def _from_torch(
+    checkpoint: Path | None, backbone: str | None, weights: str, image_size: int | None
+) -> tuple[Embed, float | None]:
+    from hiercli.nn import backbone as backbones
+    from hiercli.training import checkpoint as checkpoints
+    from hiercli.training.loading import embed_records
+    from hiercli.training.trainer import choose_device
+
+    device = choose_device("auto")
+    network: Any
+    if checkpoint is not None:
+        encoder = checkpoints.load(checkpoint)
+        network, preprocessing, c = encoder.embedder, encoder.preprocessing, encoder.recipe.c
+    else:
+        assert backbone is not None
+        network = backbones.create(backbone, weights=weights, image_size=image_size).eval()
+        preprocessing, c = backbones.preprocessing(network, size=image_size), None
+    network.to(device)
+
+    def embed(records: Sequence[Any], bar: Any) -> tuple[Any, list[int], list[str]]:
+        return embed_records(
+            network, records, preprocessing, device=device, workers=1, progress=bar
+        )
+
+    return embed, c

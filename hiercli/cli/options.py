@@ -1,0 +1,30 @@
+"""Options that several commands share, so that each has one name, one help text, one default."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="cub, cars, sop, inshop, demo, a folder of class folders, or a manifest.",
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option("--data-root", envvar="HIER_DATA", help="Where benchmarks live (default: data)."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        envvar="HIER_MODEL",
+        help="Encoder written by `hier export`. Without it: the general encoder in models/.",
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop at the first picture that cannot be read.")
+]

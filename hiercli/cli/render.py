@@ -1,0 +1,124 @@
+"""Words and progress for people go to stderr; data goes to stdout and stays clean for pipes."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+output = Console(highlight=False)
+
+
+def complain(message: str) -> None:
+    """An error, to stderr."""
+    errors.print("[bold red]error:[/] ", end="")
+    errors.print(message, markup=False)
+
+
+def say(message: str) -> None:
+    """A word on what is going on, to stderr."""
+    errors.print(message, markup=False)
+
+
+def warn(message: str) -> None:
+    """Something that was passed over, to stderr."""
+    errors.print("[yellow]skipped:[/] ", end="")
+    errors.print(message, markup=False)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table to stdout; names left, numbers right."""
+    drawn = Table(title=title or None, title_justify="left")
+    for name in columns:
+        drawn.add_column(name, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(cell.replace("[", r"\[") for cell in row))
+    output.print(drawn)
+
+
+@contextmanager
+def progress(task: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, a line each tenth of the way elsewhere; called with (done, total)."""
+    if not errors.is_terminal:
+        yield _Tenths(task)
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    )  # fmt: skip
+    with Progress(*columns, console=errors, transient=True) as bars:
+        bar = bars.add_task(task, total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)
+
+
+class _Tenths:
+    def __init__(self, task: str) -> None:
+        self.task, self.said = task, 0
+
+    def __call__(self, done: int, total: int) -> None:
+        tenth = 10 * done // max(1, total)
+        # Short work needs no report: under a few hundred items it is over in a second or two.
+        if total >= 256 and tenth > self.said and sys.stderr:
+            self.said = tenth
+            say(f"{self.task}: {done}/{total}")
+
+
+class TrainingProgress:
+    """Follows a training run: bars on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._bars: Progress | None = None
+        self._bar: Any = None
+        self._task = ""
+
+    def started(self, facts: dict[str, Any]) -> None:
+        """Print the facts of the run."""
+        for name, value in facts.items():
+            if value:
+                say(f"{name}: {value}")
+
+    def _show(self, task: str, done: int, total: int, note: str) -> None:
+        if not errors.is_terminal:
+            return
+        if self._bars is None:
+            columns = (
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            )  # fmt: skip
+            self._bars = Progress(*columns, console=errors, transient=True)
+            self._bars.start()
+        if self._bar is None or task != self._task:
+            if self._bar is not None:
+                self._bars.remove_task(self._bar)
+            self._bar, self._task = self._bars.add_task(task, total=total, note=""), task
+        self._bars.update(self._bar, completed=done, total=total, note=note)
+
+    def stepped(self, epoch: int, step: int, steps: int, values: dict[str, float]) -> None:
+        """Move the bar of the epoch, or print a line at each quarter of it."""
+        note = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
+        if not errors.is_terminal and step % max(1, steps // 4) == 0:
+            say(f"epoch {epoch} step {step}/{steps}  {note}")
+        self._show(f"epoch {epoch}", step, steps, note)
+
+    def judged(self, done: int, total: int) -> None:
+        """Move the bar of the photographs embedded for scoring."""
+        self._show("scoring", done, total, "")
+
+    def finished_epoch(self, row: dict[str, Any]) -> None:
+        """Print the epoch's line."""
+        values = "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "epoch")
+        say(f"epoch {row['epoch']}  {values}")
+
+    def close(self) -> None:
+        """Take the bars away."""
+        if self._bars is not None:
+            self._bars.stop()

@@ -1,0 +1,138 @@
+"""`hier train`: its flags are the fields of `Recipe`, so the two cannot drift apart."""
+
+import dataclasses
+import inspect
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hiercli.cli import options
+from hiercli.cli.render import TrainingProgress, output, progress, say, table, warn
+from hiercli.errors import EXIT_SKIPPED, DataError, TrainingError
+from hiercli.training import recipe as recipes
+
+
+def _train(
+    data: options.Data = "demo",
+    recipe: Annotated[
+        str,
+        typer.Option(help="A shipped recipe (see --list-recipes) or the path of a .toml file."),
+    ] = recipes.DEFAULT,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; without it a new numbered one under runs/."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out after an interruption.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in --out.")
+    ] = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the benchmark first where it is missing.")
+    ] = False,
+    list_recipes: Annotated[
+        bool, typer.Option("--list-recipes", help="Print the names of the shipped recipes.")
+    ] = False,
+    data_root: options.DataRoot = None,
+    json_output: options.Json = False,
+    **settings: Any,
+) -> None:
+    """Train an encoder and judge it once on classes that it never saw.
+
+    Every setting of the recipe is also an option, which overrides it. The run's folder holds the
+    configuration, metrics.jsonl, TensorBoard curves, last.pt and best.pt, curves.png and a page of
+    neighbours.
+
+    Examples:
+
+    - `hier train --data cub`
+
+    - `hier train --data photos/ --epochs 20 --out runs/mine`
+
+    - `hier train --data photos/ --out runs/mine --epochs 20 --resume`
+    """
+    if list_recipes:
+        print("\n".join(recipes.names()))
+        return
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    resolved = recipes.load(recipe, chosen)
+    if resume and out is None:
+        raise TrainingError(
+            "expected --out with --resume: name the folder of the run to go on with"
+        )
+
+    from hiercli.data import catalogue
+    from hiercli.training import trainer
+
+    root = data_root or catalogue.default_root()
+    if download:
+        _fetch(data, root)
+    try:
+        with progress("drawing the demo flora") as drawing:
+            dataset = catalogue.load(data, root, seed=resolved.seed, progress=drawing)
+    except DataError as error:
+        if data in catalogue.BENCHMARKS:
+            raise DataError(f"{error} {data}` or --download") from error
+        raise
+    target = out or trainer.numbered_folder(Path("runs"), data)
+    if overwrite and target.exists():
+        if not trainer.is_run(target):
+            raise TrainingError(f"{target} is not the folder of a run: it is not overwritten")
+        shutil.rmtree(target)
+    reporter = TrainingProgress()
+    try:
+        result = trainer.train(resolved, dataset, target, reporter, resume=resume)
+    except KeyboardInterrupt:
+        say(f"interrupted: go on with the same command and --out {target} --resume")
+        raise
+    finally:
+        reporter.close()
+    for problem in result.problems:
+        warn(problem)
+    if json_output:
+        print(json.dumps({"out": str(target), "best_epoch": result.best_epoch, **result.test}))
+    else:
+        scores = [[name, f"{value:g}"] for name, value in result.test.items()]
+        table(f"{data}: unseen classes, best of epoch {result.best_epoch}", ["", "test"], scores)
+        output.print(f"{target}/best.pt, curves.png, neighbours.html", markup=False)
+    if result.problems:
+        raise typer.Exit(EXIT_SKIPPED)
+
+
+def _fetch(name: str, root: Path) -> None:
+    from hiercli.cli.data import fetch
+
+    fetch(name, root)
+
+
+def _with_recipe_options(function: Any) -> Any:
+    """``function`` with one optional parameter a recipe field in place of ``**settings``."""
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    added = []
+    for setting in dataclasses.fields(recipes.Recipe):
+        choices = setting.metadata["choices"]
+        text = setting.metadata["doc"] + (f" ({', '.join(choices)})" if choices else "")
+        kind = type(setting.default)
+        flag = "--" + setting.name.replace("_", "-")
+        names = (f"{flag}/--no-{flag[2:]}",) if kind is bool else (flag,)
+        option = typer.Option(*names, help=text + ".", rich_help_panel="Recipe settings")
+        added.append(
+            inspect.Parameter(
+                setting.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[kind | None, option],
+            )
+        )
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + added
+    function.__signature__ = signature.replace(parameters=parameters)
+    function.__annotations__ = {p.name: p.annotation for p in parameters}
+    return function
+
+
+train = _with_recipe_options(_train)

@@ -1,0 +1,78 @@
+"""Embeddings on disk: ``.npy`` with a list of paths beside it, or Parquet with everything in it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from hiercli.errors import InputError
+from hiercli.files import replacing, write_text
+
+SUFFIXES = (".npy", ".parquet")
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Points and where they come from.
+
+    Attributes:
+        points: (N, D) float32 in the ball.
+        paths: N picture files.
+        fingerprint: of the encoder.
+        c: curvature magnitude.
+    """
+
+    points: np.ndarray
+    paths: Sequence[str]
+    fingerprint: str
+    c: float
+
+
+def write(embeddings: Embeddings, target: Path) -> None:
+    """Write to ``.npy`` (with ``NAME.paths.txt``, a JSON string a line) or ``.parquet``.
+
+    Raises:
+        InputError: another suffix, or the file cannot be written.
+    """
+    if target.suffix == ".npy":
+        with replacing(target) as draft, open(draft, "wb") as file:
+            write_npy(embeddings.points, file)
+        listing = target.with_name(f"{target.stem}.paths.txt")
+        # A path with a newline in it still takes one line: such paths alone are quoted.
+        write_text(listing, "".join(f"{_one_line(path)}\n" for path in embeddings.paths))
+    elif target.suffix == ".parquet":
+        _write_parquet(embeddings, target)
+    else:
+        raise InputError(f"expected a file name that ends in {' or '.join(SUFFIXES)}, got {target}")
+
+
+def write_npy(points: np.ndarray, file: BinaryIO) -> None:
+    """Write points as NumPy's own format; the file need not be seekable."""
+    np.lib.format.write_array(file, np.ascontiguousarray(points, np.float32), allow_pickle=False)
+
+
+def _one_line(path: str) -> str:
+    return json.dumps(path) if "\n" in path or path.startswith('"') else path
+
+
+def _write_parquet(embeddings: Embeddings, target: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    count, dim = embeddings.points.shape
+    flat = pa.array(np.ascontiguousarray(embeddings.points, np.float32).reshape(-1))
+    paths = [path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+             for path in embeddings.paths]  # fmt: skip
+    table = pa.table(
+        {
+            "path": pa.array(paths, pa.string()),
+            "point": pa.FixedSizeListArray.from_arrays(flat, dim),
+        }
+    )
+    facts = {"fingerprint": embeddings.fingerprint, "c": embeddings.c, "count": count}
+    table = table.replace_schema_metadata({b"hier": json.dumps(facts).encode()})
+    with replacing(target) as draft:
+        parquet.write_table(table, draft)

@@ -1,0 +1,1 @@
+"""Exported encoders: ONNX files that emit points of the ball, run without torch."""

@@ -1,0 +1,150 @@
+"""From a checkpoint to an ONNX file that emits points of the ball, with proof that they agree."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from hiercli.data.records import Dataset, Record
+from hiercli.encoder.metadata import Metadata
+from hiercli.encoder.session import EncoderSession
+from hiercli.errors import ExportError
+from hiercli.evaluation.retrieval import score
+from hiercli.files import replacing
+from hiercli.nn.embedder import Embedder
+from hiercli.training.checkpoint import Encoder, load
+from hiercli.training.loading import embed_records
+
+TOLERANCE = 1e-3
+"""Largest difference of a coordinate that an export may show on real pictures."""
+
+_OPSET = 18
+_PROOF_PICTURES = 64
+
+
+class _Serving(nn.Module):
+    """The embedder without what only training needs."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        super().__init__()
+        self.embedder = embedder
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        points: Tensor = self.embedder(pixels)
+        return points
+
+
+def export(
+    source: Path,
+    target: Path,
+    *,
+    dataset: Dataset | None = None,
+    tolerance: float = TOLERANCE,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Write the encoder of a checkpoint as ONNX and prove it on pictures.
+
+    Args:
+        source: checkpoint.
+        target: ``.onnx`` file.
+        dataset: pictures to prove it on, with the change of Recall@1 on its queries; without it
+            random pixels stand in for pictures.
+        tolerance: largest accepted difference of a coordinate.
+        progress: called with (done, total) pictures.
+
+    Returns:
+        the proof, as stored in the file.
+
+    Raises:
+        ExportError: the two differ by more than ``tolerance``; nothing is written.
+    """
+    encoder = load(source)
+    encoder.embedder.to_poincare.riemannian = False
+    with replacing(target) as draft:
+        _write_graph(encoder, draft)
+        _describe(draft, encoder, {})
+        session = EncoderSession(draft)
+        proof = _prove(encoder, session, dataset, progress)
+        if not proof["largest_difference"] <= tolerance:
+            raise ExportError(
+                f"the exported encoder differs from {source} by {proof['largest_difference']:.2e} "
+                f"in a coordinate, more than the tolerance {tolerance:g}: nothing was written. "
+                "Please report the backbone; --tolerance accepts more"
+            )
+        _describe(draft, encoder, proof)
+    return proof
+
+
+def _write_graph(encoder: Encoder, file: Path) -> None:
+    size = encoder.preprocessing.size
+    network = _Serving(encoder.embedder.to(memory_format=torch.contiguous_format)).eval()
+    program = torch.onnx.export(
+        network,
+        (torch.randn(2, 3, size, size),),
+        dynamo=True,
+        opset_version=_OPSET,
+        input_names=["pixels"],
+        output_names=["points"],
+        dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(file), external_data=False)
+
+
+def _describe(file: Path, encoder: Encoder, proof: dict[str, Any]) -> None:
+    metadata = Metadata(
+        fingerprint=encoder.fingerprint,
+        preprocessing=encoder.preprocessing,
+        c=encoder.recipe.c,
+        clip_radius=encoder.recipe.clip_radius,
+        embedding_dim=encoder.recipe.embedding_dim,
+        backbone=encoder.recipe.backbone,
+        class_names=encoder.class_names,
+        class_points=encoder.class_points.numpy(),
+        proxies=encoder.proxies.numpy(),
+        proof=proof,
+    )
+    model = onnx.load(str(file))
+    onnx.helper.set_model_props(model, metadata.to_properties())
+    onnx.save(model, str(file))
+
+
+def _prove(
+    encoder: Encoder,
+    session: EncoderSession,
+    dataset: Dataset | None,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    if dataset is None or not dataset.query:
+        size = encoder.preprocessing.size
+        pixels = np.random.default_rng(0).standard_normal((8, 3, size, size)).astype(np.float32)
+        with torch.inference_mode():
+            expected = encoder.embedder(torch.from_numpy(pixels)).numpy()
+        difference = float(np.abs(session.run(pixels) - expected).max())
+        return {"pictures": "8 of random pixels", "largest_difference": difference}
+    records: Sequence[Record] = dataset.query
+    alone = dataset.gallery is None
+    if not alone:  # Recall@1 would need the gallery too: a sample shows the difference
+        records = records[:_PROOF_PICTURES]
+    expected, kept, _ = embed_records(
+        encoder.embedder, records, encoder.preprocessing,
+        device=torch.device("cpu"), progress=progress,
+    )  # fmt: skip
+    got = session.embed([records[index].path for index in kept], progress=progress).points
+    proof: dict[str, Any] = {
+        "pictures": f"{len(kept)} of {dataset.name}",
+        "largest_difference": float(np.abs(got - expected).max()),
+    }
+    if alone:
+        labels = [records[index].label for index in kept]
+        before, after = (
+            score(points, labels, c=encoder.recipe.c, recall_at=(1,)).recall_at[1]
+            for points in (expected, got)
+        )
+        proof |= {"recall@1_checkpoint": before, "recall@1_onnx": after}
+    return proof

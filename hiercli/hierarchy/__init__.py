@@ -1,0 +1,1 @@
+"""The discovered tree: built from hierarchical proxies and classes, drawn and written."""

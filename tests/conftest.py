@@ -1,0 +1,94 @@
+"""Small generated material that many tests share."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+TINY = ["--backbone", "test_efficientnet", "--weights", "none", "--embedding-dim", "16",
+        "--train-size", "32", "--eval-size", "32", "--batch-size", "8", "--num-proxies", "12",
+        "--epochs", "2", "--workers", "0", "--precision", "fp32", "--validation-share", "0.25",
+        "--num-neighbours", "4"]  # fmt: skip
+"""Flags that make a training run of seconds."""
+
+
+def reference(name: str) -> dict[str, np.ndarray]:
+    """Published arrays for parity; the test is skipped where they are absent."""
+    file = SHARED / "reference" / name
+    if not file.exists():
+        pytest.skip(f"the published reference arrays ({name}) are not on this machine")
+    with np.load(file) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight classes of six pictures: blobs of a class colour on noise."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for label in range(8):
+        colour = rng.integers(40, 255, 3)
+        for number in range(6):
+            pixels = rng.integers(0, 120, (48, 48, 3))
+            left, top = rng.integers(0, 20, 2)
+            pixels[top : top + 26, left : left + 26] = colour + rng.integers(-20, 20, 3)
+            file = root / f"kind{label}" / f"photo{number}.jpg"
+            file.parent.mkdir(exist_ok=True)
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file)
+    return root
+
+
+Hier = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+@pytest.fixture(scope="session")
+def hier() -> Hier:
+    """Run the command line in a process of its own."""
+
+    def run(
+        *words: object, cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-c", "from hiercli.cli.app import main; main()", *map(str, words)],
+            capture_output=True,
+            cwd=cwd,
+            env=os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"} | environment,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(photos: Path, hier: Hier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished tiny run."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    done = hier("train", "--data", photos, "--out", out, *TINY)
+    assert done.returncode == 0, done.stderr.decode()
+    return out
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Path, photos: Path, hier: Hier) -> Path:
+    """An encoder exported from that run."""
+    model = trained.parent / "tiny.onnx"
+    done = hier("export", "--checkpoint", trained / "best.pt", "-o", model, "--data", photos)
+    assert done.returncode == 0, done.stderr.decode()
+    return model
+
+
+@pytest.fixture(scope="session")
+def index(exported: Path, photos: Path, hier: Hier) -> Path:
+    """An index of all pictures, built by that encoder."""
+    file = exported.parent / "idx.faiss"
+    done = hier("embed", photos, "--model", exported, "--index", file)
+    assert done.returncode == 0, done.stderr.decode()
+    return file

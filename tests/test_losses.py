@@ -1,0 +1,249 @@
+"""HIER and its companions: parity with published arrays, naive loops, and edge cases."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import reference
+from pytorch_metric_learning import losses as pml
+
+from hiercli.errors import InputError
+from hiercli.geometry import poincare
+from hiercli.losses import metric
+from hiercli.losses.hier import HierLoss, lca_triplet_loss
+from hiercli.losses.triplets import mine, reciprocal_neighbours
+from hiercli.nn.to_poincare import ToPoincare
+
+
+def close_to(value: torch.Tensor, published: np.ndarray, share: float) -> None:
+    """Within ``share`` of the largest published entry."""
+    assert np.abs(published).max() > 0
+    assert np.abs(value.detach().numpy() - published).max() <= share * np.abs(published).max()
+
+
+@pytest.mark.parametrize("name", ["hier_a.npz", "hier_b.npz", "hier_c.npz"])
+def test_replays_the_published_loss_and_gradients(name: str) -> None:
+    arrays = reference(name)
+    c = float(arrays["c"])
+    settings = {"temperature": float(arrays["tau"]), "margin": float(arrays["margin"])}
+    to_poincare = ToPoincare(c, float(arrays["clip_radius"]))
+    tangent = torch.tensor(arrays["tangent"], requires_grad=True)
+    proxies_tangent = torch.tensor(arrays["proxies_tangent"], requires_grad=True)
+    points, proxies = to_poincare(tangent), to_poincare(proxies_tangent)
+    points.retain_grad()
+    terms = []
+    for kind, against in (("data", points), ("proxy", proxies)):
+        triplets = (torch.tensor(row) for row in arrays[f"triplets_{kind}"])
+        noise_ij, noise_ijk = (torch.tensor(arrays[f"gumbel_{kind}_{s}"]) for s in ("ij", "ijk"))
+        distances = poincare.pairwise_dist(against, proxies, c)
+        terms.append(
+            lca_triplet_loss(
+                distances, *triplets, **settings, noise_ij=noise_ij, noise_ijk=noise_ijk
+            )
+        )
+        assert abs(terms[-1].item() - float(arrays[f"loss_{kind}"])) < 1e-4
+    sum(terms).backward()
+    assert np.abs(points.detach().numpy() - arrays["ball"]).max() < 1e-5
+    close_to(points.grad, arrays["grad_ball"], 1e-3)
+    close_to(tangent.grad, arrays["grad_tangent"], 1e-3)
+    close_to(proxies_tangent.grad, arrays["grad_proxies_tangent"], 1e-3)
+    between = poincare.pairwise_dist(torch.tensor(arrays["ball"]), torch.tensor(arrays["ball"]), c)
+    assert np.abs(between.numpy() - arrays["dist_ball_ball"]).max() < 5e-4
+
+
+def naive(distances: torch.Tensor, triplets: torch.Tensor, tau: float, margin: float,
+          noise_ij: torch.Tensor, noise_ijk: torch.Tensor) -> torch.Tensor:  # fmt: skip
+    """The formulas, one triplet at a time, with autograd's own straight-through."""
+    total = distances.sum() * 0
+    for t, (i, j, k) in enumerate(triplets.T.tolist()):
+        reach_ij = torch.maximum(distances[i], distances[j])
+        logits = (
+            -reach_ij / tau + noise_ij[t],
+            -torch.maximum(reach_ij, distances[k]) / tau + noise_ijk[t],
+        )
+        soft = [row.softmax(0) for row in logits]
+        hard = [
+            torch.nn.functional.one_hot(row.argmax(), len(row)) - row.detach() + row for row in soft
+        ]
+        if soft[0].argmax() == soft[1].argmax():
+            continue
+        d = {(p, s): (distances[p] * hard[s]).sum() for p in (i, j, k) for s in (0, 1)}
+        total = total + torch.relu(d[i, 0] - d[i, 1] + margin)
+        total = total + torch.relu(d[j, 0] - d[j, 1] + margin)
+        total = total + torch.relu(d[k, 1] - d[k, 0] + margin)
+    return total / triplets.shape[1]
+
+
+def test_agrees_with_naive_loops_in_value_and_gradient() -> None:
+    generator = torch.Generator().manual_seed(1)
+    distances = torch.rand(9, 6, generator=generator, dtype=torch.float64) * 3
+    triplets = torch.stack([torch.randperm(9, generator=generator)[:3] for _ in range(60)], dim=1)
+    noise = [-torch.rand(60, 6, generator=generator).double().log().neg().log() for _ in range(2)]
+    ours, theirs = (distances.clone().requires_grad_() for _ in range(2))
+    loss = lca_triplet_loss(
+        ours, *triplets, temperature=0.3, margin=0.1, noise_ij=noise[0], noise_ijk=noise[1]
+    )
+    oracle = naive(theirs, triplets, 0.3, 0.1, *noise)
+    (2 * loss).backward()
+    (2 * oracle).backward()
+    assert loss.item() > 0.01
+    assert loss.item() == pytest.approx(oracle.item(), rel=1e-9)
+    assert torch.allclose(ours.grad, theirs.grad, atol=1e-10)
+
+
+def test_no_triplets_is_a_zero_with_a_gradient() -> None:
+    distances = torch.rand(4, 3, requires_grad=True)
+    empty = torch.empty(0, dtype=torch.int64)
+    loss = lca_triplet_loss(distances, empty, empty, empty, temperature=0.1, margin=0.1)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(distances.grad, torch.zeros(4, 3))
+
+
+def test_reciprocal_neighbours_by_loops() -> None:
+    similarity = torch.rand(12, 12, generator=torch.Generator().manual_seed(0))
+    similarity = similarity + similarity.T
+    expected = torch.zeros(12, 12, dtype=torch.bool)
+    nearest = [
+        sorted((j for j in range(12) if j != i), key=lambda j, i=i: -similarity[i, j])[:4]
+        for i in range(12)
+    ]
+    for i in range(12):
+        for j in nearest[i]:
+            expected[i, j] = i in nearest[j]
+    assert expected.any()
+    assert torch.equal(reciprocal_neighbours(similarity, 4), expected)
+
+
+def test_mined_triplets_are_legal_and_seeded() -> None:
+    similarity = torch.rand(20, 20, generator=torch.Generator().manual_seed(0))
+    draws = [
+        mine(
+            similarity,
+            num_neighbours=5,
+            triplets_per_anchor=9,
+            generator=torch.Generator().manual_seed(s),
+        )
+        for s in (7, 7, 8)
+    ]
+    anchor, positive, negative = draws[0]
+    related = reciprocal_neighbours(similarity, 5)
+    assert anchor.numel() > 0
+    assert related[anchor, positive].all()
+    assert not related[anchor, negative].any()
+    assert (anchor != positive).all()
+    assert (anchor != negative).all()
+    assert torch.equal(draws[0].negative, draws[1].negative)
+    assert not torch.equal(draws[0].negative, draws[2].negative)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_batch_without_relatives_yields_a_zero_loss(count: int) -> None:
+    """With every other point a neighbour there is no stranger left to draw."""
+    loss = HierLoss(4, 3, num_neighbours=20, triplets_per_anchor=5)
+    points = loss.to_poincare(torch.randn(count, 4, requires_grad=True))
+    value = loss(points, torch.arange(count))
+    value.backward()
+    assert value.item() == 0
+    assert loss.proxies.grad is not None
+
+
+def test_a_proxy_is_never_its_own_ancestor() -> None:
+    """Were it allowed, the nearest ancestor of two proxies would be one of the two."""
+    loss = HierLoss(8, 16, num_neighbours=5)
+    seen = []
+    original = loss._term
+    loss._term = lambda s, d, g: seen.append(d.detach()) or original(s, d, g)  # type: ignore[method-assign]
+    loss(loss.to_poincare(torch.randn(12, 8)), torch.arange(12) // 2)
+    assert (seen[1].diagonal() > 1e3).all()
+    assert seen[1].shape == (16, 16)
+
+
+def test_hier_loss_is_seeded_and_moves_both_sides() -> None:
+    loss = HierLoss(8, 16, num_neighbours=5, generator=torch.Generator().manual_seed(0))
+    tangent = torch.randn(24, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    labels = torch.arange(24) // 2
+    values = [
+        loss(loss.to_poincare(tangent), labels, torch.Generator().manual_seed(s)) for s in (5, 5, 6)
+    ]
+    values[0].backward()
+    assert values[0].item() == values[1].item() != values[2].item()
+    assert tangent.grad.abs().sum() > 0
+    assert loss.proxies.grad.abs().sum() > 0
+
+
+def test_two_curvatures_do_not_disturb_each_other() -> None:
+    """The published code keeps c on the class: the last layer built rescales every gradient."""
+    u = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+
+    def gradient() -> torch.Tensor:
+        leaf = u.clone().requires_grad_()
+        flat(leaf).sum().backward()
+        return leaf.grad
+
+    flat = ToPoincare(0.01, 2.3)
+    before = gradient()
+    ToPoincare(1.0, 2.3)(u.clone().requires_grad_()).sum().backward()
+    assert torch.equal(before, gradient())
+
+
+def test_riemannian_gradient_is_the_euclidean_one_over_the_metric() -> None:
+    u = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)) / 3
+    gradients = []
+    for riemannian in (True, False):
+        points = ToPoincare(0.7, None, riemannian)(u.requires_grad_())
+        gradients.append(torch.autograd.grad(points[0].sum(), u)[0][0])
+    scale = (1 - 0.7 * points[0].square().sum()) ** 2 / 4
+    assert torch.allclose(gradients[0], gradients[1] * scale, atol=1e-6)
+
+
+def test_baseline_losses_match_the_published_arrays() -> None:
+    arrays = reference("baselines.npz")
+    keys = sorted(arrays)
+    tangent = torch.tensor(arrays["supcon_tangent"], requires_grad=True)
+    num_samples, views, dim = tangent.shape
+    loss = metric.ViewPairs(0.1, 0.2)
+    points = ToPoincare(0.1, 2.3)(tangent.reshape(-1, dim))
+    value = loss(points, torch.arange(num_samples).repeat_interleave(views))
+    published = next(key for key in keys if key.startswith("supcon") and "loss" in key)
+    assert abs(value.item() - float(arrays[published])) < 1e-4
+
+
+@pytest.mark.parametrize("name", metric.NAMES)
+def test_every_metric_loss_learns_from_points(name: str) -> None:
+    loss = metric.create(name, num_classes=4, embedding_dim=6, c=0.1)
+    tangent = torch.randn(16, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    value = loss(ToPoincare(0.1, 2.3)(tangent), torch.arange(16) % 4)
+    value.backward()
+    assert math.isfinite(value.item())
+    assert value.item() > 0
+    assert tangent.grad.abs().sum() > 0
+
+
+def test_supcon_by_loops() -> None:
+    generator = torch.Generator().manual_seed(3)
+    points = ToPoincare(0.1, 2.3)(torch.randn(15, 4, generator=generator))
+    views = points.reshape(5, 3, 4)
+    total = 0.0
+    for a in range(3):
+        for b in set(range(3)) - {a}:
+            across = -poincare.pairwise_dist(views[:, a], views[:, b], 0.1) / 0.2
+            within = -poincare.pairwise_dist(views[:, a], views[:, a], 0.1) / 0.2
+            within.fill_diagonal_(float("-inf"))
+            total += torch.nn.functional.cross_entropy(
+                torch.cat([across, within], 1), torch.arange(5)
+            ).item()
+    value = metric.ViewPairs(0.1, 0.2)(points, torch.arange(5).repeat_interleave(3))
+    assert value.item() == pytest.approx(total / 9, rel=1e-5)
+
+
+def test_an_unknown_loss_is_refused() -> None:
+    with pytest.raises(InputError, match="proxy-anchor"):
+        metric.create("nope", num_classes=2, embedding_dim=2, c=0.1)
+
+
+def test_proxy_anchor_settings_are_the_published_ones() -> None:
+    loss = metric.create("proxy-anchor", num_classes=3, embedding_dim=2, c=0.1)
+    assert isinstance(loss, pml.ProxyAnchorLoss)
+    assert (loss.margin, loss.alpha) == (0.1, 32)
