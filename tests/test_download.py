@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from hiercli.data import download
+from hiercli.data.catalogue import BENCHMARKS
 from hiercli.data.download import SOURCES, Archive, Source, extract, fetch
 from hiercli.errors import DataError, DownloadError, InputError
 
@@ -703,6 +704,9 @@ def test_zip_that_lies_about_a_size(tmp_path: Path) -> None:
 def test_sources_are_well_formed(name: str) -> None:
     source = SOURCES[name]
     assert source.name == name
+    reader = BENCHMARKS[name]
+    assert source.folder == reader.FOLDER, "what is fetched is where the reader looks for it"
+    assert set(reader.FILES) <= set(source.required)
     assert "Cite:" in source.terms
     assert source.homepage.startswith("https://")
     assert source.required
@@ -714,13 +718,14 @@ def test_sources_are_well_formed(name: str) -> None:
 
 def test_in_shop_is_fetched_by_hand(tmp_path: Path) -> None:
     said: list[str] = []
-    with pytest.raises(DataError, match=r"no direct public link.*InShopRetrieval.*Inshop_Clothes"):
+    with pytest.raises(DataError, match=r"no direct public link.*InShopRetrieval.*Img/img"):
         fetch("inshop", tmp_path, notice=said.append)
     assert said == [SOURCES["inshop"].terms]
-    partition = tmp_path / "Inshop_Clothes/Eval/list_eval_partition.txt"
-    partition.parent.mkdir(parents=True)
-    partition.write_text("")
-    assert fetch("inshop", tmp_path) == tmp_path / "Inshop_Clothes"
+    folder = tmp_path / "In-shop_Clothes_Retrieval_Benchmark"
+    (folder / "Img/img").mkdir(parents=True)
+    (folder / "Eval").mkdir()
+    (folder / "Eval/list_eval_partition.txt").write_text("")
+    assert fetch("inshop", tmp_path) == folder
 
 
 def test_unknown_name(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_the_models_are_isometric(dtype: Any, seed: int, c: float) -> None:
 @settings(max_examples=25, deadline=None)
 @cases
 def test_agrees_with_geoopt(seed: int, c: float) -> None:
-    ball = geoopt.PoincareBall(c=c)
+    ball = geoopt.PoincareBall(c=torch.tensor(c, dtype=torch.float64))
     x, y = (torch.from_numpy(points(seed + shift, c, np.float64)) for shift in (0, 1))
     assert torch.allclose(poincare.dist(x, y, c), ball.dist(x, y), rtol=1e-8)
     assert torch.allclose(poincare.mobius_add(x, y, c), ball.mobius_add(x, y), atol=1e-9)

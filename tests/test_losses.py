@@ -198,16 +198,35 @@ def test_riemannian_gradient_is_the_euclidean_one_over_the_metric() -> None:
     assert torch.allclose(gradients[0], gradients[1] * scale, atol=1e-6)
 
 
-def test_baseline_losses_match_the_published_arrays() -> None:
+def test_proxy_anchor_and_multi_similarity_match_the_published_arrays() -> None:
     arrays = reference("baselines.npz")
-    keys = sorted(arrays)
+    num_classes, dim = arrays["pa_proxies"].shape
+    anchor = metric.create("proxy-anchor", num_classes=num_classes, embedding_dim=dim, c=0.1)
+    with torch.no_grad():
+        anchor.proxies.copy_(torch.tensor(arrays["pa_proxies"]))
+    similarity = metric.create(
+        "multi-similarity", num_classes=num_classes, embedding_dim=dim, c=0.1
+    )
+    for name, loss in (("pa", anchor), ("ms", similarity.loss)):
+        x = torch.tensor(arrays["x"], requires_grad=True)
+        value = loss(x, torch.tensor(arrays["labels"]).long())
+        value.backward()
+        assert abs(value.item() - float(arrays[f"{name}_loss"])) < 1e-4
+        close_to(x.grad, arrays[f"{name}_grad_x"], 1e-3)
+    close_to(anchor.proxies.grad, arrays["pa_grad_proxies"], 1e-3)
+
+
+def test_supcon_matches_the_published_arrays() -> None:
+    arrays = reference("baselines.npz")
+    c, clip_radius = float(arrays["supcon_c"]), float(arrays["supcon_clip_radius"])
     tangent = torch.tensor(arrays["supcon_tangent"], requires_grad=True)
-    num_samples, views, dim = tangent.shape
-    loss = metric.ViewPairs(0.1, 0.2)
-    points = ToPoincare(0.1, 2.3)(tangent.reshape(-1, dim))
-    value = loss(points, torch.arange(num_samples).repeat_interleave(views))
-    published = next(key for key in keys if key.startswith("supcon") and "loss" in key)
-    assert abs(value.item() - float(arrays[published])) < 1e-4
+    samples, views, dim = tangent.shape
+    points = ToPoincare(c, clip_radius)(tangent.reshape(-1, dim))
+    labels = torch.arange(samples).repeat_interleave(views)
+    value = metric.ViewPairs(c, float(arrays["supcon_tau"]))(points, labels)
+    value.backward()
+    assert abs(value.item() - float(arrays["supcon_loss"])) < 1e-4
+    close_to(tangent.grad, arrays["supcon_grad_tangent"], 1e-3)
 
 
 @pytest.mark.parametrize("name", metric.NAMES)

@@ -96,7 +96,6 @@ def fetch(name: str, root: Path) -> None:
 
     if name not in download.SOURCES:
         raise DataError(f"expected one of {', '.join(download.SOURCES)}, got {name!r}")
-    say(download.SOURCES[name].terms)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -193,8 +193,8 @@ _INSHOP = Source(
         "Annotations, CVPR 2016."
     ),
     archives=(),
-    folder="Inshop_Clothes",
-    required=("Eval/list_eval_partition.txt",),
+    folder="In-shop_Clothes_Retrieval_Benchmark",
+    required=("Eval/list_eval_partition.txt", "Img/img"),
 )
 SOURCES: Mapping[str, Source] = MappingProxyType(
     {source.name: source for source in (_CUB, _CARS, _SOP, _INSHOP)}

@@ -1,0 +1,382 @@
+"""The whole way by the command line, each command in a process of its own."""
+
+import io
+import json
+import pickle
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import TINY, Hier
+from PIL import Image
+
+from hiercli.data import catalogue
+from hiercli.geometry import poincare
+from hiercli.images import find
+
+COMMANDS = ("train", "eval", "export", "embed", "search", "hierarchy", "data")
+README = Path(__file__).parents[1] / "README.md"
+
+
+def fails(done: subprocess.CompletedProcess[bytes], code: int, *words: str) -> None:
+    """One clear message, the documented exit code, and no traceback."""
+    said = done.stderr.decode()
+    assert done.returncode == code, said
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said
+
+
+def test_a_run_holds_what_it_promises(trained: Path) -> None:
+    names = {entry.name for entry in trained.iterdir()}
+    assert names == {
+        "config.toml", "metrics.jsonl", "tensorboard", "last.pt", "best.pt",
+        "curves.png", "test.json", "neighbours.html",
+    }  # fmt: skip
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert {"proxy-anchor", "hier", "validation_recall@1"} <= set(rows[0])
+    assert Image.open(trained / "curves.png").size[0] > 600
+    page = (trained / "neighbours.html").read_text()
+    assert page.count('class="query"') == 24
+    assert "http" not in page
+
+
+def test_checkpoint_and_export_score_the_same(
+    trained: Path, exported: Path, photos: Path, hier: Hier
+) -> None:
+    scores = []
+    for source in (("--checkpoint", trained / "best.pt"), ("--model", exported)):
+        done = hier("eval", *source, "--data", photos, "--json", "--per-class")
+        assert done.returncode == 0, done.stderr.decode()
+        scores.append(json.loads(done.stdout))
+    test = json.loads((trained / "test.json").read_text())
+    assert scores[0]["num_queries"] == 24
+    assert set(scores[0]["per_class"]) == {r.label for r in catalogue.load(str(photos)).query}
+    for name in ("recall@1", "recall@2", "recall@4", "recall@8", "map@r", "r_precision"):
+        assert scores[0][name] == pytest.approx(scores[1][name], abs=0.1)
+        assert scores[0][name] == pytest.approx(test[name], abs=0.1)
+
+
+def test_raw_features_can_be_scored(photos: Path, hier: Hier) -> None:
+    done = hier(
+        "eval", "--backbone", "test_efficientnet", "--weights", "none", "--data", photos, "--json"
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert 0 <= json.loads(done.stdout)["recall@1"] <= 100
+
+
+def test_export_says_what_it_proved(exported: Path) -> None:
+    facts = {entry.key: entry.value for entry in onnx.load(str(exported)).metadata_props}
+    proof = json.loads(facts["hier"])["proof"]
+    assert proof["largest_difference"] < 1e-4
+    assert abs(proof["recall@1_checkpoint"] - proof["recall@1_onnx"]) <= 0.1
+
+
+def test_points_on_stdout_are_an_npy_in_natural_order(
+    exported: Path, photos: Path, hier: Hier, tmp_path: Path
+) -> None:
+    done = hier("embed", photos, "--model", exported)
+    points = np.load(io.BytesIO(done.stdout))
+    assert (points.dtype, points.shape) == (np.float32, (48, 16))
+    assert np.all(0.1 * (points**2).sum(1) < 1)
+    saved = hier("embed", photos, "--model", exported, "-o", tmp_path / "vecs.npy")
+    assert saved.stdout == b""
+    assert np.array_equal(np.load(tmp_path / "vecs.npy"), points)
+    assert (tmp_path / "vecs.paths.txt").read_text().splitlines() == [
+        str(p) for p in find([photos])
+    ]
+    alone = np.load(io.BytesIO(hier("embed", find([photos])[5], "--model", exported).stdout))
+    assert np.allclose(alone[0], points[5], atol=1e-5)
+
+
+def test_parquet(exported: Path, photos: Path, hier: Hier, tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    assert hier("embed", photos, "--model", exported, "-o", tmp_path / "v.parquet").returncode == 0
+    table = parquet.read_table(tmp_path / "v.parquet")
+    assert table.num_rows == 48
+    assert len(table["point"][0]) == 16
+    assert json.loads(table.schema.metadata[b"hier"])["c"] == 0.1
+
+
+def test_search_is_the_brute_force_order(
+    exported: Path, index: Path, photos: Path, hier: Hier
+) -> None:
+    points = np.load(io.BytesIO(hier("embed", photos, "--model", exported).stdout)).astype(
+        np.float64
+    )
+    done = hier("search", photos, "--index", index, "-k", "7", "--json")
+    answers = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    paths = [str(path) for path in find([photos])]
+    assert [answer["query"] for answer in answers] == paths
+    for row, answer in enumerate(answers):
+        exact = poincare.dist(points[row][None], points, 0.1)
+        order = np.lexsort((np.arange(48), exact))[:7]
+        assert [result["path"] for result in answer["results"]] == [paths[i] for i in order]
+        assert [result["rank"] for result in answer["results"]] == list(range(1, 8))
+        assert answer["results"][0]["label"] == Path(paths[order[0]]).parent.name
+        assert [r["distance"] for r in answer["results"]] == pytest.approx(
+            list(exact[order]), abs=1e-4
+        )
+
+
+def test_search_shows_a_table(index: Path, photos: Path, hier: Hier) -> None:
+    done = hier("search", find([photos])[0], "--index", index, "-k", "3")
+    assert done.returncode == 0
+    assert "distance" in done.stdout.decode()
+
+
+def test_hierarchy_in_every_format_from_both_files(
+    trained: Path, exported: Path, hier: Hier
+) -> None:
+    written = {}
+    for source in (
+        ("--checkpoint", trained / "best.pt"),
+        ("--checkpoint", exported),
+        ("--model", exported),
+    ):
+        for format in ("text", "json", "newick"):
+            done = hier("hierarchy", *source, "--format", format)
+            assert done.returncode == 0, done.stderr.decode()
+            written.setdefault(format, set()).add(done.stdout.decode())
+    assert all(len(versions) == 1 for versions in written.values())
+    tree = json.loads(written["json"].pop())
+
+    def leaves(node: dict) -> list[str]:
+        return (
+            [leaf for child in node["children"] for leaf in leaves(child)]
+            if "children" in node
+            else [node["name"]]
+        )
+
+    content = torch.load(trained / "best.pt", weights_only=True)
+    assert sorted(leaves(tree)) == sorted(content["class_names"])
+    newick = written["newick"].pop()
+    assert newick.strip().endswith(";")
+    assert newick.count("(") == newick.count(")") == len(content["class_names"]) - 1
+    assert all(name in written["text"].copy().pop() for name in content["class_names"])
+
+
+BLOCKER = """
+import sys
+class Torchless:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "timm", "torchvision"):
+            raise ImportError(name + " is not to be imported here")
+sys.meta_path.insert(0, Torchless())
+from hiercli.cli.app import main
+main()
+"""
+
+
+def test_serving_runs_without_torch(
+    exported: Path, index: Path, photos: Path, tmp_path: Path
+) -> None:
+    picture = str(find([photos])[0])
+    for words in (
+        [
+            "embed",
+            picture,
+            "--model",
+            str(exported),
+            "-o",
+            str(tmp_path / "v.npy"),
+            "--index",
+            str(tmp_path / "i.faiss"),
+        ],
+        ["search", picture, "--index", str(index)],
+        ["hierarchy", "--model", str(exported)],
+        ["eval", "--model", str(exported), "--data", str(photos)],
+        ["data"],
+        ["--help"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", BLOCKER, *words], capture_output=True, check=False
+        )
+        assert done.returncode == 0, (words, done.stderr.decode())
+
+
+def test_every_command_and_option_is_explained(hier: Hier) -> None:
+    from typer.main import get_command
+
+    from hiercli.cli.app import app
+
+    root = get_command(app)
+    assert set(COMMANDS) == set(root.commands)
+    readme = README.read_text()
+    for name, command in root.commands.items():
+        assert f"hier {name}" in readme, name
+        assert "hier " in (command.help or ""), f"{name} has no example"
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), (name, parameter.name)
+
+
+def test_version_and_usage_errors(hier: Hier) -> None:
+    assert re.fullmatch(rb"hier \d+\.\d+\.\d+\n", hier("--version").stdout)
+    fails(hier("train", "--no-such-option"), 2, "No such option")
+    fails(hier("eval", "--data", "demo"), 2, "one of --checkpoint, --model and --backbone")
+    fails(hier("train", "--data", "nowhere"), 2, "none of these")
+    fails(
+        hier("train", "--data", "cub", "--data-root", "/nowhere"),
+        2,
+        "images.txt",
+        "hier data get cub",
+    )
+    fails(hier("train", "--resume"), 2, "--out")
+
+
+# -- bad input -------------------------------------------------------------------------------
+
+
+def test_unreadable_pictures_are_named_counted_and_quarantined(
+    exported: Path, photos: Path, hier: Hier, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(photos / "kind0", folder / "kind0")
+    whole = (folder / "kind0" / "photo0.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.jpg").touch()
+    (folder / "letter.jpg").write_text("no picture")
+    index = tmp_path / "idx.faiss"
+    done = hier("embed", folder, "--model", exported, "--index", index)
+    fails(done, 3, "cut.jpg", "empty.jpg", "letter.jpg", "6 pictures embedded", "3 skipped")
+    with sqlite3.connect(f"{index}.sqlite") as database:
+        assert database.execute("SELECT count(*) FROM quarantine").fetchone() == (3,)
+        assert database.execute("SELECT count(*) FROM photos").fetchone() == (6,)
+    strict = tmp_path / "strict.npy"
+    fails(hier("embed", folder, "--model", exported, "-o", strict, "--strict"), 2, "cut.jpg")
+    assert not strict.exists()
+    train = hier("train", "--data", photos, "--out", tmp_path / "run", *TINY)
+    assert train.returncode == 0
+
+
+def test_folders_without_pictures(exported: Path, hier: Hier, tmp_path: Path) -> None:
+    fails(hier("embed", tmp_path, "--model", exported, "-o", tmp_path / "v.npy"), 2, "no pictures")
+    fails(
+        hier("embed", tmp_path / "gone", "--model", exported, "-o", tmp_path / "v.npy"),
+        2,
+        "missing",
+    )
+    fails(hier("embed", tmp_path, "--model", exported, "-o", tmp_path / "v.txt"), 2, ".parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_foreign_encoders(photos: Path, hier: Hier, tmp_path: Path) -> None:
+    one = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [one],
+                                   [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])])  # fmt: skip
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=opset, ir_version=9),
+        str(tmp_path / "other.onnx"),
+    )
+    (tmp_path / "text.onnx").write_text("hello")
+    for name, words in (
+        ("other", "without its metadata"),
+        ("text", "not an ONNX file"),
+        ("gone", "missing"),
+    ):
+        fails(
+            hier("embed", photos, "--model", tmp_path / f"{name}.onnx", "-o", tmp_path / "v.npy"),
+            2,
+            words,
+        )
+    assert not (tmp_path / "v.npy").exists()
+
+
+class Bomb:
+    """A pickle that leaves a mark when it is run."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.mark,))
+
+
+def test_hostile_and_foreign_checkpoints(trained: Path, hier: Hier, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    (tmp_path / "bomb.pt").write_bytes(pickle.dumps({"format": "hier-checkpoint", "x": Bomb(mark)}))
+    torch.save({"format": "hier-checkpoint", "x": Bomb(mark)}, tmp_path / "zipped.pt")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    whole = (trained / "best.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    for name in ("bomb", "zipped", "other", "text", "cut", "gone"):
+        for command in (
+            ("hierarchy",),
+            ("export", "-o", tmp_path / "o.onnx"),
+            ("eval", "--data", "demo"),
+        ):
+            if command[0] == "eval":
+                continue
+            fails(hier(*command, "--checkpoint", tmp_path / f"{name}.pt"), 2, f"{name}.pt")
+    assert not mark.exists()
+    assert not (tmp_path / "o.onnx").exists()
+
+
+def test_files_that_do_not_belong_together(
+    exported: Path, index: Path, photos: Path, hier: Hier, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    done = hier("train", "--data", photos, "--out", other, *TINY, "--seed", "3", "--epochs", "1")
+    assert done.returncode == 0, done.stderr.decode()
+    hier("export", "--checkpoint", other / "best.pt", "-o", tmp_path / "other.onnx")
+    picture = find([photos])[0]
+    done = hier("search", picture, "--index", index, "--model", tmp_path / "other.onnx")
+    fails(done, 4, "was built with encoder", "rebuild")
+    mixed = tmp_path / "idx.faiss"
+    hier("embed", photos / "kind0", "--model", exported, "--index", mixed)
+    shutil.copy(index, mixed)
+    fails(hier("search", picture, "--index", mixed), 4, "is not the file that its catalogue")
+    fails(hier("search", picture, "--index", tmp_path / "gone.faiss"), 2, "missing")
+    Path(f"{mixed}.sqlite").write_text("hello")
+    fails(hier("search", picture, "--index", mixed), 2, "not the catalogue")
+
+
+def test_small_data_sets(hier: Hier, photos: Path, tmp_path: Path) -> None:
+    one = tmp_path / "one"
+    shutil.copytree(photos / "kind0", one / "kind0")
+    fails(hier("train", "--data", one, "--out", tmp_path / "run", *TINY), 2, "at least 4 classes")
+    lonely = tmp_path / "lonely"
+    shutil.copytree(photos, lonely)
+    for extra in sorted((lonely / "kind3").iterdir())[1:]:
+        extra.unlink()
+    done = hier("train", "--data", lonely, "--out", tmp_path / "run", *TINY, "--epochs", "1")
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_a_run_folder_is_never_taken_silently(
+    trained: Path, photos: Path, hier: Hier, tmp_path: Path
+) -> None:
+    before = (trained / "best.pt").read_bytes()
+    fails(hier("train", "--data", photos, "--out", trained, *TINY), 2, "--overwrite")
+    (tmp_path / "mine.txt").write_text("precious")
+    fails(
+        hier("train", "--data", photos, "--out", tmp_path, "--overwrite", *TINY),
+        2,
+        "not the folder of a run",
+    )
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+    changed = hier("train", "--data", photos, "--out", trained, "--resume", *TINY, "--lr", "0.5")
+    fails(changed, 2, "lr 0.0001 -> 0.5".replace("0.0001", "0.0004"))
+    assert (trained / "best.pt").read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_message(exported: Path, photos: Path) -> None:
+    words = ["embed", str(photos), "--model", str(exported)]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", "from hiercli.cli.app import main; main()", *words],
+            stdout=full, stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+    fails(done, 2, "No space left")

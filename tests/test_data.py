@@ -1,0 +1,206 @@
+"""Official layouts in miniature, folders, manifests, splits and the sampler."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+from scipy.io import savemat
+
+from hiercli.data import catalogue
+from hiercli.data.records import Record, split_validation
+from hiercli.errors import DataError
+from hiercli.training.sampler import ClassBalancedSampler
+
+
+def test_cub(tmp_path: Path) -> None:
+    folder = tmp_path / "CUB_200_2011"
+    (folder / "images").mkdir(parents=True)
+    (folder / "classes.txt").write_text("1 001.A\n2 002.B\n100 100.C\n101 101.D\n")
+    (folder / "images.txt").write_text(
+        "1 001.A/a.jpg\n2 002.B/b c.jpg\n3 100.C/c.jpg\n4 101.D/d.jpg\n"
+    )
+    (folder / "image_class_labels.txt").write_text("1 1\n2 2\n3 100\n4 101\n")
+    (folder / "taxonomy.csv").write_text(
+        "class_id,class_name,species,genus,family\n1,001.A,1,7,9\n"
+    )
+    data = catalogue.load("cub", tmp_path)
+    assert [record.label for record in data.train] == ["001.A", "002.B", "100.C"]
+    assert data.train[0].taxonomy == ("7", "9")
+    assert data.train[1].path == folder / "images" / "002.B/b c.jpg"
+    assert [record.label for record in data.query] == ["101.D"]
+    assert (data.gallery, data.recall_at, data.levels) == (None, (1, 2, 4, 8), ("genus", "family"))
+
+
+def test_cars(tmp_path: Path) -> None:
+    (tmp_path / "cars196" / "car_ims").mkdir(parents=True)
+    rows = [
+        ("car_ims/1.jpg", 1),
+        ("car_ims/2.jpg", 98),
+        ("car_ims/3.jpg", 99),
+        ("car_ims/4.jpg", 99),
+    ]
+    annotations = np.array(rows, dtype=[("relative_im_path", "O"), ("class", "O")])
+    names = np.array([f"Car {number}" for number in range(1, 197)], dtype=object)
+    savemat(tmp_path / "cars196/cars_annos.mat", {"annotations": annotations, "class_names": names})
+    for number in (1, 2, 3):
+        (tmp_path / f"cars196/car_ims/{number}.jpg").touch()
+    data = catalogue.load("cars", tmp_path)
+    assert [record.label for record in data.train] == ["Car 1", "Car 98"]
+    assert [record.path.name for record in data.query] == ["3.jpg"]
+
+
+def test_sop(tmp_path: Path) -> None:
+    folder = tmp_path / "Stanford_Online_Products"
+    folder.mkdir()
+    header = "image_id class_id super_class_id path\n"
+    (folder / "Ebay_train.txt").write_text(
+        header + "1 1 1 bicycle_final/1.JPG\n2 2 1 bicycle_final/2.JPG\n"
+    )
+    (folder / "Ebay_test.txt").write_text(header + "3 9 2 chair_final/3.JPG\n")
+    data = catalogue.load("sop", tmp_path)
+    assert (len(data.train), data.query[0].label, data.query[0].taxonomy) == (2, "9", ("chair",))
+    assert data.recall_at == (1, 10, 100, 1000)
+
+
+def test_inshop_keeps_query_and_gallery_apart(tmp_path: Path) -> None:
+    folder = tmp_path / "In-shop_Clothes_Retrieval_Benchmark"
+    (folder / "Eval").mkdir(parents=True)
+    (folder / "Img" / "img").mkdir(parents=True)
+    rows = [
+        ("id_1", "train"),
+        ("id_2", "train"),
+        ("id_3", "query"),
+        ("id_3", "gallery"),
+        ("id_4", "gallery"),
+    ]
+    lines = [
+        f"img/WOMEN/Dresses/{item}/{n}.jpg   {item}   {status}"
+        for n, (item, status) in enumerate(rows)
+    ]
+    (folder / "Eval/list_eval_partition.txt").write_text(
+        "5\nimage_name item_id evaluation_status\n" + "\n".join(lines)
+    )
+    data = catalogue.load("inshop", tmp_path)
+    assert data.gallery is not None
+    assert ([r.label for r in data.query], [r.label for r in data.gallery]) == (
+        ["id_3"],
+        ["id_3", "id_4"],
+    )
+    assert data.query[0].taxonomy == ("Dresses", "WOMEN")
+
+
+def test_a_missing_benchmark_names_its_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"image_class_labels\.txt"):
+        catalogue.load("cub", tmp_path)
+    with pytest.raises(DataError, match="none of these"):
+        catalogue.load("no-such-thing", tmp_path)
+
+
+def test_folder_of_class_folders(photos: Path) -> None:
+    data = catalogue.load(str(photos))
+    train, test = ({record.label for record in side} for side in (data.train, data.query))
+    assert len(train) == len(test) == 4
+    assert not train & test
+    assert catalogue.load(str(photos), seed=1).query != data.query
+
+
+def test_folder_refusals(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="one folder a class"):
+        (tmp_path / "a.jpg").touch()
+        catalogue.load(str(tmp_path))
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "p.jpg").touch()
+    with pytest.raises(DataError, match="at least 4 classes"):
+        catalogue.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_manifest(tmp_path: Path, suffix: str) -> None:
+    table = pa.table(
+        {
+            "path": ["a.jpg", "b.jpg", "c.jpg", "d.jpg"],
+            "label": ["001", "002", "003", "003"],
+            "split": ["train", "train", "test", "test"],
+            "genus": ["g", "g", "h", "h"],
+        }
+    )
+    file = tmp_path / f"photos{suffix}"
+    if suffix == ".csv":
+        file.write_text(
+            "\n".join(
+                [
+                    ",".join(table.column_names),
+                    *(",".join(row.values()) for row in table.to_pylist()),
+                ]
+            )
+        )
+    else:
+        parquet.write_table(table, file)
+    data = catalogue.load(str(file))
+    assert [record.label for record in data.train] == ["001", "002"]
+    assert data.query[0] == Record(tmp_path / "c.jpg", "003", ("h",))
+    assert data.levels == ("genus",)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path,name\na,b\n", "columns path and label"),
+        ("path,label,split\na,b,training\n", "split of"),
+        ("path,label\na\n", "cannot be read"),
+        ("path,label,split\na,b,query\n", "both query and gallery"),
+        ("path,label,split\na,b,train\n", "at least 2 classes"),
+        ("", "cannot be read"),
+    ],
+)
+def test_manifest_refusals(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(DataError, match=words):
+        catalogue.load(str(tmp_path / "m.csv"))
+
+
+def records(counts: dict[str, int]) -> list[Record]:
+    return [
+        Record(Path(f"{label}{n}"), label) for label, count in counts.items() for n in range(count)
+    ]
+
+
+def test_validation_holds_out_whole_classes() -> None:
+    photos = records({f"class{number}": 3 for number in range(20)})
+    train, held_out = split_validation(photos, 0.2, seed=3)
+    labels = [{record.label for record in side} for side in (train, held_out)]
+    assert (len(labels[0]), len(labels[1])) == (16, 4)
+    assert not labels[0] & labels[1]
+    assert split_validation(photos, 0.2, seed=3) == (train, held_out)
+    assert split_validation(photos, 0.2, seed=4)[1] != held_out
+    assert split_validation(photos, 0, seed=3) == (tuple(photos), ())
+    with pytest.raises(DataError, match="at least 4 classes"):
+        split_validation(records({"a": 2, "b": 2, "c": 2}), 0.2, seed=0)
+
+
+def test_batches_are_balanced_seeded_and_fair() -> None:
+    labels = np.repeat(np.arange(7), [1, 2, 5, 9, 9, 9, 30])
+
+    def sampler(seed: int) -> ClassBalancedSampler:
+        return ClassBalancedSampler(labels, batch_size=8, samples_per_class=2, seed=seed)
+
+    batches = list(sampler(0).batches(0))
+    assert len(batches) == len(sampler(0)) == 8
+    for batch in batches:
+        assert Counter(Counter(labels[batch]).values()) == {2: 4}
+    assert batches == list(sampler(0).batches(0))
+    assert batches != list(sampler(1).batches(0))
+    assert batches != list(sampler(0).batches(1))
+    seen = Counter(
+        index for epoch in range(12) for batch in sampler(0).batches(epoch) for index in batch
+    )
+    assert len(seen) == len(labels)
+
+
+def test_a_class_of_one_picture_fills_its_places() -> None:
+    sampler = ClassBalancedSampler(np.array([0, 1]), batch_size=180, samples_per_class=2, seed=0)
+    assert sorted(next(sampler.batches(0))) == [0, 0, 1, 1]

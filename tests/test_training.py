@@ -1,0 +1,154 @@
+"""Resuming after a kill gives what an unbroken run gives; the settings do what they say."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, Hier
+
+from hiercli.data.records import Dataset, Record
+from hiercli.errors import TrainingError
+from hiercli.nn import backbone
+from hiercli.training import recipe, trainer
+from hiercli.training.loading import random_box
+
+LONG = [
+    *TINY,
+    "--epochs",
+    "6",
+    "--checkpoint-minutes",
+    "0.0001",
+    "--schedule",
+    "cosine",
+    "--ema-decay",
+    "0.9",
+]
+
+
+def test_five_kills_change_nothing(photos: Path, hier: Hier, tmp_path: Path) -> None:
+    words = ["train", "--data", str(photos), *LONG]
+    assert hier(*words, "--out", tmp_path / "whole").returncode == 0
+    out = tmp_path / "killed"
+    command = [
+        sys.executable,
+        "-c",
+        "from hiercli.cli.app import main; main()",
+        *words,
+        "--out",
+        str(out),
+    ]
+    rng = random.Random(0)
+    killed = 0
+    for _ in range(5):
+        run = subprocess.Popen(
+            [*command, "--resume"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        before = (out / "last.pt").stat().st_mtime_ns if (out / "last.pt").exists() else 0
+        while run.poll() is None:
+            if (out / "last.pt").exists() and (out / "last.pt").stat().st_mtime_ns != before:
+                time.sleep(rng.uniform(0, 0.25))
+                run.send_signal(signal.SIGKILL)
+                killed += run.wait() == -signal.SIGKILL
+            time.sleep(0.01)
+    done = hier(*words, "--out", out, "--resume")
+    assert done.returncode == 0, done.stderr.decode()
+    assert killed == 5
+    for name in ("metrics.jsonl", "test.json"):
+        assert (out / name).read_text() == (tmp_path / "whole" / name).read_text()
+    weights = [
+        torch.load(folder / "best.pt", weights_only=True)["fingerprint"]
+        for folder in (out, tmp_path / "whole")
+    ]
+    assert weights[0] == weights[1]
+    assert not [
+        entry for entry in out.iterdir() if entry.name.startswith(".") and entry.stat().st_size == 0
+    ]
+
+
+def test_the_seed_decides(photos: Path, hier: Hier, trained: Path, tmp_path: Path) -> None:
+    rows = []
+    for name, seed in (("same", "0"), ("other", "1")):
+        assert (
+            hier(
+                "train", "--data", photos, "--out", tmp_path / name, *TINY, "--seed", seed
+            ).returncode
+            == 0
+        )
+        rows.append((tmp_path / name / "metrics.jsonl").read_text())
+    assert rows[0] == (trained / "metrics.jsonl").read_text() != rows[1]
+
+
+def test_hier_weight_zero_switches_it_off(photos: Path, hier: Hier, tmp_path: Path) -> None:
+    words = ["--hier-weight", "0", "--loss", "triplet", "--epochs", "1"]
+    done = hier("train", "--data", photos, "--out", tmp_path / "run", *TINY, *words)
+    assert done.returncode == 0, done.stderr.decode()
+    row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert "triplet" in row
+    assert "hier" not in row
+
+
+def test_a_diverged_loss_stops_the_run(photos: Path, hier: Hier, tmp_path: Path) -> None:
+    words = ["--lr", "1e30", "--warmup-epochs", "0", "--schedule", "constant"]
+    done = hier("train", "--data", photos, "--out", tmp_path / "run", *TINY, *words)
+    assert done.returncode == 2
+    assert "Lower --lr" in done.stderr.decode()
+
+
+def test_crops_stay_inside_and_vary() -> None:
+    rng = np.random.default_rng(0)
+    boxes = np.array([random_box((100, 60), 0.2, rng) for _ in range(200)])
+    assert boxes.min() >= 0
+    assert boxes[:, 2].max() <= 100
+    assert boxes[:, 3].max() <= 60
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / 6000
+    assert areas.min() > 0.19
+    assert areas.std() > 0.1
+
+
+def test_the_offline_weights_recognise_something() -> None:
+    """Random weights would give features that are all alike; trained ones tell pictures apart."""
+    network = backbone.create(backbone.DEFAULT).eval()
+    state = torch.load(backbone._packaged_weights(), weights_only=True)
+    assert torch.equal(next(iter(network.state_dict().values())), next(iter(state.values())))
+    with pytest.raises(Exception, match="does not fit"):
+        backbone.create("test_efficientnet", weights=backbone._packaged_weights())
+
+
+def test_batch_norm_statistics_can_be_frozen(photos: Path, tmp_path: Path) -> None:
+    records = tuple(Record(path, path.parent.name) for path in sorted(photos.rglob("*.jpg")))
+    for frozen in (True, False):
+        settings = recipe.load("fast", {
+            "backbone": "test_efficientnet", "weights": "none", "train_size": 32, "eval_size": 32,
+            "batch_size": 8, "workers": 0, "epochs": 1, "warmup_epochs": 0, "freeze_batch_norm": frozen,
+        })  # fmt: skip
+        run = trainer._Run(settings, Dataset("x", records, ()), tmp_path, Quiet())
+        run._set_training_mode()
+        before = {k: v.clone() for k, v in run.embedder.state_dict().items() if "running_mean" in k}
+        run._one_step(torch.randn(8, 3, 32, 32), torch.arange(8) // 2)
+        after = run.embedder.state_dict()
+        assert before
+        assert all(torch.equal(before[k], after[k]) for k in before) == frozen
+
+
+def test_a_device_that_is_not_there() -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(TrainingError, match="--device cpu"):
+            trainer.choose_device("cuda")
+    with pytest.raises(TrainingError, match="auto, cpu"):
+        trainer.choose_device("toaster")
+
+
+class Quiet:
+    """A reporter that says nothing."""
+
+    def __getattr__(self, name: str) -> object:
+        return lambda *values: None
