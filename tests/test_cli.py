@@ -270,9 +270,9 @@ def test_folders_without_pictures(exported: Path, hier: Hier, tmp_path: Path) ->
 
 
 def test_foreign_encoders(photos: Path, hier: Hier, tmp_path: Path) -> None:
-    one = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [one],
-                                   [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])])  # fmt: skip
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
+    nodes = [onnx.helper.make_node("Identity", ["x"], ["y"])]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:])
     opset = [onnx.helper.make_opsetid("", 18)]
     onnx.save(
         onnx.helper.make_model(graph, opset_imports=opset, ir_version=9),

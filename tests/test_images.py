@@ -96,8 +96,8 @@ def test_golden_pixels() -> None:
     """The values that training, export and serving all see; a change here breaks saved encoders."""
     pixels = EVAL(gradient())
     assert pixels.dtype == np.float32
-    assert pixels[:, 0, 0] == pytest.approx([-0.7961, 0.7961, -0.7961], abs=0.02)
-    assert pixels[:, 7, 7] == pytest.approx([0.7961, -0.7961, 0.7961], abs=0.02)
+    assert pixels[:, 0, 0] == pytest.approx([-0.7961, 0.7647, -0.7961], abs=0.01)
+    assert pixels[:, 7, 7] == pytest.approx([0.7882, -0.7725, 0.7882], abs=0.02)
 
 
 def test_natural_order() -> None:

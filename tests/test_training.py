@@ -23,7 +23,7 @@ from hiercli.training.loading import random_box
 LONG = [
     *TINY,
     "--epochs",
-    "6",
+    "12",
     "--checkpoint-minutes",
     "0.0001",
     "--schedule",
@@ -55,7 +55,7 @@ def test_five_kills_change_nothing(photos: Path, hier: Hier, tmp_path: Path) -> 
         before = (out / "last.pt").stat().st_mtime_ns if (out / "last.pt").exists() else 0
         while run.poll() is None:
             if (out / "last.pt").exists() and (out / "last.pt").stat().st_mtime_ns != before:
-                time.sleep(rng.uniform(0, 0.25))
+                time.sleep(rng.uniform(0, 0.1))
                 run.send_signal(signal.SIGKILL)
                 killed += run.wait() == -signal.SIGKILL
             time.sleep(0.01)
@@ -128,7 +128,8 @@ def test_batch_norm_statistics_can_be_frozen(photos: Path, tmp_path: Path) -> No
     for frozen in (True, False):
         settings = recipe.load("fast", {
             "backbone": "test_efficientnet", "weights": "none", "train_size": 32, "eval_size": 32,
-            "batch_size": 8, "workers": 0, "epochs": 1, "warmup_epochs": 0, "freeze_batch_norm": frozen,
+            "batch_size": 8, "workers": 0, "epochs": 1, "warmup_epochs": 0,
+            "freeze_batch_norm": frozen,
         })  # fmt: skip
         run = trainer._Run(settings, Dataset("x", records, ()), tmp_path, Quiet())
         run._set_training_mode()

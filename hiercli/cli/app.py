@@ -8,7 +8,7 @@ import typer
 from hiercli import __version__
 from hiercli.cli import data, embed, evaluate, export, hierarchy, search, train
 from hiercli.cli.render import complain
-from hiercli.errors import HierError
+from hiercli.errors import EXIT_INPUT, HierError
 
 app = typer.Typer(
     name="hier",
@@ -57,3 +57,7 @@ def main() -> None:
     except HierError as error:
         complain(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        # A full disk or a closed device behind stdout; files of ours report theirs themselves.
+        complain(f"the system refused: {error}. Free some space or choose another place")
+        sys.exit(EXIT_INPUT)

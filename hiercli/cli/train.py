@@ -11,7 +11,7 @@ import typer
 
 from hiercli.cli import options
 from hiercli.cli.render import TrainingProgress, output, progress, say, table, warn
-from hiercli.errors import EXIT_SKIPPED, DataError, TrainingError
+from hiercli.errors import EXIT_SKIPPED, TrainingError
 from hiercli.training import recipe as recipes
 
 
@@ -71,13 +71,8 @@ def _train(
     root = data_root or catalogue.default_root()
     if download:
         _fetch(data, root)
-    try:
-        with progress("drawing the demo flora") as drawing:
-            dataset = catalogue.load(data, root, seed=resolved.seed, progress=drawing)
-    except DataError as error:
-        if data in catalogue.BENCHMARKS:
-            raise DataError(f"{error} {data}` or --download") from error
-        raise
+    with progress("drawing the demo flora") as drawing:
+        dataset = catalogue.load(data, root, seed=resolved.seed, progress=drawing)
     target = out or trainer.numbered_folder(Path("runs"), data)
     if overwrite and target.exists():
         if not trainer.is_run(target):

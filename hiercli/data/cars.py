@@ -19,7 +19,7 @@ def load(root: Path) -> Dataset:
     from scipy.io import loadmat
 
     folder = root / FOLDER
-    require(folder, FILES)
+    require(folder, FILES, "cars")
     try:
         annotations = loadmat(folder / "cars_annos.mat", squeeze_me=True)
         names = [str(name) for name in annotations["class_names"]]

@@ -17,7 +17,7 @@ def load(root: Path) -> Dataset:
         DataError: files are missing.
     """
     folder = root / FOLDER
-    require(folder, FILES)
+    require(folder, FILES, "cub")
     names = dict(read_table(folder / "classes.txt", 2))
     classes = dict(read_table(folder / "image_class_labels.txt", 2))
     levels, taxonomy = read_taxonomy(folder / "taxonomy.csv")

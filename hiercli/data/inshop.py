@@ -15,7 +15,7 @@ def load(root: Path) -> Dataset:
         DataError: files are missing.
     """
     folder = root / FOLDER
-    require(folder, FILES)
+    require(folder, FILES, "inshop")
     sides: dict[str, list[Record]] = {"train": [], "query": [], "gallery": []}
     for path, item, status in read_table(folder / FILES[0], 3, skip=2):
         # img/WOMEN/Dresses/id_00000002/...: the folders above the item are its taxonomy.

@@ -106,8 +106,13 @@ def split_validation(
     )
 
 
-def require(folder: Path, files: Sequence[str]) -> None:
+def require(folder: Path, files: Sequence[str], name: str) -> None:
     """Check that a benchmark is where it should be.
+
+    Args:
+        folder: of the benchmark.
+        files: paths in it.
+        name: what `hier data get` calls it.
 
     Raises:
         DataError: it names every file that is missing.
@@ -115,8 +120,9 @@ def require(folder: Path, files: Sequence[str]) -> None:
     missing = [name for name in files if not (folder / name).exists()]
     if missing:
         raise DataError(
-            f"expected {', '.join(files)} in {folder}; missing: {', '.join(missing)}. Say "
-            "where data sets live with --data-root or HIER_DATA, or fetch it with `hier data get`"
+            f"expected {', '.join(files)} in {folder}; missing: {', '.join(missing)}. Say where data "
+            f"sets live with --data-root or HIER_DATA, or fetch this one: `hier data get {name}`, "
+            "or --download when training"
         )
 
 

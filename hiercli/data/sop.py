@@ -15,7 +15,7 @@ def load(root: Path) -> Dataset:
         DataError: files are missing.
     """
     folder = root / FOLDER
-    require(folder, FILES)
+    require(folder, FILES, "sop")
 
     def side(file: str) -> tuple[Record, ...]:
         rows = read_table(folder / file, 4, header=True)
