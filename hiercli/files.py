@@ -1,6 +1,8 @@
 """Writing files so that a killed run leaves the old state or the new one, never a half."""
 
+import glob
 import os
+import platform
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +30,11 @@ def replacing(target: Path | str) -> Iterator[Path]:
         raise InputError(f"expected a file name to write to, but {target} is a folder: add a name")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent, target.stem[:80])
         handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.stem[:80]}.", suffix=target.suffix
+            dir=target.parent,
+            prefix=_draft_prefix(target.stem[:80], os.getpid()),
+            suffix=target.suffix,
         )
     except OSError as error:
         raise InputError(
@@ -57,6 +62,37 @@ def write_text(target: Path | str, text: str) -> None:
     """Write ``text`` (UTF-8) to ``target`` through `replacing`."""
     with replacing(target) as draft:
         draft.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def sweep(folder: Path, stem: str = "*") -> None:
+    """Remove drafts in ``folder`` whose writer was killed before it could do so itself.
+
+    Args:
+        folder: where to look.
+        stem: of the targets, all where left out.
+    """
+    pattern = stem if stem == "*" else glob.escape(stem)
+    for draft in folder.glob(f".{pattern}.{glob.escape(platform.node())}.*"):
+        process = draft.name.split(f".{platform.node()}.")[-1].split(".")[0]
+        if process.isdigit() and not _is_alive(int(process)):
+            draft.unlink(missing_ok=True)
+
+
+def _draft_prefix(stem: str, process: int) -> str:
+    # The machine is named too: on a shared disk its process numbers mean nothing elsewhere.
+    return f".{stem}.{platform.node()}.{process}."
+
+
+def _is_alive(process: int) -> bool:
+    if os.name != "posix":  # elsewhere asking would be killing
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _umask() -> int:

@@ -120,9 +120,9 @@ def require(folder: Path, files: Sequence[str], name: str) -> None:
     missing = [name for name in files if not (folder / name).exists()]
     if missing:
         raise DataError(
-            f"expected {', '.join(files)} in {folder}; missing: {', '.join(missing)}. Say where data "
-            f"sets live with --data-root or HIER_DATA, or fetch this one: `hier data get {name}`, "
-            "or --download when training"
+            f"expected {', '.join(files)} in {folder}; missing: {', '.join(missing)}. Say where "
+            f"data sets live with --data-root or HIER_DATA, or fetch this one: "
+            f"`hier data get {name}`, or --download when training"
         )
 
 

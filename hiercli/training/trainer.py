@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from hiercli.data.records import Dataset, Record, class_ids, class_names, split_validation
 from hiercli.errors import DataError, TrainingError
 from hiercli.evaluation.retrieval import score
-from hiercli.files import write_text
+from hiercli.files import sweep, write_text
 from hiercli.geometry import lorentz, poincare
 from hiercli.losses import metric
 from hiercli.losses.hier import HierLoss
@@ -227,6 +227,7 @@ class _Run:
         )
 
     def restore(self) -> None:
+        sweep(self.out)
         content = checkpoint.read(self.out / "last.pt")
         ignored = ("device", "workers", "checkpoint_minutes")
         changed = [
