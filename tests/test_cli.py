@@ -254,8 +254,22 @@ def test_unreadable_pictures_are_named_counted_and_quarantined(
     strict = tmp_path / "strict.npy"
     fails(hier("embed", folder, "--model", exported, "-o", strict, "--strict"), 2, "cut.jpg")
     assert not strict.exists()
-    train = hier("train", "--data", photos, "--out", tmp_path / "run", *TINY)
-    assert train.returncode == 0
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_training_goes_on_past_damaged_pictures(
+    photos: Path, hier: Hier, tmp_path: Path, workers: str
+) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    for folder in (tmp_path / "photos").iterdir():
+        whole = (folder / "photo0.jpg").read_bytes()
+        (folder / "photo0.jpg").write_bytes(whole[: len(whole) // 2])
+    done = hier(
+        "train", "--data", tmp_path / "photos", "--out", tmp_path / "run", *TINY,
+        "--workers", workers,
+    )  # fmt: skip
+    fails(done, 3, "kind0/photo0.jpg", "kind7/photo0.jpg", "damaged")
+    assert json.loads((tmp_path / "run" / "test.json").read_text())["num_gallery"] == 20
 
 
 def test_folders_without_pictures(exported: Path, hier: Hier, tmp_path: Path) -> None:

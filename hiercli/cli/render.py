@@ -14,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 output = Console(highlight=False)
@@ -42,8 +43,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for name in columns:
         drawn.add_column(name, overflow="fold")
     for row in rows:
-        drawn.add_row(*(cell.replace("[", r"\[") for cell in row))
+        drawn.add_row(*(Text(_printable(cell)) for cell in row))
     output.print(drawn)
+
+
+def _printable(text: str) -> str:
+    """File names may hold bytes that are not UTF-8, which a terminal cannot be sent."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 @contextmanager

@@ -7,21 +7,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from hiercli.data.records import Record
-from hiercli.errors import ImageError
+from hiercli.errors import DataError, ImageError
 from hiercli.images import Preprocessing, read
 from hiercli.nn.embedder import Embedder
 
 
-class TrainingPhotos(TorchDataset[Tensor]):
+class TrainingPhotos(TorchDataset[tuple[Tensor, str]]):
     """Randomly cropped and flipped photographs, addressed by (epoch, place in batch, index).
 
     The crop depends on seed, epoch, index and place alone: not on which worker draws it, nor on
-    whether the run was interrupted.
+    whether the run was interrupted. A photograph that turns out to be damaged is stood in for by
+    the next of its class and comes with the reason; a whole one comes with an empty text.
     """
 
     def __init__(
@@ -38,17 +40,29 @@ class TrainingPhotos(TorchDataset[Tensor]):
         self.crop_scale_min = crop_scale_min
         self.seed = seed
 
-    def __getitem__(self, key: tuple[int, int, int]) -> Tensor:
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, str]:
         epoch, place, index = key
         rng = np.random.default_rng((self.seed, epoch, index, place))
         # A small crop is enlarged, so it needs the picture at more than the crop's size.
         side = round(self.preprocessing.size / math.sqrt(self.crop_scale_min))
-        picture = read(self.records[index].path, side)
+        picture, problem = self._read(index, side)
         box = random_box(picture.size, self.crop_scale_min, rng)
         pixels = self.preprocessing.crop(picture, box)
         if rng.random() < 0.5:
             pixels = pixels[:, ::-1]
-        return torch.from_numpy(self.preprocessing.normalise(pixels))
+        return torch.from_numpy(self.preprocessing.normalise(pixels)), problem
+
+    def _read(self, index: int, side: int) -> tuple[Image.Image, str]:
+        """The photograph, or the next whole one of its class and what is wrong with the first."""
+        label, problem = self.records[index].label, ""
+        for record in (*self.records[index:], *self.records[:index]):
+            if record.label != label:
+                continue
+            try:
+                return read(record.path, side), problem
+            except ImageError as error:
+                problem = problem or str(error)
+        raise DataError(f"no picture of the class {label} can be read: {problem}")
 
 
 def random_box(
@@ -90,8 +104,11 @@ class _Batches:
 
 def training_batches(
     photos: TrainingPhotos, batches: Sequence[Sequence[int]], *, epoch: int, workers: int
-) -> Iterator[Tensor]:
-    """Pixels of each batch, float32 (B, 3, size, size), decoded ahead by ``workers`` processes."""
+) -> Iterator[tuple[Tensor, list[str]]]:
+    """Pixels of each batch, float32 (B, 3, size, size), decoded ahead by ``workers`` processes.
+
+    With them come the B reasons why a photograph had to be stood in for, mostly empty.
+    """
     sampler: Any = _Batches(batches, epoch)
     yield from DataLoader(photos, batch_sampler=sampler, num_workers=workers)
 

@@ -302,8 +302,9 @@ class _Run:
         pixels = training_batches(
             self.photos, batches[self.step :], epoch=self.epoch, workers=self.recipe.workers
         )
-        for batch, images in zip(batches[self.step :], pixels, strict=True):
+        for batch, (images, reasons) in zip(batches[self.step :], pixels, strict=True):
             values = self._one_step(images, torch.from_numpy(self.labels[batch]))
+            self._note(reasons)
             self.step += 1
             seen += len(batch)
             for key, value in values.items():
@@ -422,8 +423,13 @@ class _Run:
             progress=self.reporter.judged,
         )
         embedder.train(was_training)
-        self.problems += [text for text in problems if text not in self.problems]
+        self._note(problems)
         return points, kept
+
+    def _note(self, problems: Sequence[str]) -> None:
+        """Remember what could not be read, each once, to be reported at the end."""
+        self.problems += [text for text in dict.fromkeys(problems) if text]
+        self.problems = list(dict.fromkeys(self.problems))
 
     def _judge_test(self) -> Result:
         from hiercli.reports import curves, neighbours
