@@ -51,11 +51,13 @@ def write(embeddings: Embeddings, target: Path) -> None:
 
 def write_npy(points: np.ndarray, file: BinaryIO) -> None:
     """Write points as NumPy's own format; the file need not be seekable."""
-    np.lib.format.write_array(file, np.ascontiguousarray(points, np.float32), allow_pickle=False)
+    rows = np.ascontiguousarray(points, np.float32)
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(rows))
+    file.write(rows.reshape(-1).view(np.uint8).data)
 
 
 def _one_line(path: str) -> str:
-    return json.dumps(path) if "\n" in path or path.startswith('"') else path
+    return json.dumps(path) if len(path.splitlines()) != 1 or path.startswith('"') else path
 
 
 def _write_parquet(embeddings: Embeddings, target: Path) -> None:

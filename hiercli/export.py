@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hiercli.data.records import Dataset, Record
 from hiercli.encoder.metadata import Metadata
 from hiercli.encoder.session import EncoderSession
-from hiercli.errors import ExportError
+from hiercli.errors import DataError, ExportError, InputError
 from hiercli.evaluation.retrieval import score
 from hiercli.files import replacing
 from hiercli.nn.embedder import Embedder
@@ -42,7 +42,7 @@ def export(
     source: Path,
     target: Path,
     *,
-    dataset: Dataset | None = None,
+    data: Callable[[int], Dataset] | None = None,
     tolerance: float = TOLERANCE,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -51,8 +51,8 @@ def export(
     Args:
         source: checkpoint.
         target: ``.onnx`` file.
-        dataset: pictures to prove it on, with the change of Recall@1 on its queries; without it
-            random pixels stand in for pictures.
+        data: gives the pictures to prove it on, from the seed of the training run, with the change
+            of Recall@1 on their queries; without it random pixels stand in for pictures.
         tolerance: largest accepted difference of a coordinate.
         progress: called with (done, total) pictures.
 
@@ -62,7 +62,10 @@ def export(
     Raises:
         ExportError: the two differ by more than ``tolerance``; nothing is written.
     """
+    if target.suffix != ".onnx":
+        raise InputError(f"expected a file name that ends in .onnx, got {target}")
     encoder = load(source)
+    dataset = data(encoder.recipe.seed) if data else None
     encoder.embedder.to_poincare.riemannian = False
     with replacing(target) as draft:
         _write_graph(encoder, draft)
@@ -104,6 +107,7 @@ def _describe(file: Path, encoder: Encoder, proof: dict[str, Any]) -> None:
         clip_radius=encoder.recipe.clip_radius,
         embedding_dim=encoder.recipe.embedding_dim,
         backbone=encoder.recipe.backbone,
+        seed=encoder.recipe.seed,
         class_names=encoder.class_names,
         class_points=encoder.class_points.numpy(),
         proxies=encoder.proxies.numpy(),
@@ -131,14 +135,17 @@ def _prove(
     alone = dataset.gallery is None
     if not alone:  # Recall@1 would need the gallery too: a sample shows the difference
         records = records[:_PROOF_PICTURES]
-    expected, kept, _ = embed_records(
+    expected, kept, problems = embed_records(
         encoder.embedder, records, encoder.preprocessing,
         device=torch.device("cpu"), progress=progress,
     )  # fmt: skip
+    if not kept:
+        raise DataError(f"no picture of {dataset.name} can be read to prove the export on")
     got = session.embed([records[index].path for index in kept], progress=progress).points
     proof: dict[str, Any] = {
         "pictures": f"{len(kept)} of {dataset.name}",
         "largest_difference": float(np.abs(got - expected).max()),
+        "skipped": problems,
     }
     if alone:
         labels = [records[index].label for index in kept]

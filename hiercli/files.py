@@ -28,6 +28,8 @@ def replacing(target: Path | str) -> Iterator[Path]:
     target = Path(target)
     if target.is_dir():
         raise InputError(f"expected a file name to write to, but {target} is a folder: add a name")
+    if target.exists() and not target.is_file():
+        raise InputError(f"expected a file to write to, but {target} is a device or a pipe")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent, target.stem[:80])

@@ -126,9 +126,7 @@ def read(path: Path | str, shortest_side: int | None = None) -> Image.Image:
         ImageError: missing, not a picture, damaged, or too large to be a photograph.
     """
     try:
-        # Opening a pipe would wait for a writer that may never come.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ImageError(f"{path}: expected a picture file, found something that is not a file")
+        _require_file(path)
         with Image.open(path) as picture:
             if shortest_side is not None:
                 scale = _DRAFT_FACTOR * shortest_side / min(picture.size)
@@ -151,9 +149,15 @@ def read(path: Path | str, shortest_side: int | None = None) -> Image.Image:
         raise ImageError(f"{path}: expected a picture, found {found}") from error
     except MemoryError as error:
         raise ImageError(f"{path}: too large for the memory at hand. Scale it down") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError) as error:
-        # Pillow's decoders answer damage with all of these.
+    except Exception as error:
+        # Pillow's decoders answer damage with errors of nearly every kind, struct.error included.
         raise ImageError(f"{path}: the picture is damaged ({error})") from error
+
+
+def _require_file(path: Path | str) -> None:
+    # Opening a pipe would wait for a writer that may never come.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ImageError(f"{path}: expected a picture file, found something that is not a file")
 
 
 def probe(path: Path | str) -> None:
@@ -163,6 +167,7 @@ def probe(path: Path | str) -> None:
         ImageError: missing, empty, or not a picture. Damage behind the header goes unnoticed.
     """
     try:
+        _require_file(path)
         with Image.open(path):
             pass
     except Image.DecompressionBombError:
@@ -184,7 +189,8 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         converted = Image.alpha_composite(opaque, picture.convert("RGBA")).convert("RGB")
     else:
         converted = picture.convert("RGB")
-    converted.info.setdefault("exif", picture.info.get("exif", b""))
+    if "exif" in picture.info:
+        converted.info.setdefault("exif", picture.info["exif"])
     return converted
 
 

@@ -65,6 +65,21 @@ def test_checkpoint_and_export_score_the_same(
         assert scores[0][name] == pytest.approx(test[name], abs=0.1)
 
 
+def test_a_folder_is_split_by_the_seed_of_the_run(photos: Path, hier: Hier, tmp_path: Path) -> None:
+    out, model = tmp_path / "run", tmp_path / "m.onnx"
+    words = ["train", "--data", photos, "--out", out, *TINY, "--seed", "3", "--epochs", "1"]
+    assert hier(*words).returncode == 0
+    hier("export", "--checkpoint", out / "best.pt", "-o", model)
+    test = json.loads((out / "test.json").read_text())
+    for source in (("--checkpoint", out / "best.pt"), ("--model", model)):
+        done = hier("eval", *source, "--data", photos, "--json")
+        assert b"not unseen" not in done.stderr
+        assert json.loads(done.stdout)["map@r"] == pytest.approx(test["map@r"], abs=0.1)
+    fails(hier(*words, "--resume", "--overwrite"), 2, "got both")
+    fails(hier(*words, "--overwrite", "--weights", tmp_path / "gone.pt"), 2, "gone.pt")
+    assert (out / "best.pt").exists()
+
+
 def test_raw_features_can_be_scored(photos: Path, hier: Hier) -> None:
     done = hier(
         "eval", "--backbone", "test_efficientnet", "--weights", "none", "--data", photos, "--json"

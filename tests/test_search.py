@@ -36,6 +36,24 @@ def test_search_is_the_float64_order_even_among_near_duplicates(c: float) -> Non
     assert not np.array_equal(euclidean, order)
 
 
+@pytest.mark.parametrize("c", [0.1, 1.0])
+def test_a_crowd_of_near_duplicates_hides_nothing(c: float) -> None:
+    rng = np.random.default_rng(1)
+    gallery = ball(1, 0, c) + rng.normal(size=(300, 12)).astype(np.float32) * 1e-4
+    _, found = hyperbolic.nearest(gallery, gallery, 10, c)
+    wide = gallery.astype(np.float64)
+    exact = np.stack([poincare.dist(point[None], wide, c) for point in wide])
+    order = np.lexsort((np.broadcast_to(np.arange(300), exact.shape), exact), axis=1)[:, :10]
+    assert np.array_equal(found, order)
+
+
+def test_points_that_are_not_finite_are_refused() -> None:
+    points = ball(4, 0)
+    points[0] = np.nan
+    with pytest.raises(DataError, match="finite"):
+        retrieval.score(points, list("aabb"), c=0.1)
+
+
 def test_cosine_ranks_by_direction() -> None:
     gallery = np.array([[1, 0], [10, 1], [0, 5]], np.float32)
     distances, found = hyperbolic.nearest(np.array([[2, 0.1]], np.float32), gallery, 3, None)

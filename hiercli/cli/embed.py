@@ -1,6 +1,7 @@
 """`hier embed`."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +55,9 @@ def embed(
         raise InputError(
             f"expected -o to end in {' or '.join(embeddings.SUFFIXES)}, got {output.name}"
         )
+    for target in (output, index):
+        if target is not None and target.is_dir():
+            raise InputError(f"expected a file name to write to, but {target} is a folder")
     pictures = find(paths)
     session = EncoderSession(model or default_model())
     with progress("embedding") as bar:
@@ -71,8 +75,11 @@ def embed(
         done.points, [str(path) for path in kept], metadata.fingerprint, metadata.c
     )
     if to_stdout:
-        embeddings.write_npy(result.points, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+        try:
+            embeddings.write_npy(result.points, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:  # the reader has what it wanted (`| head`)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if output is not None:
         embeddings.write(result, output)
     if index is not None:

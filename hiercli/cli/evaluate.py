@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from hiercli.cli import options
-from hiercli.cli.render import progress, table, warn
+from hiercli.cli.render import progress, say, table, warn
 from hiercli.errors import EXIT_SKIPPED, InputError
 
 
@@ -51,20 +52,22 @@ def evaluate(
     from hiercli.data import catalogue
     from hiercli.evaluation.retrieval import score
 
+    if model is not None:
+        scored = _from_onnx(model)
+    else:
+        scored = _from_torch(checkpoint, backbone, weights, image_size)
     with progress("drawing the demo flora") as drawing:
-        dataset = catalogue.load(data, data_root, progress=drawing)
+        dataset = catalogue.load(data, data_root, seed=scored.seed, progress=drawing)
     if not dataset.query:
         raise InputError(f"{data} has no test pictures: mark some with split=test in its manifest")
-    c: float | None
-    if model is not None:
-        embed, c = _from_onnx(model)
-    else:
-        embed, c = _from_torch(checkpoint, backbone, weights, image_size)
+    familiar = {record.label for record in dataset.query} & set(scored.class_names)
+    if familiar:
+        say(f"note: {len(familiar)} of the test classes were trained on, they are not unseen")
     problems: list[str] = []
 
     def embedded(records: Sequence[Any], task: str) -> tuple[Any, list[str]]:
         with progress(task) as bar:
-            points, kept, reasons = embed(records, bar)
+            points, kept, reasons = scored.embed(records, bar)
         if strict and reasons:
             raise InputError(reasons[0])
         problems.extend(reasons)
@@ -77,7 +80,7 @@ def evaluate(
     with progress("searching") as bar:
         scores = score(
             queries, query_labels, gallery, gallery_labels,
-            c=c, recall_at=dataset.recall_at, progress=bar,
+            c=scored.c, recall_at=dataset.recall_at, progress=bar,
         )  # fmt: skip
     for problem in problems:
         warn(problem)
@@ -107,7 +110,17 @@ def evaluate(
 Embed = Callable[[Sequence[Any], Callable[[int, int], None]], tuple[Any, list[int], list[str]]]
 
 
-def _from_onnx(model: Path) -> tuple[Embed, float]:
+@dataclass(frozen=True)
+class _Scored:
+    """What is scored: how it embeds, its curvature (``None``: cosine), and what it learned from."""
+
+    embed: Embed
+    c: float | None
+    seed: int = 0
+    class_names: Sequence[str] = ()
+
+
+def _from_onnx(model: Path) -> _Scored:
     from hiercli.encoder.session import EncoderSession
 
     session = EncoderSession(model)
@@ -116,12 +129,13 @@ def _from_onnx(model: Path) -> tuple[Embed, float]:
         done = session.embed([record.path for record in records], progress=bar)
         return done.points, done.kept, [reason for _, reason in done.problems]
 
-    return embed, session.metadata.c
+    metadata = session.metadata
+    return _Scored(embed, metadata.c, metadata.seed, metadata.class_names)
 
 
 def _from_torch(
     checkpoint: Path | None, backbone: str | None, weights: str, image_size: int | None
-) -> tuple[Embed, float | None]:
+) -> _Scored:
     from hiercli.nn import backbone as backbones
     from hiercli.training import checkpoint as checkpoints
     from hiercli.training.loading import embed_records
@@ -131,11 +145,12 @@ def _from_torch(
     network: Any
     if checkpoint is not None:
         encoder = checkpoints.load(checkpoint)
-        network, preprocessing, c = encoder.embedder, encoder.preprocessing, encoder.recipe.c
+        network, preprocessing = encoder.embedder, encoder.preprocessing
+        facts: Any = (encoder.recipe.c, encoder.recipe.seed, encoder.class_names)
     else:
         assert backbone is not None
         network = backbones.create(backbone, weights=weights, image_size=image_size).eval()
-        preprocessing, c = backbones.preprocessing(network, size=image_size), None
+        preprocessing, facts = backbones.preprocessing(network, size=image_size), (None,)
     network.to(device)
 
     def embed(records: Sequence[Any], bar: Any) -> tuple[Any, list[int], list[str]]:
@@ -143,4 +158,4 @@ def _from_torch(
             network, records, preprocessing, device=device, workers=1, progress=bar
         )
 
-    return embed, c
+    return _Scored(embed, *facts)

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from hiercli.cli import options
-from hiercli.cli.render import progress, say, table
+from hiercli.cli.render import progress, say, table, warn
+from hiercli.errors import EXIT_SKIPPED
 
 
 def export(
@@ -32,15 +33,28 @@ def export(
     - `hier export --checkpoint runs/cub-001/best.pt -o birds.onnx --data cub`
     """
     from hiercli.data import catalogue
+    from hiercli.data.records import Dataset
     from hiercli.export import export as write
 
-    dataset = catalogue.load(data, data_root) if data else None
-    if dataset is None:
+    def pictures(seed: int) -> Dataset:
+        return catalogue.load(str(data), data_root, seed=seed)
+
+    if data is None:
         say("proving the export on random pixels; --data proves it on pictures")
     with progress("proving") as bar:
-        proof = write(checkpoint, output, dataset=dataset, tolerance=tolerance, progress=bar)
+        proof = write(
+            checkpoint, output, data=pictures if data else None, tolerance=tolerance, progress=bar
+        )
+    for problem in proof.get("skipped", ()):
+        warn(problem)
     if json_output:
         print(json.dumps({"model": str(output), **proof}))
     else:
-        table(str(output), ["", "proof"], [[name, f"{value:.4g}" if isinstance(value, float)
-              else str(value)] for name, value in proof.items()])  # fmt: skip
+        rows = [
+            [name, f"{value:.4g}" if isinstance(value, float) else str(value)]
+            for name, value in proof.items()
+            if name != "skipped"
+        ]
+        table(str(output), ["", "proof"], rows)
+    if proof.get("skipped"):
+        raise typer.Exit(EXIT_SKIPPED)

@@ -44,7 +44,7 @@ def hierarchy(
     from hiercli.files import write_text
     from hiercli.hierarchy import formats, tree
 
-    if source.suffix == ".onnx":
+    if model is not None or source.suffix == ".onnx":
         from hiercli.encoder.session import EncoderSession
 
         metadata = EncoderSession(source).metadata

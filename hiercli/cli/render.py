@@ -39,7 +39,7 @@ def warn(message: str) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table to stdout; names left, numbers right."""
-    drawn = Table(title=title or None, title_justify="left")
+    drawn = Table(title=Text(_printable(title)) if title else None, title_justify="left")
     for name in columns:
         drawn.add_column(name, overflow="fold")
     for row in rows:

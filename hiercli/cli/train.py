@@ -3,14 +3,13 @@
 import dataclasses
 import inspect
 import json
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from hiercli.cli import options
-from hiercli.cli.render import TrainingProgress, output, progress, say, table, warn
+from hiercli.cli.render import TrainingProgress, progress, say, table, warn
 from hiercli.errors import EXIT_SKIPPED, TrainingError
 from hiercli.training import recipe as recipes
 
@@ -74,13 +73,11 @@ def _train(
     with progress("drawing the demo flora") as drawing:
         dataset = catalogue.load(data, root, seed=resolved.seed, progress=drawing)
     target = out or trainer.numbered_folder(Path("runs"), data)
-    if overwrite and target.exists():
-        if not trainer.is_run(target):
-            raise TrainingError(f"{target} is not the folder of a run: it is not overwritten")
-        shutil.rmtree(target)
     reporter = TrainingProgress()
     try:
-        result = trainer.train(resolved, dataset, target, reporter, resume=resume)
+        result = trainer.train(
+            resolved, dataset, target, reporter, resume=resume, overwrite=overwrite
+        )
     except KeyboardInterrupt:
         say(f"interrupted: go on with the same command and --out {target} --resume")
         raise
@@ -93,7 +90,8 @@ def _train(
     else:
         scores = [[name, f"{value:g}"] for name, value in result.test.items()]
         table(f"{data}: unseen classes, best of epoch {result.best_epoch}", ["", "test"], scores)
-        output.print(f"{target}/best.pt, curves.png, neighbours.html", markup=False)
+        made = ("best.pt", "curves.png", "neighbours.html")
+        say(f"in {target}: " + ", ".join(name for name in made if (target / name).exists()))
     if result.problems:
         raise typer.Exit(EXIT_SKIPPED)
 

@@ -26,6 +26,7 @@ class Metadata:
         c, clip_radius: of the ball.
         embedding_dim: D.
         backbone: timm name.
+        seed: of the training run; it parted the classes of a folder into trained and unseen.
         class_names: training classes.
         class_points: (C, D) their midpoints in the ball.
         proxies: (P, D) hierarchical proxies in the ball.
@@ -38,6 +39,7 @@ class Metadata:
     clip_radius: float
     embedding_dim: int
     backbone: str
+    seed: int
     class_names: list[str]
     class_points: np.ndarray
     proxies: np.ndarray
@@ -53,6 +55,7 @@ class Metadata:
             "clip_radius": self.clip_radius,
             "embedding_dim": self.embedding_dim,
             "backbone": self.backbone,
+            "seed": self.seed,
             "class_names": self.class_names,
             "proof": self.proof,
         }
@@ -85,6 +88,7 @@ class Metadata:
                 clip_radius=float(facts["clip_radius"]),
                 embedding_dim=int(facts["embedding_dim"]),
                 backbone=facts["backbone"],
+                seed=int(facts.get("seed", 0)),
                 class_names=list(facts["class_names"]),
                 class_points=_unpack(properties[f"{KEY}.class_points"]),
                 proxies=_unpack(properties[f"{KEY}.proxies"]),

@@ -109,6 +109,8 @@ class EncoderSession:
             done += len(batch)
             if progress:
                 progress(done, len(paths))
+        if not all(np.isfinite(part).all() for part in points):
+            raise FileFormatError(f"{self.path} gives points that are not finite: export it again")
         empty = np.empty((0, self.metadata.embedding_dim), np.float32)
         return Embedded(np.concatenate([empty, *points]), kept, problems)
 

@@ -77,6 +77,10 @@ def score(
     itself = gallery is None
     if gallery is None or gallery_labels is None:
         gallery, gallery_labels = queries, query_labels
+    if not len(queries) or not len(gallery):
+        raise DataError("expected pictures to search for and to search in, found none readable")
+    if not (np.isfinite(queries).all() and np.isfinite(gallery).all()):
+        raise DataError("expected finite points, found nan or inf: the encoder is broken")
     names, codes = np.unique([*query_labels, *gallery_labels], return_inverse=True)
     asked, stored = codes[: len(queries)], codes[len(queries) :]
     to_find = np.bincount(stored, minlength=len(names))[asked] - itself

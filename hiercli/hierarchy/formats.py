@@ -15,13 +15,18 @@ def to_text(root: Node) -> str:
     while waiting:
         node, lead, below = waiting.pop()
         note = f" · {len(node.leaves)} classes · radius {node.radius:.2f}" if node.children else ""
-        lines.append(f"{lead}{node.name}{note}")
+        lines.append(f"{lead}{one_line(node.name)}{note}")
         for place, child in reversed(list(enumerate(node.children))):
             last = place == len(node.children) - 1
             waiting.append(
                 (child, below + ("└── " if last else "├── "), below + ("    " if last else "│   "))
             )
     return "\n".join(lines)
+
+
+def one_line(name: str) -> str:
+    """``name`` with line breaks and other control characters shown as escapes."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
 
 
 def to_json(root: Node) -> str:
@@ -44,7 +49,7 @@ def to_newick(root: Node) -> str:
         inside = ",".join(built[id(child)] for child in node.children)
         above = parent.get(id(node))
         length = "" if above is None else f":{max(0.0, above.height - node.height):.6g}"
-        name = "'" + node.name.replace("'", "''") + "'"
+        name = "'" + one_line(node.name).replace("'", "''") + "'"
         built[id(node)] = (f"({inside})" if inside else "") + name + length
     return built[id(root)] + ";"
 

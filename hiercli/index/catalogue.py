@@ -74,14 +74,15 @@ def write(
     if not len(points):
         raise InputError("expected at least one readable picture to index, found none")
     with replacing(catalogue_path(target)) as catalogue_draft, replacing(target) as index_draft:
-        faiss.write_index(hyperbolic.build(points, metadata.c), str(index_draft))
+        content = faiss.serialize_index(hyperbolic.build(points, metadata.c)).tobytes()
+        index_draft.write_bytes(content)
         facts = {
             "version": _VERSION,
             "fingerprint": metadata.fingerprint,
             "c": repr(metadata.c),
             "embedding_dim": str(metadata.embedding_dim),
             "model": str(model.absolute()),
-            "checksum": _checksum(index_draft),
+            "checksum": _checksum(content),
         }
         _fill(catalogue_draft, facts, points, paths, problems)
 
@@ -130,9 +131,8 @@ def _state(path: Path) -> tuple[int, int]:
     return state.st_size, state.st_mtime_ns
 
 
-def _checksum(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "blake2b").hexdigest()
+def _checksum(content: bytes) -> str:
+    return hashlib.blake2b(content).hexdigest()
 
 
 class PhotoIndex:
@@ -167,12 +167,13 @@ class PhotoIndex:
             ) from error
         if self.facts["version"] != _VERSION:
             raise FileFormatError(f"{path} was written by another hier: build it again")
-        if _checksum(path) != checksum:
+        content = path.read_bytes()
+        if _checksum(content) != checksum:
             raise MismatchError(
                 f"{path} is not the file that its catalogue {catalogue_path(path).name} describes: "
                 "one of the two was damaged or replaced. Build the index again with `hier embed`"
             )
-        self._index = faiss.read_index(str(path))
+        self._index: faiss.IndexFlatIP = faiss.deserialize_index(np.frombuffer(content, np.uint8))  # type: ignore[assignment]
 
     def __len__(self) -> int:
         return int(self._index.ntotal)

@@ -2,9 +2,11 @@
 
 A point lifted to the hyperboloid has its neighbours at the largest inner product with the query
 whose time coordinate is negated (`geometry.lorentz`), so FAISS's flat inner-product index is an
-exact hyperbolic one. float32 cannot order near-duplicates; a few more candidates than asked for
-are fetched and ordered by their float64 distance.
+exact hyperbolic one. float32 cannot order near-duplicates; as many more
+candidates as its rounding calls for are fetched and ordered by their float64 distance.
 """
+
+from collections.abc import Callable
 
 import faiss
 import numpy as np
@@ -13,7 +15,10 @@ from hiercli.errors import MismatchError
 from hiercli.geometry import lorentz, poincare
 
 _SPARE = 32
-"""Candidates fetched beyond k, among which float64 finds the true order."""
+"""Candidates fetched beyond k at first, among which float64 finds the true order."""
+
+_ROUNDING = 2.0**-20
+"""A float32 product q.x is off by less than this share of |q||x|: 16 times its half digit."""
 
 
 def lift(points: np.ndarray, c: float) -> np.ndarray:
@@ -52,8 +57,43 @@ def order(
     return distances[nearest], ids[nearest]
 
 
-def fetch(index: faiss.Index, queries: np.ndarray, c: float, k: int) -> np.ndarray:
-    """Candidate ids of each query, (Q, min(k + spare, N)), not yet in exact order.
+Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+"""(queries, width) -> (float32 products, ids), each (Q, width), largest product first."""
+
+
+def candidates(
+    search: Search, asked: np.ndarray, lengths: np.ndarray, k: int, total: int
+) -> list[np.ndarray]:
+    """Ids of each query that are sure to hold its k nearest, in no exact order.
+
+    More are fetched until the last product lies below the k-th by more than float32 can be wrong,
+    so that a crowd of near-duplicates, however large, cannot hide a true neighbour.
+
+    Args:
+        search: the float32 product search.
+        asked: (Q, D+1) lifted queries.
+        lengths: (Q,) largest |q||x| that each query's products can have.
+        k: neighbours wanted, at most ``total``.
+        total: points searched.
+    """
+    found: list[np.ndarray] = [np.empty(0, np.int64)] * len(asked)
+    pending = np.arange(len(asked))
+    width = min(k + _SPARE, total)
+    while pending.size:
+        products, ids = search(asked[pending], width)
+        unsure = 2 * _ROUNDING * lengths[pending]
+        sure = products[:, -1] < products[:, k - 1] - unsure
+        if width == total:
+            sure[:] = True
+        for place in np.flatnonzero(sure):
+            found[pending[place]] = ids[place]
+        pending = pending[~sure]
+        width = min(4 * width, total)
+    return found
+
+
+def fetch(index: faiss.IndexFlatIP, queries: np.ndarray, c: float, k: int) -> list[np.ndarray]:
+    """Candidate ids of each query in a flat index, see `candidates`.
 
     Raises:
         MismatchError: the queries have another dimension than the index.
@@ -63,8 +103,10 @@ def fetch(index: faiss.Index, queries: np.ndarray, c: float, k: int) -> np.ndarr
             f"the index holds points of {index.d - 1} dimensions, the encoder gives "
             f"{queries.shape[1]}: search with the encoder that the index was built with"
         )
-    _, ids = index.search(as_queries(queries, c), min(k + _SPARE, index.ntotal))
-    return np.asarray(ids)
+    rows = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
+    asked = as_queries(queries, c)
+    lengths = 2 * np.abs(asked[:, 0]) * rows[:, 0].max()
+    return candidates(index.search, asked, lengths, min(k, index.ntotal), index.ntotal)
 
 
 def nearest(
@@ -83,24 +125,27 @@ def nearest(
         1 - cosine.
     """
     k = min(k, len(gallery))
-    wide = min(k + _SPARE, len(gallery))
     if c is None:
         rows, asked = _unit(gallery), _unit(queries)
+        lengths = np.ones(len(asked))
     else:
         rows, asked = lift(gallery, c), as_queries(queries, c)
-    _, ids = faiss.knn(asked, rows, wide, metric=faiss.METRIC_INNER_PRODUCT)
+        lengths = 2 * np.abs(asked[:, 0]) * rows[:, 0].max()
+
+    def search(some: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+        products, ids = faiss.knn(some, rows, width, metric=faiss.METRIC_INNER_PRODUCT)
+        return products, ids
+
     found = np.empty((len(queries), k), np.int64)
     distances = np.empty((len(queries), k), np.float64)
-    for row, candidates in enumerate(ids):
+    for row, ids in enumerate(candidates(search, asked, lengths, k, len(gallery))):
         if c is None:
-            cosine = (
-                _unit(gallery[candidates], np.float64)
-                @ _unit(queries[row : row + 1], np.float64)[0]
-            )
-            best = np.lexsort((candidates, -cosine))[:k]
-            distances[row], found[row] = 1 - cosine[best], candidates[best]
+            query = _unit(queries[row : row + 1], np.float64)[0]
+            far = 1 - _unit(gallery[ids], np.float64) @ query
+            best = np.lexsort((ids, far))[:k]
+            distances[row], found[row] = far[best], ids[best]
         else:
-            distances[row], found[row] = order(queries[row], gallery[candidates], candidates, c, k)
+            distances[row], found[row] = order(queries[row], gallery[ids], ids, c, k)
     return distances, found
 
 

@@ -17,9 +17,6 @@ from hiercli.nn.to_poincare import ToPoincare
 _TRIPLETS_AT_A_TIME = 2048
 """Rows of a (T, P) array that exist at one moment; a few MB, so they stay in the cache."""
 
-_NOT_A_CANDIDATE = 1e4
-"""Distance of a proxy to itself as its own ancestor: its softmax weight is exactly 0."""
-
 
 def lca_triplet_loss(
     distances: Tensor,
@@ -32,6 +29,7 @@ def lca_triplet_loss(
     noise_ij: Tensor | None = None,
     noise_ijk: Tensor | None = None,
     generator: torch.Generator | None = None,
+    own_ancestors: bool = True,
 ) -> Tensor:
     """Mean hinge that puts the LCA of (i, j) nearer to both, and farther from k, than that of all.
 
@@ -46,6 +44,8 @@ def lca_triplet_loss(
         margin: delta, at least 0, in the units of ``distances``.
         noise_ij, noise_ijk: (T, P) standard Gumbel noise to replay; drawn where left out.
         generator: source of the noise that is drawn, on the device of ``distances``.
+        own_ancestors: with rows and columns the same proxies, false keeps i, j and k themselves
+            out of both draws; then P must be at least 4.
 
     Returns:
         Scalar, at least 0. With no triplets it is 0 and has a gradient (of zeros).
@@ -59,6 +59,7 @@ def lca_triplet_loss(
         margin,
         (noise_ij, noise_ijk),
         generator,
+        own_ancestors,
     )
     return loss
 
@@ -80,6 +81,7 @@ class _LcaTripletLoss(torch.autograd.Function):
         margin: float,
         noise: tuple[Tensor | None, Tensor | None],
         generator: torch.Generator | None,
+        own_ancestors: bool,
     ) -> Tensor:
         table = distances.detach()
         gradient = torch.zeros_like(table)
@@ -89,6 +91,9 @@ class _LcaTripletLoss(torch.autograd.Function):
             rows = slice(start, start + _TRIPLETS_AT_A_TIME)
             chunk = Triplets(*(index[rows] for index in triplets))
             drawn = [_gumbel(table, chunk, given, rows, generator) for given in noise]
+            if not own_ancestors:
+                for gumbel in drawn:
+                    gumbel.scatter_(1, torch.stack(chunk, dim=1), float("-inf"))
             total += _accumulate(table, gradient, chunk, temperature, margin, drawn[0], drawn[1])
         ctx.save_for_backward(gradient.div_(num_triplets))
         return total / num_triplets
@@ -96,7 +101,7 @@ class _LcaTripletLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_outputs[0], None, None, None, None, None
+        return gradient * grad_outputs[0], None, None, None, None, None, None
 
 
 def _gumbel(
@@ -107,7 +112,7 @@ def _gumbel(
     generator: torch.Generator | None,
 ) -> Tensor:
     if given is not None:
-        return given[rows]
+        return given[rows].clone()
     shape = (chunk.anchor.numel(), table.shape[1])
     return table.new_empty(shape).exponential_(generator=generator).log_().neg_()
 
@@ -229,17 +234,17 @@ class HierLoss(nn.Module):
             same_class = labels[:, None] == labels[None, :]
             similarity = torch.exp(-poincare.pairwise_dist(points, points, self.c)) + same_class
         between = poincare.pairwise_dist(proxies, proxies, self.c)
-        # A proxy is not its own ancestor.
-        ancestors = between + _NOT_A_CANDIDATE * torch.eye(
-            len(proxies), dtype=between.dtype, device=between.device
-        )
         photographs = poincare.pairwise_dist(points, proxies, self.c)
         return self._term(similarity, photographs, generator) + self._term(
-            torch.exp(-between.detach()), ancestors, generator
+            torch.exp(-between.detach()), between, generator, own_ancestors=False
         )
 
     def _term(
-        self, similarity: Tensor, distances: Tensor, generator: torch.Generator | None
+        self,
+        similarity: Tensor,
+        distances: Tensor,
+        generator: torch.Generator | None,
+        own_ancestors: bool = True,
     ) -> Tensor:
         triplets = mine(
             similarity,
@@ -253,4 +258,5 @@ class HierLoss(nn.Module):
             temperature=self.temperature,
             margin=self.margin,
             generator=generator,
+            own_ancestors=own_ancestors,
         )

@@ -19,7 +19,7 @@ def reciprocal_neighbours(similarity: Tensor, num_neighbours: int) -> Tensor:
 
     Args:
         similarity: (N, N), higher is closer. The diagonal is ignored.
-        num_neighbours: K of the paper, cut to N - 1 where there are fewer.
+        num_neighbours: K of the paper, cut to half of the others, so that strangers remain.
 
     Returns:
         (N, N) bool, symmetric, false on the diagonal.
@@ -27,7 +27,7 @@ def reciprocal_neighbours(similarity: Tensor, num_neighbours: int) -> Tensor:
     num_points = similarity.shape[0]
     self_pairs = torch.eye(num_points, dtype=torch.bool, device=similarity.device)
     others = similarity.masked_fill(self_pairs, float("-inf"))
-    nearest = others.topk(min(num_neighbours, num_points - 1), dim=1).indices
+    nearest = others.topk(min(num_neighbours, (num_points - 1) // 2), dim=1).indices
     near = torch.zeros_like(self_pairs).scatter_(1, nearest, True)
     return near & near.T & ~self_pairs
 
@@ -52,10 +52,10 @@ def mine(
         generator: source of randomness, on the device of ``similarity``.
 
     Returns:
-        `Triplets` of T = (usable anchors) x ``triplets_per_anchor``; T may be 0.
+        `Triplets` of T = (usable anchors) x ``triplets_per_anchor``; T is 0 below N = 4.
     """
     empty = torch.empty(0, dtype=torch.int64, device=similarity.device)
-    if similarity.shape[0] < 3:
+    if similarity.shape[0] < 4:
         return Triplets(empty, empty, empty)
     related = reciprocal_neighbours(similarity.detach(), num_neighbours)
     unrelated = ~related

@@ -130,8 +130,8 @@ def read_state_dict(path: Path) -> Mapping[str, Any]:
         OSError,
     ) as error:
         raise FileFormatError(
-            f"{path} is not a file of tensors that can be read safely (only plain data is loaded, "
-            f"no code is run): {_first_line(error)}"
+            f"{path} is not a whole file of tensors: expected plain data saved by torch (code in "
+            "it is never run). Train again, or fetch the file again"
         ) from error
     if not isinstance(saved, Mapping):
         raise FileFormatError(

@@ -110,7 +110,9 @@ def training_batches(
     With them come the B reasons why a photograph had to be stood in for, mostly empty.
     """
     sampler: Any = _Batches(batches, epoch)
-    yield from DataLoader(photos, batch_sampler=sampler, num_workers=workers)
+    # Its own generator: the loader would draw from the global one, which a resumed run restores.
+    own = torch.Generator()
+    yield from DataLoader(photos, batch_sampler=sampler, num_workers=workers, generator=own)
 
 
 class EvaluationPhotos(TorchDataset[tuple[int, Tensor]]):
@@ -156,6 +158,7 @@ def embed_records(
         batch_size=batch_size,
         num_workers=workers if len(records) > batch_size else 0,
         collate_fn=list,
+        generator=torch.Generator(),
     )
     points, kept, problems, done = [], [], [], 0
     for batch in loader:

@@ -1,6 +1,7 @@
 """Recipes: every setting of a training run, named, documented and checked in one place."""
 
 import dataclasses
+import math
 import tomllib
 from dataclasses import dataclass, field
 from importlib import resources
@@ -87,6 +88,8 @@ class Recipe:
         for name in ("validation_share", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise _refused(name, "at least 0 and below 1", self)
+        if self.seed >= 2**63:
+            raise _refused("seed", "below 2^63", self)
         if self.batch_size % self.samples_per_class:
             raise InputError(
                 f"expected a batch_size that samples_per_class divides, got {self.batch_size} and "
@@ -99,7 +102,7 @@ class Recipe:
 
 
 _LEAST = {
-    "embedding_dim": 2, "train_size": 16, "eval_size": 16, "hier_weight": 0, "num_proxies": 3,
+    "embedding_dim": 2, "train_size": 16, "eval_size": 16, "hier_weight": 0, "num_proxies": 4,
     "margin": 0, "num_neighbours": 1, "triplets_per_anchor": 1, "epochs": 1, "batch_size": 4,
     "samples_per_class": 2, "head_lr_factor": 0, "proxy_lr_factor": 0, "class_proxy_lr_factor": 0,
     "weight_decay": 0, "warmup_epochs": 0, "lr_step": 1, "lr_decay": 0, "gradient_clip": 0,
@@ -113,6 +116,8 @@ def _refused(name: str, expected: str, recipe: Recipe) -> InputError:
 
 def _check_type(name: str, value: Any, kind: type) -> None:
     fits = isinstance(value, (int, float) if kind is float else kind)
+    if fits and isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"expected {name} to be a finite number, got {value}")
     if not fits or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"expected {name} to be of type {kind.__name__}, got {value!r}")
 

@@ -5,7 +5,7 @@ import copy
 import dataclasses
 import json
 import math
-import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,16 +17,18 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from hiercli.data.records import Dataset, Record, class_ids, class_names, split_validation
-from hiercli.errors import DataError, TrainingError
+from hiercli.errors import DataError, ImageError, InputError, TrainingError
 from hiercli.evaluation.retrieval import score
 from hiercli.files import sweep, write_text
 from hiercli.geometry import lorentz, poincare
+from hiercli.images import probe
 from hiercli.losses import metric
 from hiercli.losses.hier import HierLoss
 from hiercli.nn.embedder import Embedder
 from hiercli.training import checkpoint
 from hiercli.training.loading import TrainingPhotos, embed_records, training_batches
 from hiercli.training.recipe import Recipe, dump
+from hiercli.training.recipe import load as load_recipe
 from hiercli.training.sampler import ClassBalancedSampler
 
 
@@ -64,7 +66,13 @@ class Result:
 
 
 def train(
-    recipe: Recipe, dataset: Dataset, out: Path, reporter: Reporter, *, resume: bool = False
+    recipe: Recipe,
+    dataset: Dataset,
+    out: Path,
+    reporter: Reporter,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> Result:
     """Train an encoder into the folder ``out``.
 
@@ -75,20 +83,30 @@ def train(
         reporter: told of progress.
         resume: go on from ``out/last.pt``, with the same result as an unbroken run; a run that
             was killed before its first save starts over.
+        overwrite: replace the run in ``out``; nothing else is ever replaced.
 
     Raises:
         DataError: too few classes or photographs.
         TrainingError: the folder is taken, another recipe is in it, or the loss is not finite.
     """
-    run = _Run(recipe, dataset, out, reporter)
-    if resume and (out / "last.pt").exists():
-        run.restore()
-    elif not resume and out.exists() and any(out.iterdir()):
+    if resume and overwrite:
+        raise TrainingError("expected --resume or --overwrite, got both: one keeps, one replaces")
+    if out.exists() and not out.is_dir():
+        raise TrainingError(f"expected a folder for the run, but {out} is a file: name another")
+    taken = out.exists() and any(out.iterdir())
+    if taken and not (resume or overwrite):
         raise TrainingError(
             f"the run folder {out} is not empty. Go on with it by --resume, replace it by "
             "--overwrite, or name another with --out"
         )
+    if taken and not is_run(out):
+        raise TrainingError(f"{out} is not the folder of a run: it is left alone. Name another")
+    run = _Run(recipe, dataset, out, reporter)
+    if resume and (out / "last.pt").exists():
+        run.restore()
     else:
+        if taken:
+            shutil.rmtree(out)
         run.begin()
     return run.finish()
 
@@ -155,9 +173,6 @@ class _Run:
 
     def _readable(self, records: Sequence[Record]) -> tuple[Record, ...]:
         """Leave out, with a word, what cannot even be opened; damage further in is found later."""
-        from hiercli.errors import ImageError
-        from hiercli.images import probe
-
         good = []
         for record in records:
             try:
@@ -201,6 +216,7 @@ class _Run:
             "best": self.best,
             "best_epoch": self.best_epoch,
             "totals": self.totals,
+            "problems": self.problems,
             "class_sums": self.class_sums,
             "hier": self.hier.state_dict(),
             "metric": self.metric.state_dict(),
@@ -257,8 +273,9 @@ class _Run:
         self.epoch, self.step = state["epoch"], state["step"]
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.totals, self.class_sums = state["totals"], state["class_sums"]
+        self._note(state["problems"])
         # A kill can fall between the line of an epoch and its checkpoint.
-        lines = [json.loads(line) for line in (self.out / "metrics.jsonl").read_text().splitlines()]
+        lines = _rows(self.out / "metrics.jsonl")
         kept = [json.dumps(row) + "\n" for row in lines if row["epoch"] <= self.epoch]
         write_text(self.out / "metrics.jsonl", "".join(kept))
 
@@ -316,7 +333,8 @@ class _Run:
                 saved = time.monotonic()
         row: dict[str, Any] = {"epoch": self.epoch + 1}
         row |= {key: value / len(batches) for key, value in self.totals.items()}
-        self.class_points = poincare_midpoints(self.class_sums, self.recipe.c)
+        seen_now = self.class_sums[:, 0] > 0  # a class may have had no turn in a short epoch
+        self.class_points[seen_now] = midpoints(self.class_sums[seen_now], self.recipe.c)
         self.epoch, self.step = self.epoch + 1, 0
         return row | self._validate()
 
@@ -356,11 +374,7 @@ class _Run:
             loss = loss + self.recipe.hier_weight * hier_loss
             values["hier"] = hier_loss.item()
         if not math.isfinite(loss.item()):
-            raise TrainingError(
-                f"the loss became {loss.item()} in epoch {self.epoch + 1}, step {self.step + 1} "
-                f"({values}). Lower --lr, or use --precision fp32; {self.out}/last.pt holds the "
-                "last good state"
-            )
+            raise TrainingError(self._diverged(f"the loss became {loss.item()} ({values})"))
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if self.recipe.gradient_clip:
@@ -378,6 +392,14 @@ class _Run:
         values["photo_radius"] = points.detach().norm(dim=1).mean().item()
         values["proxy_radius"] = self.hier.proxy_points().detach().norm(dim=1).mean().item()
         return values
+
+    def _diverged(self, what: str) -> str:
+        last = self.out / "last.pt"
+        return (
+            f"{what} in epoch {self.epoch + 1}, step {self.step + 1}. Lower --lr"
+            + ("" if self.recipe.precision == "fp32" else ", or use --precision fp32")
+            + (f"; {last} holds the last good state" if last.exists() else "")
+        )
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -423,6 +445,8 @@ class _Run:
             progress=self.reporter.judged,
         )
         embedder.train(was_training)
+        if not np.isfinite(points).all():
+            raise TrainingError(self._diverged("points are not finite"))
         self._note(problems)
         return points, kept
 
@@ -449,7 +473,7 @@ class _Run:
             points,
             [record.label for record in queries],
             gallery_points,
-            [record.label for record in gallery] if gallery else None,
+            None if gallery is None else [record.label for record in gallery],
             c=self.recipe.c,
             recall_at=self.dataset.recall_at,
         ).to_dict()
@@ -468,12 +492,19 @@ class _Run:
         return Result(self.out, scores, self.best_epoch, self.problems)
 
 
-def poincare_midpoints(sums: Tensor, c: float) -> Tensor:
-    """Midpoint of each class from the sum of its lifted points, (C, D+1) -> (C, D)."""
-    present = sums[:, 0] > 0
-    points = torch.zeros(sums.shape[0], sums.shape[1] - 1)
-    centre = lorentz.centroid(sums[present][:, None])
-    points[present] = poincare.project(lorentz.to_poincare(centre, c), c).float()
+def _rows(metrics: Path) -> list[dict[str, Any]]:
+    """The whole lines of a ``metrics.jsonl``; a kill or a full disk can leave half of one."""
+    rows = []
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def midpoints(sums: Tensor, c: float) -> Tensor:
+    """Midpoint of each class from the sum of its lifted points, (C, D+1) -> (C, D) float32."""
+    centre = lorentz.centroid(sums[:, None])
+    points: Tensor = poincare.project(lorentz.to_poincare(centre, c), c).float()
     return points
 
 
@@ -491,6 +522,8 @@ def choose_device(name: str) -> torch.device:
         raise TrainingError(
             f"expected a device of auto, cpu, cuda or cuda:N, got {name!r}"
         ) from error
+    if device.type not in ("cpu", "cuda"):
+        raise TrainingError(f"expected a device of auto, cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise TrainingError("no CUDA device is usable here: use --device cpu or auto")
     return device
@@ -529,4 +562,8 @@ def _numbered(parent: Path, name: str) -> Iterator[Path]:
 
 def is_run(folder: Path) -> bool:
     """Whether ``folder`` was made by `train`, so that ``--overwrite`` may remove it."""
-    return os.path.exists(folder / "config.toml") and os.path.exists(folder / "metrics.jsonl")
+    try:
+        load_recipe(str(folder / "config.toml"))
+    except InputError:
+        return False
+    return (folder / "metrics.jsonl").exists()
