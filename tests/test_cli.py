@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import re
 import shutil
@@ -147,6 +148,23 @@ def test_search_shows_a_table(index: Path, photos: Path, hier: Hier) -> None:
     done = hier("search", find([photos])[0], "--index", index, "-k", "3")
     assert done.returncode == 0
     assert "distance" in done.stdout.decode()
+
+
+def test_names_with_brackets_and_odd_bytes_are_shown_as_they_are(
+    exported: Path, photos: Path, hier: Hier, tmp_path: Path
+) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name in (b"[bold]q[x].jpg", b"n\xffon.jpg", b"-dash.jpg", b"new\nline.jpg"):
+        shutil.copy(find([photos])[0], os.path.join(os.fsencode(folder), name))
+    index = tmp_path / "odd.faiss"
+    assert hier("embed", folder, "--model", exported, "--index", index).returncode == 0
+    done = hier("search", folder, "--index", index, PYTHONIOENCODING="utf-8:strict")
+    assert done.returncode == 0, done.stderr.decode()
+    assert "[bold]q[x].jpg" in done.stdout.decode()
+    answers = hier("search", folder, "--index", index, "--json").stdout.decode().splitlines()
+    assert len(answers) == 4
+    assert {len(json.loads(answer)["results"]) for answer in answers} == {4}
 
 
 def test_hierarchy_in_every_format_from_both_files(

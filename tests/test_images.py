@@ -1,5 +1,6 @@
 """One preprocessing path, and pictures of every kind that people have."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +122,11 @@ def test_folders_are_walked_in_natural_order_and_circles_end(tmp_path: Path) -> 
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="no pictures"):
         find([tmp_path / "none"])
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.jpg"
+    os.mkfifo(pipe)
+    for function in (read, probe):
+        with pytest.raises(ImageError, match="not a file"):
+            function(pipe)
