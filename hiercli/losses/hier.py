@@ -14,8 +14,10 @@ from hiercli.geometry import poincare
 from hiercli.losses.triplets import Triplets, mine
 from hiercli.nn.to_poincare import ToPoincare
 
-_TRIPLETS_AT_A_TIME = 2048
-"""Rows of a (T, P) array that exist at one moment; a few MB, so they stay in the cache."""
+_CELLS_AT_A_TIME = 1 << 17
+"""Cells of a (T, P) array that exist at one moment: half a MB, so that they stay in the cache."""
+_POOL = 1 << 19
+"""Gumbel variates drawn for each of the two ancestors; see `_GumbelPool`."""
 
 
 def lca_triplet_loss(
@@ -28,6 +30,7 @@ def lca_triplet_loss(
     margin: float,
     noise_ij: Tensor | None = None,
     noise_ijk: Tensor | None = None,
+    counted: Tensor | None = None,
     generator: torch.Generator | None = None,
     own_ancestors: bool = True,
 ) -> Tensor:
@@ -43,6 +46,7 @@ def lca_triplet_loss(
         temperature: tau, > 0.
         margin: delta, at least 0, in the units of ``distances``.
         noise_ij, noise_ijk: (T, P) standard Gumbel noise to replay; drawn where left out.
+        counted: (T,) bool, which triplets there are; all where left out.
         generator: source of the noise that is drawn, on the device of ``distances``.
         own_ancestors: with rows and columns the same proxies, false keeps i, j and k themselves
             out of both draws; then P must be at least 4.
@@ -52,9 +56,11 @@ def lca_triplet_loss(
     """
     if anchor.numel() == 0:
         return distances.sum() * 0.0
+    if counted is None:
+        counted = torch.ones_like(anchor, dtype=torch.bool)
     loss: Tensor = _LcaTripletLoss.apply(  # type: ignore[no-untyped-call]
         distances,
-        Triplets(anchor, positive, negative),
+        Triplets(anchor, positive, negative, counted),
         temperature,
         margin,
         (noise_ij, noise_ijk),
@@ -84,19 +90,23 @@ class _LcaTripletLoss(torch.autograd.Function):
         own_ancestors: bool,
     ) -> Tensor:
         table = distances.detach()
+        num_triplets, num_proxies = triplets.anchor.numel(), table.shape[1]
         gradient = torch.zeros_like(table)
         total = table.new_zeros(())
-        num_triplets = triplets.anchor.numel()
-        for start in range(0, num_triplets, _TRIPLETS_AT_A_TIME):
-            rows = slice(start, start + _TRIPLETS_AT_A_TIME)
-            chunk = Triplets(*(index[rows] for index in triplets))
-            drawn = [_gumbel(table, chunk, given, rows, generator) for given in noise]
-            if not own_ancestors:
-                for gumbel in drawn:
-                    gumbel.scatter_(1, torch.stack(chunk, dim=1), float("-inf"))
-            total += _accumulate(table, gradient, chunk, temperature, margin, drawn[0], drawn[1])
-        ctx.save_for_backward(gradient.div_(num_triplets))
-        return total / num_triplets
+        pools = [
+            _GumbelPool(table, num_triplets, generator) if given is None else given
+            for given in noise
+        ]
+        step = max(1, _CELLS_AT_A_TIME // num_proxies)
+        for start in range(0, num_triplets, step):
+            chunk = Triplets(*(values[start : start + step] for values in triplets))
+            drawn = [pool[start : start + step] for pool in pools]
+            total += _accumulate(
+                table, gradient, chunk, temperature, margin, drawn[0], drawn[1], own_ancestors
+            )
+        num_counted = triplets.counted.sum().clamp(min=1)
+        ctx.save_for_backward(gradient.div_(num_counted))
+        return total / num_counted
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -104,17 +114,28 @@ class _LcaTripletLoss(torch.autograd.Function):
         return gradient * grad_outputs[0], None, None, None, None, None, None
 
 
-def _gumbel(
-    table: Tensor,
-    chunk: Triplets,
-    given: Tensor | None,
-    rows: slice,
-    generator: torch.Generator | None,
-) -> Tensor:
-    if given is not None:
-        return given[rows].clone()
-    shape = (chunk.anchor.numel(), table.shape[1])
-    return table.new_empty(shape).exponential_(generator=generator).log_().neg_()
+class _GumbelPool:
+    """Standard Gumbel noise for T rows of P, read from one pool of fresh variates.
+
+    Row t is the P variates from a random place on. Each row is exactly as if drawn alone, so the
+    loss and its gradient keep their expectation; two rows share variates only where their
+    windows overlap, and then for different proxies. Drawing T x P of them anew takes longer than
+    everything else in the loss together.
+    """
+
+    def __init__(self, like: Tensor, num_rows: int, generator: torch.Generator | None) -> None:
+        num_proxies = like.shape[1]
+        size = max(_POOL, 16 * num_proxies)
+        uniform = torch.rand(size, device=like.device, dtype=like.dtype, generator=generator)
+        # A uniform of 0 becomes -inf, which is the right limit: that proxy is not drawn.
+        pool = uniform.log_().neg_().log_().neg_()
+        self._windows = pool.unfold(0, num_proxies, 1)
+        self._starts = torch.randint(
+            size - num_proxies + 1, (num_rows,), device=like.device, generator=generator
+        )
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        return self._windows.index_select(0, self._starts[rows])
 
 
 def _accumulate(
@@ -125,47 +146,60 @@ def _accumulate(
     margin: float,
     noise_ij: Tensor,
     noise_ijk: Tensor,
+    own_ancestors: bool,
 ) -> Tensor:
     """Add one chunk's gradient into ``gradient`` (N, P) and return its summed loss."""
-    reach_i, reach_j, reach_k = (table[index] for index in chunk)
+    rows: tuple[Tensor, ...] = chunk[:3]
+    reach_i, reach_j, reach_k = (table.index_select(0, index) for index in rows)
     reach_ij = torch.maximum(reach_i, reach_j)
-    reach_ijk = torch.maximum(reach_ij, reach_k)
-    logits_ij = noise_ij - reach_ij / temperature
-    logits_ijk = noise_ijk - reach_ijk / temperature
+    logits_ij = torch.add(noise_ij, reach_ij, alpha=-1 / temperature)
+    logits_ijk = torch.add(noise_ijk, torch.maximum(reach_ij, reach_k), alpha=-1 / temperature)
+    if not own_ancestors:
+        members = torch.stack(rows, dim=1)
+        logits_ij.scatter_(1, members, float("-inf"))
+        logits_ijk.scatter_(1, members, float("-inf"))
     lca_ij, lca_ijk = logits_ij.argmax(1, keepdim=True), logits_ijk.argmax(1, keepdim=True)
     # How much nearer each member is to the pair's ancestor than to the triple's.
     nearer_i, nearer_j, nearer_k = (
         (reach.gather(1, lca_ijk) - reach.gather(1, lca_ij)).squeeze(1)
         for reach in (reach_i, reach_j, reach_k)
     )
-    hinges = torch.stack((margin - nearer_i, margin - nearer_j, margin + nearer_k))
-    hinges = hinges.clamp(min=0) * (lca_ij != lca_ijk).squeeze(1)
-    active = hinges.any(dim=0).nonzero().squeeze(1)
+    hinges = torch.stack((margin - nearer_i, margin - nearer_j, margin + nearer_k)).clamp_(min=0)
+    hinges *= (lca_ij != lca_ijk).squeeze(1) & chunk.counted
+    total = hinges.sum()
 
-    pull_i, pull_j, pull_k = (hinges[:, active] > 0).to(table.dtype).unsqueeze(2)
-    rows_i, rows_j, rows_k = (index[active] for index in chunk)
-    reach_i, reach_j, reach_k = reach_i[active], reach_j[active], reach_k[active]
+    arrays = [reach_i, reach_j, reach_k, reach_ij, logits_ij, logits_ijk, lca_ij, lca_ijk]
+    if table.device.type == "cpu":
+        # Only these rows have a gradient. Elsewhere, to count them would mean to wait for them.
+        active = hinges.any(dim=0).nonzero().squeeze(1)
+        rows = tuple(index[active] for index in rows)
+        hinges = hinges[:, active]
+        arrays = [values.index_select(0, active) for values in arrays]
+    reach_i, reach_j, reach_k, reach_ij, logits_ij, logits_ijk, lca_ij, lca_ijk = arrays
+    pull_i, pull_j, pull_k = (hinges > 0).to(table.dtype).unsqueeze(2)
     # d loss / d (one-hot draw) of the pair; the triple's is its negative.
-    slope = pull_i * reach_i + pull_j * reach_j - pull_k * reach_k
-    first_is_far = reach_i >= reach_j
-    through_ij = _straight_through(logits_ij[active], slope, temperature)
-    through_ijk = _straight_through(logits_ijk[active], -slope, temperature)
-    third_is_far = reach_k > reach_ij[active]
-    through_pair = through_ij + through_ijk * ~third_is_far
-    to_ij = torch.zeros_like(slope).scatter_(1, lca_ij[active], 1.0)
-    # One proxy cannot be both draws here, so the two one-hot rows never meet in a cell.
-    toward = to_ij.scatter_(1, lca_ijk[active], -1.0)
-    gradient.index_add_(0, rows_i, pull_i * toward + through_pair * first_is_far)
-    gradient.index_add_(0, rows_j, pull_j * toward + through_pair * ~first_is_far)
-    gradient.index_add_(0, rows_k, through_ijk * third_is_far - pull_k * toward)
-    return hinges.sum()
+    slope = (pull_i * reach_i).addcmul_(pull_j, reach_j).addcmul_(pull_k, reach_k, value=-1)
+    through_ij = _straight_through(logits_ij, slope, -1 / temperature)
+    through_ijk = _straight_through(logits_ijk, slope, 1 / temperature)
+    # Whose distance the maximum is, receives what goes through it.
+    third_is_far = reach_k > reach_ij
+    to_k = through_ijk * third_is_far
+    through_pair = through_ij.add_(through_ijk).sub_(to_k)
+    to_i = through_pair * (reach_i >= reach_j)
+    to_j = through_pair.sub_(to_i)
+    # And at the two ancestors themselves, each member its own pull.
+    for index, to, pull in zip(rows, (to_i, to_j, to_k), (pull_i, pull_j, -pull_k), strict=True):
+        to.scatter_add_(1, lca_ij, pull).scatter_add_(1, lca_ijk, -pull)
+        gradient.index_add_(0, index, to)
+    return total
 
 
-def _straight_through(logits: Tensor, slope: Tensor, temperature: float) -> Tensor:
+def _straight_through(logits: Tensor, slope: Tensor, scale: float) -> Tensor:
     """Gradient through the softmax of ``logits`` to the reach under it, (A, P)."""
     weight = logits.softmax(dim=1)
-    centred = slope - (weight * slope).sum(dim=1, keepdim=True)
-    return weight * centred / -temperature
+    weighted = weight * slope
+    mean = weighted.sum(dim=1, keepdim=True)
+    return weighted.addcmul_(weight, mean, value=-1).mul_(scale)
 
 
 class HierLoss(nn.Module):
@@ -184,6 +218,8 @@ class HierLoss(nn.Module):
         num_neighbours: K for reciprocity.
         triplets_per_anchor: draws for each photograph and for each proxy.
         initial_radius: typical tangent length of a new proxy.
+        published_faults: mine as the published code does (see `mine`), and let a proxy be its own
+            ancestor.
         generator: source of the proxies' first positions.
     """
 
@@ -199,6 +235,7 @@ class HierLoss(nn.Module):
         num_neighbours: int = 20,
         triplets_per_anchor: int = 50,
         initial_radius: float = 2.07,
+        published_faults: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -207,6 +244,7 @@ class HierLoss(nn.Module):
         self.margin = margin
         self.num_neighbours = num_neighbours
         self.triplets_per_anchor = triplets_per_anchor
+        self.published_faults = published_faults
         directions = torch.randn(num_proxies, embedding_dim, generator=generator)
         self.proxies = nn.Parameter(directions / embedding_dim**0.5 * initial_radius)
         self.to_poincare = ToPoincare(c, clip_radius)
@@ -246,17 +284,21 @@ class HierLoss(nn.Module):
         generator: torch.Generator | None,
         own_ancestors: bool = True,
     ) -> Tensor:
-        triplets = mine(
+        anchor, positive, negative, counted = mine(
             similarity,
             num_neighbours=self.num_neighbours,
             triplets_per_anchor=self.triplets_per_anchor,
             generator=generator,
+            published_faults=self.published_faults,
         )
         return lca_triplet_loss(
             distances,
-            *triplets,
+            anchor,
+            positive,
+            negative,
+            counted=counted,
             temperature=self.temperature,
             margin=self.margin,
             generator=generator,
-            own_ancestors=own_ancestors,
+            own_ancestors=own_ancestors or self.published_faults,
         )
