@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from hiercli.data import demo
-from hiercli.data.flora import Traits, photograph
+from hiercli.data.flora import photograph
+from hiercli.data.phylogeny import LEVELS, grow
+from hiercli.data.traits import Traits, visible_differences
 from hiercli.errors import DataError
 from hiercli.images import natural_key
 
@@ -50,7 +52,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(root: Path, tmp_path: Path)
 
 
 def test_any_photograph_can_be_drawn_alone(root: Path) -> None:
-    one = demo.grow(0, NUM_SPECIES).species[5]
+    one = grow(0, NUM_SPECIES).species[5]
     alone = photograph(one.traits, np.random.default_rng((0, 5, 2)), SIZE)
     stored = Image.open(root / "demo" / "photos" / one.class_name / f"{one.class_name}_002.jpg")
     assert stored.size == alone.size == (SIZE, SIZE)
@@ -61,10 +63,10 @@ def test_any_photograph_can_be_drawn_alone(root: Path) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_default_flora_has_four_levels_and_unique_names(seed: int) -> None:
-    species = demo.grow(seed, 80).species
+    species = grow(seed, 80).species
     assert len(species) == len({one.class_name.lower() for one in species}) == 80
     num_genera, num_families, num_orders = (
-        len({getattr(one, level) for one in species}) for level in demo.LEVELS
+        len({getattr(one, level) for one in species}) for level in LEVELS
     )
     assert 4 <= num_orders < num_families < num_genera < 80
     for one in species:
@@ -77,7 +79,7 @@ def test_the_default_flora_has_four_levels_and_unique_names(seed: int) -> None:
 
 @pytest.mark.parametrize("num_species", [8, 9, 16, 33, 130])
 def test_any_number_of_species_grows(num_species: int) -> None:
-    species = demo.grow(3, num_species).species
+    species = grow(3, num_species).species
     assert [one.index for one in species] == list(range(num_species))
     assert sum(one.split == "train" for one in species) == (num_species + 1) // 2
 
@@ -126,9 +128,9 @@ def trait_distance(first: Traits, second: Traits) -> float:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_relatives_look_alike_and_strangers_do_not(seed: int) -> None:
     groups: dict[str, list[float]] = {"genus": [], "family": [], "order": [], "none": []}
-    for first, second in combinations(demo.grow(seed, 80).species, 2):
+    for first, second in combinations(grow(seed, 80).species, 2):
         shared = next(
-            (level for level in demo.LEVELS if getattr(first, level) == getattr(second, level)),
+            (level for level in LEVELS if getattr(first, level) == getattr(second, level)),
             "none",
         )
         groups[shared].append(trait_distance(first.traits, second.traits))
@@ -139,13 +141,13 @@ def test_relatives_look_alike_and_strangers_do_not(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_any_two_species_differ_visibly(seed: int) -> None:
-    for first, second in combinations(demo.grow(seed, 80).species, 2):
-        different = demo.visible_differences(first.traits, second.traits)
+    for first, second in combinations(grow(seed, 80).species, 2):
+        different = visible_differences(first.traits, second.traits)
         assert len(different) >= 2, (first.class_name, second.class_name, different)
 
 
 def test_halves_are_disjoint_and_both_hold_every_order() -> None:
-    species = demo.grow(0, 80).species
+    species = grow(0, 80).species
     halves = [[one for one in species if one.split == split] for split in ("train", "test")]
     assert [len(half) for half in halves] == [40, 40]
     for level in ("order", "genus"):

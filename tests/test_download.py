@@ -8,7 +8,6 @@ import tarfile
 import threading
 import time
 import urllib.request
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from email.message import Message
@@ -17,32 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archives import CONTENT, PICTURES, assert_complete, packed_tar, packed_zip
 
 from hiercli.data import download
 from hiercli.data.catalogue import BENCHMARKS
-from hiercli.data.download import SOURCES, Archive, Source, extract, fetch
+from hiercli.data.download import fetch
+from hiercli.data.sources import SOURCES, Archive, Source
 from hiercli.errors import DataError, DownloadError, InputError
-
-PICTURES = {f"toy/images/{index}.jpg": bytes([index]) * (20_000 + index) for index in range(4)}
-CONTENT = {"toy/labels.txt": b"one two three\n", **PICTURES}
-
-
-def packed_tar(members: dict[str, bytes], mode: str = "w:gz") -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode=mode) as tar:  # type: ignore[call-overload]
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return stream.getvalue()
-
-
-def packed_zip(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", method) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return stream.getvalue()
 
 
 @dataclass
@@ -146,15 +126,6 @@ def source_of(server: Script, **changes: Any) -> Source:
 
 def get(source: Source, root: Path, **options: Any) -> Path:
     return fetch("toy", root, source=source, **{"pause": 0.0, "timeout": 5.0, **options})
-
-
-def assert_complete(folder: Path) -> None:
-    found = {
-        path.relative_to(folder.parent).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-    assert found == CONTENT
 
 
 def assert_nothing_but_part(root: Path) -> None:
@@ -546,7 +517,7 @@ def test_root_that_cannot_be_written(server: Script, tmp_path: Path) -> None:
         get(source_of(server), tmp_path / "file")
 
 
-# -------------------------------------------------------------------------------------- extraction
+# ------------------------------------------------------------------------------------ installation
 
 
 @pytest.mark.parametrize(
@@ -596,105 +567,6 @@ def test_killed_extraction_is_tidied_up(server: Script, tmp_path: Path) -> None:
     half.mkdir(parents=True)
     (half / "half.jpg").write_bytes(b"half")
     assert_complete(get(source_of(server), tmp_path))
-
-
-def write(tmp_path: Path, content: bytes) -> Path:
-    archive = tmp_path / "archive"
-    archive.write_bytes(content)
-    return archive
-
-
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz", "zip"])
-def test_extract_counts_files(tmp_path: Path, mode: str) -> None:
-    content = packed_zip(CONTENT) if mode == "zip" else packed_tar(CONTENT, mode)
-    target = tmp_path / "deep" / "out"
-    assert extract(write(tmp_path, content), target) == len(CONTENT)
-    assert_complete(target / "toy")
-    assert target.stat().st_mode & 0o777 == tmp_path.joinpath("deep").stat().st_mode & 0o777
-    with pytest.raises(InputError, match="move it away"):
-        extract(tmp_path / "archive", target)
-
-
-HOSTILE_NAMES = ["../escape", "a/../../escape", "/escape", "..\\escape", "C:\\escape", "C:/escape"]
-
-
-@pytest.mark.parametrize("name", HOSTILE_NAMES)
-@pytest.mark.parametrize("pack", [packed_tar, packed_zip])
-def test_names_that_lead_outside(
-    tmp_path: Path, name: str, pack: Callable[[dict[str, bytes]], bytes]
-) -> None:
-    archive = write(tmp_path, pack({"fine": b"x", name: b"x"}))
-    with pytest.raises(DownloadError, match="leads outside"):
-        extract(archive, tmp_path / "inner" / "out")
-    assert [path.name for path in tmp_path.rglob("*")] in (
-        ["archive", "inner"],
-        ["inner", "archive"],
-    )
-
-
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE]
-)
-@pytest.mark.parametrize("goal", ["/etc", "../..", "fine"])
-def test_links_and_devices_in_a_tar(tmp_path: Path, kind: bytes, goal: str) -> None:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        tar.addfile(tarfile.TarInfo("fine"))
-        member = tarfile.TarInfo("link")
-        member.type, member.linkname = kind, goal
-        tar.addfile(member)
-        tar.addfile(tarfile.TarInfo("link/escape"))
-    with pytest.raises(DownloadError, match="a link or a device"):
-        extract(write(tmp_path, stream.getvalue()), tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["archive"]
-
-
-def test_links_in_a_zip(tmp_path: Path) -> None:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as packed:
-        member = zipfile.ZipInfo("link")
-        member.external_attr = 0o120777 << 16
-        packed.writestr(member, "../..")
-    with pytest.raises(DownloadError, match="a link or a device"):
-        extract(write(tmp_path, stream.getvalue()), tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("limit", "value", "reason"),
-    [
-        ("MAX_EXTRACTED_BYTES", 50_000, "more than 50,000 bytes"),
-        ("MAX_MEMBERS", 3, "more than 3 entries"),
-    ],
-)
-@pytest.mark.parametrize("pack", [packed_tar, packed_zip])
-def test_limits_against_bombs(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    pack: Callable[[dict[str, bytes]], bytes],
-    limit: str,
-    value: int,
-    reason: str,
-) -> None:
-    monkeypatch.setattr(download, limit, value)
-    with pytest.raises(DownloadError, match=reason):
-        extract(write(tmp_path, pack(CONTENT)), tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["archive"]
-
-
-@pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_ratio_against_bombs(tmp_path: Path, kind: str) -> None:
-    zeros = {"zeros": bytes(3_000_000)}
-    bomb = packed_tar(zeros) if kind == "tar" else packed_zip(zeros, zipfile.ZIP_DEFLATED)
-    with pytest.raises(DownloadError, match="unpacks to more than"):
-        extract(write(tmp_path, bomb), tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["archive"]
-
-
-def test_zip_that_lies_about_a_size(tmp_path: Path) -> None:
-    content = packed_zip({"file": b"0123456789" * 10})
-    archive = write(tmp_path, content.replace((100).to_bytes(4, "little"), bytes([50, 0, 0, 0])))
-    with pytest.raises(DownloadError, match="damaged"):
-        extract(archive, tmp_path / "out")
 
 
 # -------------------------------------------------------------------------------------- the table

@@ -93,9 +93,10 @@ def fetch(name: str, root: Path) -> None:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     from hiercli.data import download
+    from hiercli.data.sources import SOURCES
 
-    if name not in download.SOURCES:
-        raise DataError(f"expected one of {', '.join(download.SOURCES)}, got {name!r}")
+    if name not in SOURCES:
+        raise DataError(f"expected one of {', '.join(SOURCES)}, got {name!r}")
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

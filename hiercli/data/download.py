@@ -1,4 +1,4 @@
-"""Fetch a benchmark from its own published address: terms, transfer, checksum, extraction.
+"""Fetch a benchmark from its own published address: terms, transfer, checksum, installation.
 
 A file lands in ``root/.downloads`` as ``<name>.part`` and goes on from there after an
 interruption. Only bytes that match their checksum are unpacked, into a hidden folder first, and
@@ -6,199 +6,31 @@ one rename puts the finished data set in place: it is there whole or not at all.
 bytes and times in seconds throughout. Run one download of the same data set at a time.
 """
 
-import gzip
 import hashlib
 import http.client
-import lzma
 import os
 import re
 import shutil
 import ssl
-import stat
-import struct
-import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO
 from urllib.parse import urlsplit
 
+from hiercli.data.extract import CHUNK_BYTES, MAX_EXTRACTED_BYTES, extract
+from hiercli.data.sources import SOURCES, Archive, Source
 from hiercli.errors import DataError, DownloadError, InputError
 from hiercli.files import write_text
 
-CHUNK_BYTES = 256 * 1024
 LONGEST_PAUSE = 60.0
 # Photographs hardly compress: unpacked, these archives take about their own size once more.
 EXTRACTED_PER_BYTE = 1.2
-# Limits against archive bombs; the largest benchmark unpacks to 3 GB and 120,000 files.
-MAX_EXTRACTED_BYTES = 20 * 1024**3
-MAX_EXTRACTED_RATIO = 100
-MAX_MEMBERS = 2_000_000
-DAMAGED = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    gzip.BadGzipFile,
-    lzma.LZMAError,
-    zlib.error,
-    struct.error,
-    EOFError,
-    RuntimeError,  # zipfile: a password or a method it does not know
-    ValueError,
-)
-
-
-@dataclass(frozen=True)
-class Archive:
-    """One file to fetch.
-
-    Attributes:
-        url: where the owners of the data set offer it (http or https).
-        filename: its name in the downloads folder.
-        checksum: ``md5:...`` or ``sha256:...`` of the whole file; ``None`` where none is known.
-        size: exact length in bytes; ``None`` where it is not known for certain.
-        unpack: ``True`` for an archive, ``False`` for a file that is taken as it is.
-        into: folder under the data root that receives what comes out; no two archives of a
-            source unpack into the same one.
-    """
-
-    url: str
-    filename: str
-    checksum: str | None
-    size: int | None
-    unpack: bool = True
-    into: str = "."
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a data set comes from and what it must hold once it is there.
-
-    Attributes:
-        name: short name, as given to ``--data``.
-        homepage: page on which the owners describe and offer it.
-        terms: terms of use and citation, in plain words, shown before anything is fetched.
-        archives: the files to fetch; empty where the owners offer no direct link.
-        folder: resulting folder under the data root.
-        required: patterns (as for `Path.glob`), each of which must match something in it.
-        num_pictures: least number of JPEG files in it; 0 leaves them uncounted.
-    """
-
-    name: str
-    homepage: str
-    terms: str
-    archives: tuple[Archive, ...]
-    folder: str
-    required: tuple[str, ...] = ()
-    num_pictures: int = 0
-
-
-# Checksums: CUB and SOP as recorded by TensorFlow Datasets, Cars by earlier releases of
-# pytorch-metric-learning. No second source confirms the lengths of the Cars files: none asserted.
-_CUB = Source(
-    name="cub",
-    homepage="https://www.vision.caltech.edu/datasets/cub_200_2011/",
-    terms=(
-        "CUB-200-2011 (Caltech-UCSD Birds): for non-commercial research and education. The "
-        "photographs come from Flickr and stay with their photographers. Read "
-        "https://www.vision.caltech.edu/datasets/cub_200_2011/ before any other use. Cite: Wah, "
-        "Branson, Welinder, Perona, Belongie, The Caltech-UCSD Birds-200-2011 Dataset, "
-        "California Institute of Technology, CNS-TR-2011-001, 2011."
-    ),
-    archives=(
-        Archive(
-            url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
-            filename="CUB_200_2011.tgz",
-            checksum="sha256:0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081",
-            size=1_150_585_339,
-        ),
-    ),
-    folder="CUB_200_2011",
-    required=(
-        "images",
-        "images.txt",
-        "image_class_labels.txt",
-        "train_test_split.txt",
-        "classes.txt",
-    ),
-    num_pictures=11_788,
-)
-_CARS = Source(
-    name="cars",
-    homepage="https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
-    terms=(
-        "Cars196 (Stanford Cars): published for research; no licence for other use is known. The "
-        "photographs come from the web and stay with their owners. The published address has been "
-        "reported out of service since 2023. Cite: Krause, Stark, Deng, Fei-Fei, 3D Object "
-        "Representations for Fine-Grained Categorization, 3dRR-13, 2013."
-    ),
-    archives=(
-        Archive(
-            url="https://ai.stanford.edu/~jkrause/car196/car_ims.tgz",
-            filename="car_ims.tgz",
-            checksum="md5:d5c8f0aa497503f355e17dc7886c3f14",
-            size=None,
-            into="cars196",
-        ),
-        Archive(
-            url="https://ai.stanford.edu/~jkrause/car196/cars_annos.mat",
-            filename="cars_annos.mat",
-            checksum="md5:b407c6086d669747186bd1d764ff9dbc",
-            size=None,
-            unpack=False,
-            into="cars196",
-        ),
-    ),
-    folder="cars196",
-    required=("car_ims", "cars_annos.mat"),
-    num_pictures=16_185,
-)
-_SOP = Source(
-    name="sop",
-    homepage="https://cvgl.stanford.edu/projects/lifted_struct/",
-    terms=(
-        "Stanford Online Products: published for research; read the LICENSE file inside the "
-        "archive before any other use. The photographs come from eBay listings and stay with "
-        "their owners. Cite: Oh Song, Xiang, Jegelka, Savarese, Deep Metric Learning via Lifted "
-        "Structured Feature Embedding, CVPR 2016."
-    ),
-    archives=(
-        Archive(
-            url="https://drive.usercontent.google.com/download"
-            "?id=1TclrpQOF_ullUP99wk_gjGN8pKvtErG8&export=download&authuser=0&confirm=t",
-            filename="Stanford_Online_Products.zip",
-            checksum="sha256:b04fa78210e69fab050ce73939550e1cd0f96890bdd98ec9fee732c3b756ef48",
-            size=3_083_860_082,
-        ),
-    ),
-    folder="Stanford_Online_Products",
-    required=("Ebay_train.txt", "Ebay_test.txt", "*_final"),
-    num_pictures=120_053,
-)
-_INSHOP = Source(
-    name="inshop",
-    homepage="https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
-    terms=(
-        "DeepFashion In-shop Clothes Retrieval: non-commercial research and education only, under "
-        "the agreement on its page; the owners hand it out by a link on that page. Cite: Liu, Luo, "
-        "Qiu, Wang, Tang, DeepFashion: Powering Robust Clothes Recognition and Retrieval with Rich "
-        "Annotations, CVPR 2016."
-    ),
-    archives=(),
-    folder="In-shop_Clothes_Retrieval_Benchmark",
-    required=("Eval/list_eval_partition.txt", "Img/img"),
-)
-SOURCES: Mapping[str, Source] = MappingProxyType(
-    {source.name: source for source in (_CUB, _CARS, _SOP, _INSHOP)}
-)
 
 
 class _BrokenOffError(Exception):
@@ -640,105 +472,3 @@ def _install(source: Source, transfers: list[_Transfer], folder: Path) -> None:
         one.whole.unlink(missing_ok=True)
     with suppress(OSError):  # records of checksums, or another download, may still lie there
         downloads.rmdir()
-
-
-def extract(archive: Path, target: Path) -> int:
-    """Unpack a zip or a tar (plain, gzip, bzip2, xz) into the new folder ``target``.
-
-    Nothing is written outside ``target``, and it appears only once everything is unpacked.
-    Absolute paths, ``..``, links of any kind and device files are refused (no benchmark needs
-    them), as is whatever unpacks to more than `MAX_EXTRACTED_BYTES`, `MAX_EXTRACTED_RATIO` times
-    its own size or `MAX_MEMBERS` entries.
-
-    Returns:
-        the number of files.
-
-    Raises:
-        InputError: ``target`` is already there.
-        DownloadError: the archive is damaged, cut short or hostile. It is left where it is.
-        OSError: the disk is full or cannot be written to.
-    """
-    if os.path.lexists(target):
-        raise InputError(f"expected a new folder to unpack into; {target} exists: move it away")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpacking-"))
-    try:
-        # A folder inside it, because mkdtemp closes its own folder to everyone else.
-        content = aside / "content"
-        content.mkdir()
-        try:
-            unpack = _unpack_tar if tarfile.is_tarfile(archive) else _unpack_zip
-            num_files = unpack(archive, content)
-        except DAMAGED as error:
-            raise DownloadError(
-                f"expected a sound archive; {archive} is damaged, cut short or hostile: "
-                f"{error or type(error).__name__}. Fetch it again"
-            ) from error
-        os.rename(content, target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return num_files
-
-
-def _unpack_tar(archive: Path, folder: Path) -> int:
-    """Unpack the tar ``archive``; returns the number of files."""
-    budget = _Budget(archive)
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            budget.admit(member.name, member.size, member.isreg() or member.isdir())
-            tar.extract(member, folder, filter="data")
-            budget.num_files += member.isreg()
-        # To the end of the stream, where gzip keeps the checksum that shows a cut.
-        while tar.fileobj is not None and (rest := tar.fileobj.read(CHUNK_BYTES)):
-            budget.spend(len(rest))
-    return budget.num_files
-
-
-def _unpack_zip(archive: Path, folder: Path) -> int:
-    """Unpack the zip ``archive``; returns the number of files."""
-    budget = _Budget(archive)
-    with zipfile.ZipFile(archive) as packed:
-        for member in packed.infolist():
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            is_plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
-            budget.admit(member.filename, member.file_size, is_plain)
-            packed.extract(member, folder)
-            budget.num_files += not member.is_dir()
-    return budget.num_files
-
-
-class _Budget:
-    """What one archive may still unpack; raises DownloadError where it asks for more."""
-
-    def __init__(self, archive: Path) -> None:
-        self.archive = archive
-        # A tar pads itself with zeros, so the ratio says nothing about a tiny one.
-        by_ratio = max(MAX_EXTRACTED_RATIO * archive.stat().st_size, CHUNK_BYTES)
-        self.limit = min(MAX_EXTRACTED_BYTES, by_ratio)
-        self.num_bytes = 0
-        self.num_members = 0
-        self.num_files = 0
-
-    def admit(self, name: str, size: int, is_plain: bool) -> None:
-        """Check one member before it is written: its name, its kind, what it adds."""
-        steps = re.split(r"[/\\]", name)
-        if not is_plain:
-            self._refuse(f"{name!r} is a link or a device")
-        if not name or steps[0] == "" or ".." in steps or re.match(r"[A-Za-z]:", name):
-            self._refuse(f"{name!r} leads outside the folder")
-        self.num_members += 1
-        if self.num_members > MAX_MEMBERS:
-            self._refuse(f"it holds more than {MAX_MEMBERS:,} entries")
-        self.spend(size)
-
-    def spend(self, size: int) -> None:
-        """Count ``size`` more unpacked bytes."""
-        self.num_bytes += size
-        if self.num_bytes > self.limit:
-            self._refuse(f"it unpacks to more than {self.limit:,} bytes")
-
-    def _refuse(self, reason: str) -> None:
-        raise DownloadError(
-            f"expected an archive of plain files and folders; {self.archive}: {reason}. Refused: "
-            "fetch it again, and if this comes back, the published file is not what it was"
-        )
