@@ -26,10 +26,7 @@ def replacing(target: Path | str) -> Iterator[Path]:
             ``target`` before is untouched in every case, and the temporary file is gone.
     """
     target = Path(target)
-    if target.is_dir():
-        raise InputError(f"expected a file name to write to, but {target} is a folder: add a name")
-    if target.exists() and not target.is_file():
-        raise InputError(f"expected a file to write to, but {target} is a device or a pipe")
+    require_replaceable(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent, target.stem[:80])
@@ -58,6 +55,20 @@ def replacing(target: Path | str) -> Iterator[Path]:
         ) from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def require_replaceable(target: Path) -> None:
+    """Check that `replacing` can put a file at ``target``, before work goes into its content.
+
+    Raises:
+        InputError: a folder, a device or a pipe is there.
+    """
+    if target.is_dir():
+        raise InputError(f"expected a file name to write to, but {target} is a folder: add a name")
+    if target.exists() and not target.is_file():
+        raise InputError(
+            f"expected a file to write to, but {target} is a device or a pipe: name another"
+        )
 
 
 def write_text(target: Path | str, text: str) -> None:

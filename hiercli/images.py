@@ -9,13 +9,13 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from hiercli.errors import ImageError, InputError
 
@@ -31,8 +31,21 @@ _FILTERS = {
 _DRAFT_FACTOR = 2
 """A JPEG is decoded at a reduced size only while that stays this many times the size needed."""
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by its EXIF orientation."""
+
 # A large photograph is not an attack; the hard limit, twice this, still raises in `read`.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Malformed EXIF, an odd palette: what costs a picture nothing is not worth a word on stderr.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -133,11 +146,13 @@ def read(path: Path | str, shortest_side: int | None = None) -> Image.Image:
                 wanted = (round(picture.width * scale), round(picture.height * scale))
                 picture.draft("RGB", wanted)
             picture.load()
-            return ImageOps.exif_transpose(_to_rgb(picture))
+            return _upright(_to_rgb(picture))
     except ImageError:
         raise
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error
+    except PermissionError as error:
+        raise ImageError(f"{path}: reading it is not permitted") from error
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"{path}: the picture claims more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, "
@@ -177,7 +192,7 @@ def probe(path: Path | str) -> None:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    """RGB of any mode, keeping the EXIF block that `ImageOps.exif_transpose` reads."""
+    """RGB of any mode, keeping the EXIF block that `_upright` reads."""
     if picture.mode.startswith(("I", "F")):
         depth = np.asarray(picture, dtype=np.float32)
         # 16-bit files fill 0..65535; a float picture by habit 0..1, an integer one 0..255.
@@ -194,19 +209,46 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     return converted
 
 
-def find(paths: Sequence[Path | str]) -> list[Path]:
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turned as its EXIF block says, or as it lies where that block is malformed."""
+    try:
+        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # of nearly every kind, as with damaged pixels
+        return picture
+    turn = _TURNS.get(orientation)
+    return picture if turn is None else picture.transpose(turn)
+
+
+Skipped = Callable[[Path, str], None]
+"""Told of something that was passed over, and why."""
+
+
+def find(paths: Sequence[Path | str], skipped: Skipped | None = None) -> list[Path]:
     """All pictures under the given files and folders, each folder in natural path order.
 
     A file that is named outright is taken whatever its suffix; folders are walked with hidden
     entries left out and links to folders followed once.
 
+    Args:
+        paths: files and folders.
+        skipped: told of each folder that cannot be read; without it such a folder raises.
+
     Raises:
-        InputError: a path is missing, or nothing that looks like a picture was found.
+        InputError: a path is missing, nothing that looks like a picture was found, or a folder
+            cannot be read and nobody is there to be told.
     """
+    closed: list[str] = []
+
+    def pass_over(folder: Path, reason: str) -> None:
+        if skipped is None:
+            raise InputError(f"{reason}. Permit reading it, or move it away")
+        closed.append(reason)
+        skipped(folder, reason)
+
     found: dict[Path, None] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            found.update(dict.fromkeys(_walk(path)))
+            found.update(dict.fromkeys(_walk(path, pass_over)))
         elif path.exists():
             found[path] = None
         else:
@@ -214,14 +256,21 @@ def find(paths: Sequence[Path | str]) -> list[Path]:
     if not found:
         where = ", ".join(map(str, paths))
         suffixes = " ".join(sorted(SUFFIXES))
-        raise InputError(f"no pictures in {where}: looked, also in subfolders, for {suffixes}")
+        raise InputError(
+            f"no pictures in {where}: looked, also in subfolders, for {suffixes}"
+            + "".join(f"; {reason}" for reason in closed[:1])
+        )
     return list(found)
 
 
-def _walk(folder: Path) -> list[Path]:
+def _walk(folder: Path, skipped: Skipped) -> list[Path]:
+    def closed(error: OSError) -> None:
+        name = os.fsdecode(error.filename)
+        skipped(Path(name), f"{name}: the folder cannot be read ({error.strerror})")
+
     pictures: list[Path] = []
     seen: set[tuple[int, int]] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=closed, followlinks=True):
         here = os.stat(parent)
         if (here.st_dev, here.st_ino) in seen:  # links can form a circle
             folders.clear()

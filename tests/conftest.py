@@ -1,5 +1,6 @@
 """Small generated material that many tests share."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -65,6 +66,38 @@ def hier() -> Hier:
         )
 
     return run
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> Hier:
+    """Run the command line in this process: for the many cases that need none of their own."""
+    from hiercli.cli.app import main
+
+    def run(*words: object) -> subprocess.CompletedProcess[bytes]:
+        monkeypatch.setattr(sys, "argv", ["hier", *map(str, words)])
+        capsysbinary.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsysbinary.readouterr()
+        code = end.value.code or 0
+        return subprocess.CompletedProcess(words, int(code), said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Make a folder unreadable; file modes would not keep out a superuser."""
+    folders: set[str] = set()
+    scandir = os.scandir
+
+    def guarded(path: str = ".") -> object:
+        if os.fspath(path) in folders:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    return lambda folder: folders.add(str(folder))
 
 
 @pytest.fixture(scope="session")

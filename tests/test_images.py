@@ -1,11 +1,12 @@
 """One preprocessing path, and pictures of every kind that people have."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from hiercli.errors import ImageError, InputError
 from hiercli.images import Preprocessing, find, natural_key, probe, read
@@ -56,6 +57,52 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     )
     assert turned.shape == (60, 40, 3)
     assert np.abs(turned - upright).mean() < 4
+
+
+def block(*entries: tuple[int, int, int, bytes]) -> bytes:
+    """An EXIF block of (tag, type, count, value) entries, little-endian, each value in place."""
+    rows = b"".join(
+        tag.to_bytes(2, "little") + kind.to_bytes(2, "little") + count.to_bytes(4, "little") + value
+        for tag, kind, count, value in entries
+    )
+    return b"Exif\0\0II*\0\x08\0\0\0" + len(entries).to_bytes(2, "little") + rows + bytes(4)
+
+
+TURN = (0x0112, 3, 1, b"\6\0\0\0")
+MALFORMED = {
+    "no header": b"Exif\0\0this is a letter",
+    "empty": b"Exif\0\0",
+    "cut behind the header": b"Exif\0\0II*\0",
+    "points outside": b"Exif\0\0II*\0\xff\xff\xff\x7f",
+    "turned, and counts too many": block(TURN)[:-4].replace(b"\x01\0\x12", b"\xff\xff\x12", 1),
+    "orientation as text": block((0x0112, 2, 4, b"abc\0")),
+    "orientation not a number": block((0x0112, 11, 1, b"\0\0\xc0\x7f")),
+    "orientation of 99": block((0x0112, 3, 1, b"\x63\0\0\0")),
+    "turned, and a block that lies outside": block(TURN, (0x8769, 4, 1, b"\xff\xff\xff\x7f")),
+    "turned, and a resolution as text": block(TURN, (0x011A, 2, 1, b"x\0\0\0")),
+    "turned, and a resolution not a number": block(TURN, (0x011A, 11, 1, b"\0\0\xc0\x7f")),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_exif_costs_no_picture(tmp_path: Path, case: str) -> None:
+    gradient().save(tmp_path / "odd.jpg", exif=MALFORMED[case])
+    gradient().save(tmp_path / "odd.png", exif=MALFORMED[case])
+    for name in ("odd.jpg", "odd.png"):
+        probe(tmp_path / name)
+        assert read(tmp_path / name).size == ((40, 60) if "turned" in case else (60, 40))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_every_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    quality = {"lossless": True} if suffix == "webp" else {"quality": 95}
+    gradient().save(tmp_path / f"turned.{suffix}", exif=exif, **quality)
+    with Image.open(tmp_path / f"turned.{suffix}") as picture:
+        expected = np.asarray(ImageOps.exif_transpose(picture))
+    assert np.array_equal(np.asarray(read(tmp_path / f"turned.{suffix}")), expected)
 
 
 def test_damage_is_one_clear_message(tmp_path: Path) -> None:
@@ -122,6 +169,24 @@ def test_folders_are_walked_in_natural_order_and_circles_end(tmp_path: Path) -> 
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="no pictures"):
         find([tmp_path / "none"])
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, closed: Callable[[Path], None]
+) -> None:
+    for name in ("open", "shut"):
+        (tmp_path / name).mkdir()
+        gradient().save(tmp_path / name / "a.png")
+    closed(tmp_path / "shut")
+    skipped: list[tuple[Path, str]] = []
+    found = find([tmp_path], lambda path, reason: skipped.append((path, reason)))
+    assert found == [tmp_path / "open" / "a.png"]
+    reason = f"{tmp_path / 'shut'}: the folder cannot be read (Permission denied)"
+    assert skipped == [(tmp_path / "shut", reason)]
+    with pytest.raises(InputError, match="shut: the folder cannot be read"):
+        find([tmp_path])
+    with pytest.raises(InputError, match=r"no pictures.*shut: the folder cannot be read"):
+        find([tmp_path / "shut"], lambda path, reason: None)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def embed(
     from hiercli import embeddings
     from hiercli.encoder.general import default_model
     from hiercli.encoder.session import EncoderSession
+    from hiercli.files import require_replaceable
     from hiercli.images import find
 
     if output is not None and output.suffix not in embeddings.SUFFIXES:
@@ -56,18 +57,20 @@ def embed(
             f"expected -o to end in {' or '.join(embeddings.SUFFIXES)}, got {output.name}"
         )
     for target in (output, index):
-        if target is not None and target.is_dir():
-            raise InputError(f"expected a file name to write to, but {target} is a folder")
-    pictures = find(paths)
+        if target is not None:
+            require_replaceable(target)
+    problems: list[tuple[Path, str]] = []
+    pictures = find(paths, lambda folder, reason: problems.append((folder, reason)))
     session = EncoderSession(model or default_model())
     with progress("embedding") as bar:
         done = session.embed(pictures, progress=bar)
-    problems = [(pictures[position], reason) for position, reason in done.problems]
+    problems += [(pictures[position], reason) for position, reason in done.problems]
     for _, reason in problems:
         warn(reason)
     if not done.kept or (strict and problems):
         raise InputError(
-            f"{len(problems)} of {len(pictures)} pictures could not be read; nothing was written"
+            f"{len(problems)} inputs could not be read, {len(done.kept)} pictures could; nothing "
+            "was written"
         )
     kept = [pictures[position] for position in done.kept]
     metadata = session.metadata

@@ -40,7 +40,8 @@ def search(
     from hiercli.index.catalogue import PhotoIndex
 
     photos = PhotoIndex(index)
-    pictures = find(queries)
+    closed: list[str] = []
+    pictures = find(queries, lambda _, reason: closed.append(reason))
     built_with = Path(photos.facts["model"])
     if model is None and not built_with.is_file():
         raise InputError(
@@ -49,10 +50,11 @@ def search(
     session = EncoderSession(model or built_with)
     photos.check(session.metadata, session.path)
     done = session.embed(pictures)
-    for _, reason in done.problems:
-        warn(reason)
-    if not done.kept or (strict and done.problems):
-        raise InputError(f"{len(done.problems)} of {len(pictures)} queries could not be read")
+    problems = [*closed, *(reason for _, reason in done.problems)]
+    for problem in problems:
+        warn(problem)
+    if not done.kept or (strict and problems):
+        raise InputError(f"{len(problems)} queries could not be read, {len(done.kept)} could")
     for position, hits in zip(done.kept, photos.search(done.points, k), strict=True):
         if json_output:
             result: dict[str, Any] = {"query": str(pictures[position])}
@@ -63,7 +65,7 @@ def search(
             _pictures([pictures[position], *(Path(hit.path) for hit in hits)])
         rows = [[str(hit.rank), f"{hit.distance:.4f}", hit.label, hit.path] for hit in hits]
         table(str(pictures[position]), ["rank", "distance", "label", "path"], rows)
-    if done.problems:
+    if problems:
         raise typer.Exit(EXIT_SKIPPED)
 
 

@@ -114,9 +114,12 @@ def read(path: Path) -> dict[str, Any]:
     """The raw content of a checkpoint, checked to be one of ours.
 
     Raises:
-        InputError: missing.
+        InputError: missing, or not a file.
         FileFormatError: damaged, hostile, another program's, or from a newer version.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # Opening a pipe would wait for a writer that may never come.
+        raise InputError(f"expected a checkpoint, but {path} is a device or a pipe: name a file")
     content = dict(backbone.read_state_dict(path))
     if content.get("format") != FORMAT:
         raise FileFormatError(
