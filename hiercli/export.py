@@ -145,7 +145,7 @@ def _prove(
     proof: dict[str, Any] = {
         "pictures": f"{len(kept)} of {dataset.name}",
         "largest_difference": float(np.abs(got - expected).max()),
-        "skipped": problems,
+        "skipped": [*dataset.problems, *problems],
     }
     if alone:
         labels = [records[index].label for index in kept]

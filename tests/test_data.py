@@ -1,6 +1,8 @@
 """Official layouts in miniature, folders, manifests, splits and the sampler."""
 
+import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from pyarrow import parquet
 from scipy.io import savemat
 
 from hiercli.data import catalogue
-from hiercli.data.records import Record, split_validation
+from hiercli.data.records import Dataset, Record, require_answers, split_validation
 from hiercli.errors import DataError
 from hiercli.training.sampler import ClassBalancedSampler
 
@@ -105,6 +107,64 @@ def test_folder_of_class_folders(photos: Path) -> None:
     assert len(train) == len(test) == 4
     assert not train & test
     assert catalogue.load(str(photos), seed=1).query != data.query
+
+
+def test_what_a_folder_leaves_out_is_named(
+    photos: Path, tmp_path: Path, closed: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    shutil.copy(folder / "kind0" / "photo0.jpg", folder / "loose.jpg")
+    closed(folder / "kind7")
+    data = catalogue.load(str(folder))
+    assert len(data.train) + len(data.query) == 42
+    assert [problem.split(": ")[0] for problem in data.problems] == [
+        str(folder / "kind7"), str(folder / "loose.jpg"),
+    ]  # fmt: skip
+    assert catalogue.load(str(photos)).problems == ()
+    for number in (3, 4, 5, 6):
+        closed(folder / f"kind{number}")
+    with pytest.raises(DataError, match=r"at least 4 classes.*kind\d: the folder cannot be read"):
+        catalogue.load(str(folder))
+
+
+def test_what_lies_beside_train_and_test_is_named(photos: Path, tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "train", "test", "test", "val")):
+        shutil.copytree(photos / f"kind{number}", tmp_path / split / f"kind{number}")
+    picture = photos / "kind0" / "photo0.jpg"
+    for name in ("loose.jpg", "train/loose.jpg", ".hidden.jpg"):
+        shutil.copy(picture, tmp_path / name)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes.txt").touch()
+    data = catalogue.load(str(tmp_path))
+    assert (len(data.train), len(data.query)) == (12, 12)
+    assert [problem.split(": ")[0] for problem in data.problems] == [
+        str(tmp_path / name) for name in ("train/loose.jpg", "loose.jpg", "val")
+    ]
+
+
+def test_a_test_part_without_answers_is_refused(photos: Path, tmp_path: Path) -> None:
+    whole = [Record(path, path.parent.name) for path in sorted(photos.rglob("*.jpg"))]
+    (tmp_path / "cut.jpg").write_bytes(whole[0].path.read_bytes()[:300])
+    cut = Record(tmp_path / "cut.jpg", whole[0].label)
+
+    def data(query: list[Record], gallery: list[Record] | None = None) -> Dataset:
+        return Dataset("x", (), tuple(query), None if gallery is None else tuple(gallery))
+
+    for query, gallery in (([], None), (whole[:2], None), (whole[:1], whole[:1])):
+        require_answers(data(query, gallery))
+    require_answers(data([cut, *whole[5:8]]))
+    for query, gallery in (
+        (whole[:1], None),
+        (whole[::6], None),
+        (whole[:6], whole[6:]),
+        (whole[:6], []),
+    ):
+        with pytest.raises(DataError, match="two readable pictures"):
+            require_answers(data(query, gallery))
+    for query, gallery in (([cut, whole[0]], None), ([cut], whole), (whole[:3], [cut])):
+        with pytest.raises(DataError, match=r"1 of them unreadable \(.*cut.jpg: .*damaged"):
+            require_answers(data(query, gallery))
 
 
 def test_folder_refusals(tmp_path: Path) -> None:

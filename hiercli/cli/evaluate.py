@@ -50,6 +50,7 @@ def evaluate(
             f"expected one of --checkpoint, --model and --backbone, got {len(given)} of them"
         )
     from hiercli.data import catalogue
+    from hiercli.data.records import require_answers
     from hiercli.evaluation.retrieval import score
 
     if model is not None:
@@ -60,10 +61,13 @@ def evaluate(
         dataset = catalogue.load(data, data_root, seed=scored.seed, progress=drawing)
     if not dataset.query:
         raise InputError(f"{data} has no test pictures: mark some with split=test in its manifest")
+    problems = list(dataset.problems)
+    if strict and problems:
+        raise InputError(problems[0])
+    require_answers(dataset)
     familiar = {record.label for record in dataset.query} & set(scored.class_names)
     if familiar:
         say(f"note: {len(familiar)} of the test classes were trained on, they are not unseen")
-    problems: list[str] = []
 
     def embedded(records: Sequence[Any], task: str) -> tuple[Any, list[str]]:
         with progress(task) as bar:
@@ -138,8 +142,8 @@ def _from_torch(
 ) -> _Scored:
     from hiercli.nn import backbone as backbones
     from hiercli.training import checkpoint as checkpoints
+    from hiercli.training.device import choose_device
     from hiercli.training.loading import embed_records
-    from hiercli.training.trainer import choose_device
 
     device = choose_device("auto")
     network: Any

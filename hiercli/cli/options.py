@@ -26,5 +26,5 @@ Model = Annotated[
     ),
 ]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Stop at the first picture that cannot be read.")
+    bool, typer.Option("--strict", help="Stop where a picture or a folder cannot be read or used.")
 ]

@@ -1,12 +1,13 @@
 """Any folder of class folders: the user's own photographs."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 
 from hiercli.data.records import Dataset, Record, class_names
-from hiercli.errors import DataError
-from hiercli.images import find
+from hiercli.errors import DataError, InputError
+from hiercli.images import SUFFIXES, find
 
 _SPLITS = ("train", "test")
 
@@ -15,7 +16,8 @@ def load(folder: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
     """Read ``folder/CLASS/**/picture``, or ``folder/train/CLASS`` and ``folder/test/CLASS``.
 
     Without a split of its own, a share of the classes is set aside for the test by the seed, as
-    the benchmarks do: search is judged on classes that training never saw.
+    the benchmarks do: search is judged on classes that training never saw. Pictures that lie where
+    they have no class, and folders that cannot be read, are left out and named in ``problems``.
 
     Args:
         folder: the class folders.
@@ -26,21 +28,47 @@ def load(folder: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
         DataError: fewer than two classes on either side.
     """
     sides = {name: folder / name for name in _SPLITS}
+    problems: list[str] = []
     if all(side.is_dir() for side in sides.values()):
-        train, test = (_records(sides[name]) for name in _SPLITS)
+        train, test = (_records(sides[name], problems) for name in _SPLITS)
+        _name_others(folder, problems)
     else:
-        train, test = split_classes(_records(folder), test_share, seed, folder)
-    return Dataset(str(folder), train, test)
+        records = _records(folder, problems)
+        try:
+            train, test = split_classes(records, test_share, seed, folder)
+        except DataError as error:  # a class may be missing for one of the problems
+            raise DataError("; ".join([str(error), *problems[:1]])) from error
+    return Dataset(str(folder), train, test, problems=tuple(problems))
 
 
-def _records(folder: Path) -> tuple[Record, ...]:
-    inside = [path for path in find([folder]) if path.parent != folder]
+def _records(folder: Path, problems: list[str]) -> tuple[Record, ...]:
+    """The pictures in class folders; what is passed over is added to ``problems``."""
+    pictures = find([folder], lambda _, reason: problems.append(reason))
+    inside = [path for path in pictures if path.parent != folder]
     if not inside:
         raise DataError(
             f"expected one folder a class in {folder}, found pictures only beside each other: "
             "move the pictures of each class into a folder named after it"
+            + "".join(f"; {reason}" for reason in problems[:1])
         )
+    problems += [
+        f"{path}: lies beside the class folders, so it has no class: move it into one"
+        for path in pictures
+        if path.parent == folder
+    ]
     return tuple(Record(path, path.relative_to(folder).parts[0]) for path in inside)
+
+
+def _name_others(folder: Path, problems: list[str]) -> None:
+    """Add to ``problems`` what lies beside train and test and so belongs to neither."""
+    for entry in sorted(folder.iterdir()):
+        shown = not entry.name.startswith(".") and entry.name not in _SPLITS
+        if shown and (entry.is_dir() or entry.suffix.lower() in SUFFIXES):
+            with contextlib.suppress(InputError):  # a folder without pictures is no loss
+                find([entry], lambda _, reason: problems.append(reason))
+                problems.append(
+                    f"{entry}: lies beside train and test, so it is in neither: move it into one"
+                )
 
 
 def split_classes(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hiercli.errors import DataError
-from hiercli.images import natural_key
+from hiercli.errors import DataError, ImageError
+from hiercli.images import natural_key, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class Dataset:
         recall_at: the K of Recall@K that this benchmark reports.
         levels: names of the taxonomy levels in each record, fine to coarse.
         tree: Newick text of the true tree, where it is known (the generated flora).
+        problems: what lies in the data set's folder and was left out, each with the reason.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Dataset:
     recall_at: tuple[int, ...] = (1, 2, 4, 8)
     levels: tuple[str, ...] = ()
     tree: str | None = field(default=None, repr=False)
+    problems: tuple[str, ...] = ()
 
     @property
     def train_classes(self) -> list[str]:
@@ -104,6 +106,56 @@ def split_validation(
         tuple(record for record in records if record.label not in held_out),
         tuple(record for record in records if record.label in held_out),
     )
+
+
+def require_answers(dataset: Dataset) -> None:
+    """Check that the test part, where there is one, can be scored, before work goes into it.
+
+    One query with an answer is enough. Pictures are decoded until two are found that make one.
+
+    Raises:
+        DataError: no query has another readable picture of its class to be found.
+    """
+    if not dataset.query:
+        return
+    problems: list[str] = []
+
+    def readable(records: Sequence[Record], wanted: int) -> bool:
+        for record in records:
+            try:
+                read(record.path)
+            except ImageError as error:
+                problems.append(str(error))
+            else:
+                wanted -= 1
+            if wanted == 0:
+                return True
+        return False
+
+    queries, gallery = _by_class(dataset.query), _by_class(dataset.gallery or ())
+    for name, own in queries.items():
+        if dataset.gallery is None:
+            answered = len(own) > 1 and readable(own, 2)
+        else:
+            answered = name in gallery and readable(own, 1) and readable(gallery[name], 1)
+        if answered:
+            return
+    pictures = len(dataset.query) + len(dataset.gallery or ())
+    raise DataError(
+        f"expected a test part of {dataset.name} in which a class has two readable pictures, one "
+        f"to search for and one to be found; found none in {pictures} pictures of {len(queries)} "
+        "classes"
+        + (f", {len(problems)} of them unreadable ({problems[0]})" if problems else "")
+        + ". Add pictures to the test classes; to train without a test, give a manifest with the "
+        "split train in every row"
+    )
+
+
+def _by_class(records: Sequence[Record]) -> dict[str, list[Record]]:
+    members: dict[str, list[Record]] = {}
+    for record in records:
+        members.setdefault(record.label, []).append(record)
+    return members
 
 
 def require(folder: Path, files: Sequence[str], name: str) -> None:
