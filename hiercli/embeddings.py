@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from hiercli.errors import InputError
-from hiercli.files import replacing, write_text
+from hiercli.files import replacing
 
 SUFFIXES = (".npy", ".parquet")
 
@@ -38,11 +38,14 @@ def write(embeddings: Embeddings, target: Path) -> None:
         InputError: another suffix, or the file cannot be written.
     """
     if target.suffix == ".npy":
-        with replacing(target) as draft, open(draft, "wb") as file:
-            write_npy(embeddings.points, file)
         listing = target.with_name(f"{target.stem}.paths.txt")
-        # A path with a newline in it still takes one line: such paths alone are quoted.
-        write_text(listing, "".join(f"{_one_line(path)}\n" for path in embeddings.paths))
+        # Both are whole before either takes its place: points and paths of two runs never mix.
+        with replacing(listing) as listing_draft, replacing(target) as draft:
+            with open(draft, "wb") as file:
+                write_npy(embeddings.points, file)
+            # A path with a newline in it still takes one line: such paths alone are quoted.
+            lines = "".join(f"{_one_line(path)}\n" for path in embeddings.paths)
+            listing_draft.write_text(lines, encoding="utf-8", errors="surrogateescape")
     elif target.suffix == ".parquet":
         _write_parquet(embeddings, target)
     else:

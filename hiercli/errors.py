@@ -10,10 +10,11 @@
     ├── FileFormatError        2   a file that is not what its name or its use says
     ├── TrainingError          2   a run that cannot go on (diverged, folder taken)
     ├── ExportError            2   an exported encoder that does not agree with its source
-    └── MismatchError          4   two sound files that do not belong together
+    ├── MismatchError          4   two sound files that do not belong together
+    └── InterruptError       130   Ctrl-C, where there is more to say than that
 
 Two more exit codes do not come from an error: 0 (done) and 3 (done, but some inputs were
-skipped, each one named). An interrupt ends with 130.
+skipped, each one named). Every interrupt ends with 130.
 
 A message says what was expected, what came, and what to do next, in that order.
 """
@@ -63,3 +64,9 @@ class MismatchError(HierError):
     """Two sound files that do not belong together, by fingerprint, curvature or dimension."""
 
     exit_code = EXIT_MISMATCH
+
+
+class InterruptError(HierError):
+    """The user's Ctrl-C, with a word on how to go on."""
+
+    exit_code = EXIT_INTERRUPTED

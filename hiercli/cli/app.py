@@ -1,6 +1,8 @@
 """The `hier` command: its seven subcommands, and the one place where errors become exit codes."""
 
+import os
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -8,7 +10,7 @@ import typer
 from hiercli import __version__
 from hiercli.cli import data, embed, evaluate, export, hierarchy, search, train
 from hiercli.cli.render import complain
-from hiercli.errors import EXIT_INPUT, HierError
+from hiercli.errors import EXIT_INPUT, EXIT_INTERRUPTED, HierError
 
 app = typer.Typer(
     name="hier",
@@ -55,9 +57,16 @@ def main() -> None:
     try:
         app()
     except HierError as error:
+        if os.environ.get("RANK", "0") != "0":
+            # Of several processes that fail alike the first one talks, and ends the others.
+            time.sleep(3)
         complain(str(error))
         sys.exit(error.exit_code)
     except OSError as error:
         # A full disk or a closed device behind stdout; files of ours report theirs themselves.
         complain(f"the system refused: {error}. Free some space or choose another place")
         sys.exit(EXIT_INPUT)
+    except SystemExit as end:
+        if end.code == EXIT_INTERRUPTED:  # typer's answer to Ctrl-C, without a word
+            complain("interrupted. Nothing is half-written: give the same command again")
+        raise

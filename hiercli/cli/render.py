@@ -19,6 +19,9 @@ from rich.text import Text
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 output = Console(highlight=False)
 
+_UNFOLDED = 1_000_000
+"""Columns of what is no terminal: more than any row takes."""
+
 
 def complain(message: str) -> None:
     """An error, to stderr."""
@@ -38,13 +41,17 @@ def warn(message: str) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table to stdout; names left, numbers right."""
-    drawn = Table(title=Text(_printable(title)) if title else None, title_justify="left")
+    """A table to stdout, folded to the width of a terminal; elsewhere nothing is folded."""
+    # Only the file itself tells: colours forced by the environment do not make it a terminal.
+    console = output if output.file.isatty() else Console(highlight=False, width=_UNFOLDED)
+    if title:  # apart from the table, which would fold it to its own width
+        console.print(Text(_printable(title), style="table.title"), soft_wrap=True)
+    drawn = Table()
     for name in columns:
         drawn.add_column(name, overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(_printable(cell)) for cell in row))
-    output.print(drawn)
+    console.print(drawn)
 
 
 def _printable(text: str) -> str:
@@ -118,6 +125,11 @@ class TrainingProgress:
     def judged(self, done: int, total: int) -> None:
         """Move the bar of the photographs embedded for scoring."""
         self._show("scoring", done, total, "")
+
+    def warned(self, message: str) -> None:
+        """Print a warning."""
+        errors.print("[yellow]warning:[/] ", end="")
+        errors.print(message, markup=False)
 
     def finished_epoch(self, row: dict[str, Any]) -> None:
         """Print the epoch's line."""

@@ -84,7 +84,13 @@ def write(
             "model": str(model.absolute()),
             "checksum": _checksum(content),
         }
-        _fill(catalogue_draft, facts, points, paths, problems)
+        try:
+            _fill(catalogue_draft, facts, points, paths, problems)
+        except sqlite3.Error as error:
+            raise InputError(
+                f"writing {catalogue_path(target)} failed ({error}). Nothing was left behind; free "
+                "some space or choose another place, then run it again"
+            ) from error
 
 
 def _fill(
@@ -112,11 +118,6 @@ def _fill(
             ((os.fsencode(path.absolute()), _text(reason)) for path, reason in problems),
         )
         database.commit()
-    except sqlite3.Error as error:
-        raise InputError(
-            f"writing the catalogue {file} failed ({error}). Nothing was left behind; free some "
-            "space or choose another place, then run it again"
-        ) from error
     finally:
         database.close()
 
