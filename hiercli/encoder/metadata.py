@@ -88,14 +88,16 @@ class Metadata:
                 clip_radius=float(facts["clip_radius"]),
                 embedding_dim=int(facts["embedding_dim"]),
                 backbone=facts["backbone"],
-                seed=int(facts.get("seed", 0)),
+                seed=int(facts["seed"]),
                 class_names=list(facts["class_names"]),
                 class_points=_unpack(properties[f"{KEY}.class_points"]),
                 proxies=_unpack(properties[f"{KEY}.proxies"]),
                 proof=facts["proof"],
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f"{source}: its metadata is damaged ({error!r})") from error
+            raise FileFormatError(
+                f"{source}: its metadata is damaged ({error!r}): export it again"
+            ) from error
 
 
 def _pack(array: np.ndarray) -> str:
