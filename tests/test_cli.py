@@ -6,9 +6,11 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -144,10 +146,17 @@ def test_search_is_the_brute_force_order(
         )
 
 
-def test_search_shows_a_table(index: Path, photos: Path, hier: Hier) -> None:
-    done = hier("search", find([photos])[0], "--index", index, "-k", "3")
+def test_search_shows_a_table_that_a_pipe_gets_unfolded(
+    index: Path, photos: Path, hier: Hier
+) -> None:
+    query = find([photos])[0]
+    done = hier("search", query, "--index", index, "-k", "3", COLUMNS="40", FORCE_COLOR="1")
     assert done.returncode == 0
-    assert "distance" in done.stdout.decode()
+    lines = done.stdout.decode().splitlines()
+    assert str(query) in lines[0]
+    assert "distance" in lines[2]
+    assert len(lines) == 8
+    assert [line.count(str(photos)) for line in lines] == [1, 0, 0, 0, 1, 1, 1, 0]
 
 
 def test_names_with_brackets_and_odd_bytes_are_shown_as_they_are(
@@ -269,6 +278,72 @@ def test_version_and_usage_errors(hier: Hier) -> None:
 # -- bad input -------------------------------------------------------------------------------
 
 
+def test_metadata_that_lacks_something_is_refused(
+    exported: Path, photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    model = onnx.load(str(exported))
+    (facts,) = (entry for entry in model.metadata_props if entry.key == "hier")
+    whole = json.loads(facts.value)
+    for name in whole:
+        facts.value = json.dumps({key: value for key, value in whole.items() if key != name})
+        onnx.save(model, str(tmp_path / "m.onnx"))
+        done = inside("embed", photos, "--model", tmp_path / "m.onnx", "-o", tmp_path / "v.npy")
+        fails(done, 2, "m.onnx: its metadata is damaged", repr(name), "export it again")
+
+
+def test_the_general_encoder_is_read_like_any_other(
+    photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    words = ["embed", photos / "kind0", "--model", README.with_name("models") / "general.onnx"]
+    done = inside(*words, "-o", tmp_path / "v.npy")
+    assert done.returncode == 0, done.stderr.decode()
+    assert np.load(tmp_path / "v.npy").shape == (6, 384)
+
+
+def test_a_jpeg_with_malformed_exif_is_embedded_without_a_word(
+    exported: Path, hier: Hier, tmp_path: Path
+) -> None:
+    odd = (b"Exif\0\0this is a letter", b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0")
+    for number, exif in enumerate(odd):
+        Image.new("RGB", (40, 40), "red").save(tmp_path / f"{number}.jpg", exif=exif)
+    done = hier("embed", tmp_path, "--model", exported, "-o", tmp_path / "v.npy")
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stderr.decode().startswith("2 pictures embedded")
+    assert np.load(tmp_path / "v.npy").shape == (2, 16)
+
+
+def test_what_a_folder_leaves_out_is_named_and_counted(
+    trained: Path, exported: Path, photos: Path, inside: Hier, tmp_path: Path,
+    closed: Callable[[Path], None],
+) -> None:  # fmt: skip
+    folder, index = tmp_path / "photos", tmp_path / "idx.faiss"
+    shutil.copytree(photos, folder)
+    shutil.copy(folder / "kind0" / "photo0.jpg", folder / "loose.jpg")
+    (folder / "kind0" / "inner").mkdir()
+    closed(folder / "kind0" / "inner")
+    words = ("kind0/inner: the folder cannot be read", "loose.jpg: lies beside the class folders")
+    done = inside("train", "--data", folder, "--out", tmp_path / "run", *TINY, "--epochs", "1")
+    fails(done, 3, *words)
+    done = inside("eval", "--model", exported, "--data", folder, "--json")
+    fails(done, 3, *words)
+    assert json.loads(done.stdout)["skipped"] == 2
+    done = inside("eval", "--model", exported, "--data", folder, "--strict")
+    fails(done, 2, words[0])
+    export = ("export", "--checkpoint", trained / "best.pt", "-o", tmp_path / "m.onnx")
+    fails(inside(*export, "--data", folder), 3, *words)
+    embed = ("embed", folder, "--model", exported, "--index", index)
+    fails(inside(*embed, "--strict"), 2, words[0], "nothing was written")
+    assert not index.exists()
+    done = inside(*embed, "--json")
+    fails(done, 3, words[0], "49 pictures embedded", "1 skipped")
+    assert json.loads(done.stdout)["skipped"] == 1
+    with sqlite3.connect(f"{index}.sqlite") as database:
+        assert database.execute("SELECT count(*) FROM quarantine").fetchone() == (1,)
+    search = ("search", folder / "kind0", "--index", index, "-k", "1")
+    fails(inside(*search), 3, words[0])
+    fails(inside(*search, "--strict"), 2, words[0])
+
+
 def test_unreadable_pictures_are_named_counted_and_quarantined(
     exported: Path, photos: Path, hier: Hier, tmp_path: Path
 ) -> None:
@@ -287,6 +362,27 @@ def test_unreadable_pictures_are_named_counted_and_quarantined(
     strict = tmp_path / "strict.npy"
     fails(hier("embed", folder, "--model", exported, "-o", strict, "--strict"), 2, "cut.jpg")
     assert not strict.exists()
+
+
+def test_nothing_readable_is_one_message(
+    exported: Path, photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    for path in find([photos]):
+        damaged = tmp_path / path.relative_to(photos)
+        damaged.parent.mkdir(exist_ok=True)
+        damaged.write_bytes(path.read_bytes()[:200])
+    rows = [f"{path},{path.parent.name},train" for path in find([photos])]
+    rows += [f"{photos}/kind0/photo0.jpg,a,query", f"{tmp_path}/kind0/photo1.jpg,a,gallery"]
+    manifest = tmp_path / "split.csv"
+    manifest.write_text("path,label,split\n" + "\n".join(rows) + "\n")
+    for data in (tmp_path, manifest):
+        done = inside("eval", "--model", exported, "--data", data)
+        fails(done, 2, "expected a test part", "unreadable", "damaged")
+        assert done.stderr.decode().count("error:") == 1
+    done = inside("embed", tmp_path, "--model", exported, "-o", tmp_path / "v.npy")
+    fails(done, 2, "kind7/photo5.jpg", "48 inputs could not be read", "nothing was written")
+    assert done.stderr.decode().count("error:") == 1
+    assert not (tmp_path / "v.npy").exists()
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
@@ -349,7 +445,7 @@ class Bomb:
         return (Path.touch, (self.mark,))
 
 
-def test_hostile_and_foreign_checkpoints(trained: Path, hier: Hier, tmp_path: Path) -> None:
+def test_hostile_and_foreign_checkpoints(trained: Path, inside: Hier, tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     (tmp_path / "bomb.pt").write_bytes(pickle.dumps({"format": "hier-checkpoint", "x": Bomb(mark)}))
     torch.save({"format": "hier-checkpoint", "x": Bomb(mark)}, tmp_path / "zipped.pt")
@@ -361,11 +457,9 @@ def test_hostile_and_foreign_checkpoints(trained: Path, hier: Hier, tmp_path: Pa
         for command in (
             ("hierarchy",),
             ("export", "-o", tmp_path / "o.onnx"),
-            ("eval", "--data", "demo"),
+            ("eval", "--data", tmp_path),
         ):
-            if command[0] == "eval":
-                continue
-            fails(hier(*command, "--checkpoint", tmp_path / f"{name}.pt"), 2, f"{name}.pt")
+            fails(inside(*command, "--checkpoint", tmp_path / f"{name}.pt"), 2, f"{name}.pt")
     assert not mark.exists()
     assert not (tmp_path / "o.onnx").exists()
 
@@ -401,6 +495,28 @@ def test_small_data_sets(hier: Hier, photos: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
+def test_a_test_part_that_cannot_be_scored_is_refused_before_training(
+    photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    rows = [f"{path},{path.parent.name},train" for path in find([photos])]
+    run = ("train", "--out", tmp_path / "run", *TINY, "--data")
+    for name, test in {
+        "one": [f"{photos}/kind0/photo0.jpg,a,test"],
+        "single": [f"{photos}/kind{number}/photo0.jpg,{number},test" for number in range(8)],
+        "missing": [f"{tmp_path}/gone{number}.jpg,a,test" for number in range(8)],
+    }.items():
+        manifest = tmp_path / f"{name}.csv"
+        manifest.write_text("path,label,split\n" + "\n".join(rows + test) + "\n")
+        fails(inside(*run, manifest), 2, "expected a test part", "Add pictures")
+    split = tmp_path / "split"
+    shutil.copytree(photos, split / "train")
+    for number in range(8):
+        (split / "test" / f"new{number}").mkdir(parents=True)
+        shutil.copy(photos / f"kind{number}" / "photo0.jpg", split / "test" / f"new{number}")
+    fails(inside(*run, split), 2, "none in 8 pictures of 8 classes", "Add pictures")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_folder_is_never_taken_silently(
     trained: Path, photos: Path, hier: Hier, tmp_path: Path
 ) -> None:
@@ -416,6 +532,119 @@ def test_a_run_folder_is_never_taken_silently(
     changed = hier("train", "--data", photos, "--out", trained, "--resume", *TINY, "--lr", "0.5")
     fails(changed, 2, "lr 0.0001 -> 0.5".replace("0.0001", "0.0004"))
     assert (trained / "best.pt").read_bytes() == before
+
+
+LIMITED = """
+import resource, sys
+limit = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+from hiercli.cli.app import main
+main()
+"""
+"""The command line where no file can grow beyond some bytes, as on a disk that fills up."""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
+@pytest.mark.parametrize(
+    ("limit", "target"),
+    [(1024, "idx.faiss"), (8192, "idx.faiss"), (1024, "vecs.npy"), (1024, "vecs.parquet")],
+)  # fmt: skip
+def test_a_disk_that_fills_up_leaves_what_was_there(
+    exported: Path, photos: Path, inside: Hier, tmp_path: Path, limit: int, target: str
+) -> None:
+    option = "--index" if target == "idx.faiss" else "-o"
+    words = ["embed", "--model", exported, option, tmp_path / target]
+    assert inside(*words, photos / "kind1").returncode == 0
+    before = {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()}
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(limit), *map(str, words), str(photos)],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    fails(done, 2, f"writing {tmp_path / target}", "failed", "Nothing was left behind")
+    assert done.stderr.decode().count("error:") == 1
+    assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == before
+
+
+def test_points_and_paths_are_replaced_together(
+    exported: Path, photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    words = ["embed", photos, "--model", exported, "-o", tmp_path / "vecs.npy"]
+    (tmp_path / "vecs.paths.txt").mkdir()
+    fails(inside(*words), 2, "vecs.paths.txt is a folder")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["vecs.paths.txt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
+def test_a_pipe_is_refused_before_work_begins(
+    trained: Path, exported: Path, photos: Path, hier: Hier, tmp_path: Path
+) -> None:
+    for name in ("p.npy", "p.onnx", "p.nwk"):
+        os.mkfifo(tmp_path / name)
+    os.mkfifo(tmp_path / "p.pt")
+    (tmp_path / "shut.jpg").write_text("would be named if it were read")
+    words = ["embed", tmp_path / "shut.jpg", "--model", exported]
+    for done in (
+        hier(*words, "-o", tmp_path / "p.npy"),
+        hier(*words, "--index", tmp_path / "p.npy"),
+        hier("export", "--checkpoint", trained / "best.pt", "-o", tmp_path / "p.onnx"),
+        hier("hierarchy", "--model", exported, "-o", tmp_path / "p.nwk"),
+        hier("hierarchy", "--checkpoint", tmp_path / "p.pt"),
+    ):
+        fails(done, 2, "is a device or a pipe")
+        assert "shut.jpg" not in done.stderr.decode()
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def interrupted(words: list[object], awaited: str) -> tuple[int, str]:
+    """Run `hier`, press Ctrl-C once a line with ``awaited`` is on stderr; exit code and stderr."""
+    run = subprocess.Popen(
+        [sys.executable, "-c", "from hiercli.cli.app import main; main()", *map(str, words)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert run.stderr is not None
+    said = ""
+    for line in run.stderr:
+        said += line
+        if awaited in line:
+            os.killpg(run.pid, signal.SIGINT)  # a terminal tells all processes of a command
+            break
+    said += run.stderr.read()
+    return run.wait(60), said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals to a group of processes")
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_ctrl_c_while_training(photos: Path, tmp_path: Path, workers: str) -> None:
+    out = tmp_path / "run"
+    words = ["train", "--data", photos, "--out", out, *TINY, "--epochs", "2000"]
+    code, said = interrupted([*words, "--workers", workers], "epoch 2 step")
+    assert code == 130, said
+    assert "Traceback" not in said
+    assert said.count("interrupted") == 1
+    assert f"--out {out} --resume" in said.splitlines()[-1]
+    assert not [entry.name for entry in out.iterdir() if entry.name.startswith(".")]
+    assert torch.load(out / "last.pt", weights_only=True)["progress"]["epoch"] >= 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals to a group of processes")
+@pytest.mark.parametrize("target", ["vecs.npy", "idx.faiss"])
+def test_ctrl_c_while_embedding(exported: Path, photos: Path, tmp_path: Path, target: str) -> None:
+    folder, results = tmp_path / "many", tmp_path / "results"
+    for entry in (folder, results):
+        entry.mkdir()
+    for number in range(5000):
+        os.link(photos / "kind0" / "photo0.jpg", folder / f"{number}.jpg")
+    (results / target).write_text("old")
+    option = "--index" if target == "idx.faiss" else "-o"
+    words = ["embed", folder, "--model", exported, option, results / target]
+    code, said = interrupted(words, "embedding: ")
+    assert code == 130, said
+    assert "Traceback" not in said
+    assert said.count("interrupted") == 1
+    assert "interrupted" in said.splitlines()[-1]
+    assert [entry.name for entry in results.iterdir()] == [target]
+    assert (results / target).read_text() == "old"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
