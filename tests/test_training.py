@@ -17,7 +17,8 @@ from conftest import TINY, Hier
 from hiercli.data.records import Dataset, Record
 from hiercli.errors import TrainingError
 from hiercli.nn import backbone
-from hiercli.training import recipe, trainer
+from hiercli.training import device, recipe, trainer
+from hiercli.training.distributed import World
 from hiercli.training.loading import random_box
 
 LONG = [
@@ -129,10 +130,12 @@ def test_batch_norm_statistics_can_be_frozen(photos: Path, tmp_path: Path) -> No
             "batch_size": 8, "workers": 0, "epochs": 1, "warmup_epochs": 0,
             "freeze_batch_norm": frozen,
         })  # fmt: skip
-        run = trainer._Run(settings, Dataset("x", records, ()), tmp_path, Quiet())
+        run = trainer._Run(
+            settings, Dataset("x", records, ()), tmp_path, trainer.Silence(), World()
+        )
         run._set_training_mode()
         before = {k: v.clone() for k, v in run.embedder.state_dict().items() if "running_mean" in k}
-        run._one_step(torch.randn(8, 3, 32, 32), torch.arange(8) // 2)
+        run._one_step(torch.randn(8, 3, 32, 32), list(range(8)))
         after = run.embedder.state_dict()
         assert before
         assert all(torch.equal(before[k], after[k]) for k in before) == frozen
@@ -141,13 +144,6 @@ def test_batch_norm_statistics_can_be_frozen(photos: Path, tmp_path: Path) -> No
 def test_a_device_that_is_not_there() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(TrainingError, match="--device cpu"):
-            trainer.choose_device("cuda")
+            device.choose_device("cuda")
     with pytest.raises(TrainingError, match="auto, cpu"):
-        trainer.choose_device("toaster")
-
-
-class Quiet:
-    """A reporter that says nothing."""
-
-    def __getattr__(self, name: str) -> object:
-        return lambda *values: None
+        device.choose_device("toaster")

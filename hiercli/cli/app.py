@@ -1,6 +1,8 @@
 """The `hier` command: its seven subcommands, and the one place where errors become exit codes."""
 
+import os
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -55,6 +57,9 @@ def main() -> None:
     try:
         app()
     except HierError as error:
+        if os.environ.get("RANK", "0") != "0":
+            # Of several processes that fail alike the first one talks, and ends the others.
+            time.sleep(3)
         complain(str(error))
         sys.exit(error.exit_code)
     except OSError as error:

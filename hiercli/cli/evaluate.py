@@ -142,8 +142,8 @@ def _from_torch(
 ) -> _Scored:
     from hiercli.nn import backbone as backbones
     from hiercli.training import checkpoint as checkpoints
+    from hiercli.training.device import choose_device
     from hiercli.training.loading import embed_records
-    from hiercli.training.trainer import choose_device
 
     device = choose_device("auto")
     network: Any

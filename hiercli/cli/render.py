@@ -126,6 +126,11 @@ class TrainingProgress:
         """Move the bar of the photographs embedded for scoring."""
         self._show("scoring", done, total, "")
 
+    def warned(self, message: str) -> None:
+        """Print a warning."""
+        errors.print("[yellow]warning:[/] ", end="")
+        errors.print(message, markup=False)
+
     def finished_epoch(self, row: dict[str, Any]) -> None:
         """Print the epoch's line."""
         values = "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "epoch")

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,6 +54,9 @@ def _train(
     - `hier train --data photos/ --epochs 20 --out runs/mine`
 
     - `hier train --data photos/ --out runs/mine --epochs 20 --resume`
+
+    - `hier train --data cub --processes 2`, or from torchrun itself:
+      `torchrun --nproc-per-node 2 -m hiercli train --data cub`
     """
     if list_recipes:
         print("\n".join(recipes.names()))
@@ -65,18 +69,24 @@ def _train(
         )
 
     from hiercli.data import catalogue
-    from hiercli.training import trainer
+    from hiercli.training import distributed, trainer
+    from hiercli.training.run_folder import numbered_folder
 
     root = data_root or catalogue.default_root()
     if download:
         _fetch(data, root)
     with progress("drawing the demo flora") as drawing:
         dataset = catalogue.load(data, root, seed=resolved.seed, progress=drawing)
-    target = out or trainer.numbered_folder(Path("runs"), data)
+    if resolved.processes > 1 and not distributed.is_launched():
+        same_folder = () if out else ("--out", str(numbered_folder(Path("runs"), data)))
+        raise typer.Exit(distributed.launch(resolved.processes, [*sys.argv[1:], *same_folder]))
+    world, device = distributed.join(resolved.device)
+    resolved = dataclasses.replace(resolved, device=device)
+    target = world.same(out or numbered_folder(Path("runs"), data))
     reporter = TrainingProgress()
     try:
         result = trainer.train(
-            resolved, dataset, target, reporter, resume=resume, overwrite=overwrite
+            resolved, dataset, target, reporter, resume=resume, overwrite=overwrite, world=world
         )
     except KeyboardInterrupt as error:
         raise InterruptError(
@@ -84,6 +94,9 @@ def _train(
         ) from error
     finally:
         reporter.close()
+    distributed.leave()
+    if not world.is_main:
+        return
     for problem in result.problems:
         warn(problem)
     if json_output:

@@ -268,13 +268,43 @@ class HierLoss(nn.Module):
             Scalar, at least 0.
         """
         proxies = self.proxy_points()
-        with torch.no_grad():
-            same_class = labels[:, None] == labels[None, :]
-            similarity = torch.exp(-poincare.pairwise_dist(points, points, self.c)) + same_class
+        similarity = self._similarity(points, labels)
         between = poincare.pairwise_dist(proxies, proxies, self.c)
         photographs = poincare.pairwise_dist(points, proxies, self.c)
         return self._term(similarity, photographs, generator) + self._term(
             torch.exp(-between.detach()), between, generator, own_ancestors=False
+        )
+
+    @torch.no_grad()
+    def nearest_ancestors(
+        self, points: Tensor, labels: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The lowest common ancestors of mined pairs and of their triples, without noise.
+
+        Args:
+            points, labels, generator: as for the loss.
+
+        Returns:
+            Two (T,) int64 of proxies.
+        """
+        triplets = self._mine(self._similarity(points, labels), generator)
+        reach = poincare.pairwise_dist(points, self.proxy_points(), self.c)
+        i, j, k = (reach[index[triplets.counted]] for index in triplets[:3])
+        pair = torch.maximum(i, j)
+        return pair.argmin(dim=1), torch.maximum(pair, k).argmin(dim=1)
+
+    @torch.no_grad()
+    def _similarity(self, points: Tensor, labels: Tensor) -> Tensor:
+        same_class = labels[:, None] == labels[None, :]
+        return torch.exp(-poincare.pairwise_dist(points, points, self.c)) + same_class
+
+    def _mine(self, similarity: Tensor, generator: torch.Generator | None) -> Triplets:
+        return mine(
+            similarity,
+            num_neighbours=self.num_neighbours,
+            triplets_per_anchor=self.triplets_per_anchor,
+            generator=generator,
+            published_faults=self.published_faults,
         )
 
     def _term(
@@ -284,13 +314,7 @@ class HierLoss(nn.Module):
         generator: torch.Generator | None,
         own_ancestors: bool = True,
     ) -> Tensor:
-        anchor, positive, negative, counted = mine(
-            similarity,
-            num_neighbours=self.num_neighbours,
-            triplets_per_anchor=self.triplets_per_anchor,
-            generator=generator,
-            published_faults=self.published_faults,
-        )
+        anchor, positive, negative, counted = self._mine(similarity, generator)
         return lca_triplet_loss(
             distances,
             anchor,

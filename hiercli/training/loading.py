@@ -88,28 +88,35 @@ def random_box(
 
 
 class _Batches:
-    """The sampler's batches of one epoch, from one step on, as keys of `TrainingPhotos`."""
+    """Shares of the sampler's batches of one epoch, as keys of `TrainingPhotos`."""
 
-    def __init__(self, batches: Sequence[Sequence[int]], epoch: int) -> None:
+    def __init__(self, batches: Sequence[Sequence[int]], epoch: int, share: slice) -> None:
         self._batches = batches
         self._epoch = epoch
+        self._share = share
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
         for batch in self._batches:
-            yield [(self._epoch, place, index) for place, index in enumerate(batch)]
+            yield [(self._epoch, place, index) for place, index in enumerate(batch)][self._share]
 
 
 def training_batches(
-    photos: TrainingPhotos, batches: Sequence[Sequence[int]], *, epoch: int, workers: int
+    photos: TrainingPhotos,
+    batches: Sequence[Sequence[int]],
+    *,
+    epoch: int,
+    workers: int,
+    share: slice = slice(None),
 ) -> Iterator[tuple[Tensor, list[str]]]:
     """Pixels of each batch, float32 (B, 3, size, size), decoded ahead by ``workers`` processes.
 
-    With them come the B reasons why a photograph had to be stood in for, mostly empty.
+    With them come the B reasons why a photograph had to be stood in for, mostly empty. ``share``
+    is the part of each batch that this process sees.
     """
-    sampler: Any = _Batches(batches, epoch)
+    sampler: Any = _Batches(batches, epoch, share)
     # Its own generator: the loader would draw from the global one, which a resumed run restores.
     own = torch.Generator()
     yield from DataLoader(photos, batch_sampler=sampler, num_workers=workers, generator=own)

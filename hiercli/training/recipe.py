@@ -27,6 +27,15 @@ class Recipe:
     embedding_dim: int = _setting(128, "dimensions of the ball")
     c: float = _setting(0.1, "curvature magnitude (the space has curvature -c)")
     clip_radius: float = _setting(2.3, "longest tangent vector kept")
+    head_init: str = _setting(
+        "orthogonal",
+        "first weights of the head: random orthogonal, or the principal directions of pretrained "
+        "features",
+        ("orthogonal", "pca"),
+    )
+    initial_radius: float = _setting(
+        0.0, "mean tangent length of the photos at the start; 0: what the head gives"
+    )
     train_size: int = _setting(224, "side of the training crops in pixels")
     eval_size: int = _setting(224, "side of the centre crop at evaluation and in serving, pixels")
     eval_crop_share: float = _setting(0.875, "share of the short side that this crop covers")
@@ -41,8 +50,20 @@ class Recipe:
     num_proxies: int = _setting(512, "hierarchical proxies")
     temperature: float = _setting(0.1, "tau of HIER's ancestor draws")
     margin: float = _setting(0.1, "margin of HIER's hinge")
+    proxy_init: str = _setting(
+        "random",
+        "first places of hierarchical proxies: at random, or the nodes of the training classes' "
+        "tree under pretrained features",
+        ("random", "tree"),
+    )
+    freeze_proxies: bool = _setting(False, "leave hierarchical proxies where they start")
     num_neighbours: int = _setting(20, "neighbours that HIER examines for reciprocity")
     triplets_per_anchor: int = _setting(50, "HIER triplets drawn for each photo and each proxy")
+
+    relation_weight: float = _setting(
+        0.0, "weight of keeping the pretrained relations between classes; 0 switches it off"
+    )
+    relation_temperature: float = _setting(0.1, "temperature of those relations")
 
     epochs: int = _setting(100, "passes over the training photos")
     batch_size: int = _setting(180, "photos a step")
@@ -52,6 +73,7 @@ class Recipe:
     proxy_lr_factor: float = _setting(50.0, "learning rate of hierarchical proxies, likewise")
     class_proxy_lr_factor: float = _setting(1e4, "learning rate of the loss's proxies, likewise")
     weight_decay: float = _setting(1e-2, "AdamW weight decay")
+    adam_eps: float = _setting(1e-8, "AdamW epsilon")
     warmup_epochs: int = _setting(1, "epochs in which the backbone is held still")
     schedule: str = _setting("constant", "learning rate over time", ("constant", "step", "cosine"))
     lr_step: int = _setting(10, "epochs between two cuts, with --schedule step")
@@ -61,12 +83,16 @@ class Recipe:
     ema_decay: float = _setting(0.0, "decay a step of the averaged weights; 0 switches it off")
     patience: int = _setting(0, "epochs without a better validation before stopping; 0: never")
 
+    published_faults: bool = _setting(
+        False, "repeat what the published code does amiss, as the paper recipes do"
+    )
     validation_share: float = _setting(0.15, "share of training classes held out to choose by")
     seed: int = _setting(0, "seed of everything random")
     precision: str = _setting(
         "auto", "arithmetic of the backbone", ("auto", "fp32", "bf16", "fp16")
     )
     device: str = _setting("auto", "auto, cpu, cuda, or cuda:1 and so on")
+    processes: int = _setting(1, "processes that train together, one a GPU where there are some")
     workers: int = _setting(2, "processes that decode pictures; 0 decodes in the main one")
     checkpoint_minutes: float = _setting(5.0, "minutes between two saves within an epoch")
 
@@ -76,7 +102,8 @@ class Recipe:
             choices = setting.metadata["choices"]
             if choices and getattr(self, setting.name) not in choices:
                 raise _refused(setting.name, f"one of {', '.join(choices)}", self)
-        for name in ("c", "clip_radius", "lr", "temperature", "checkpoint_minutes"):
+        for name in ("c", "clip_radius", "lr", "temperature", "relation_temperature", "adam_eps",
+                     "checkpoint_minutes"):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise _refused(name, "a number above 0", self)
         for name, least in _LEAST.items():
@@ -106,7 +133,8 @@ _LEAST = {
     "margin": 0, "num_neighbours": 1, "triplets_per_anchor": 1, "epochs": 1, "batch_size": 4,
     "samples_per_class": 2, "head_lr_factor": 0, "proxy_lr_factor": 0, "class_proxy_lr_factor": 0,
     "weight_decay": 0, "warmup_epochs": 0, "lr_step": 1, "lr_decay": 0, "gradient_clip": 0,
-    "patience": 0, "workers": 0, "seed": 0,
+    "relation_weight": 0, "initial_radius": 0, "patience": 0, "workers": 0, "processes": 1,
+    "seed": 0,
 }  # fmt: skip
 
 
@@ -164,6 +192,8 @@ def from_dict(values: dict[str, Any]) -> Recipe:
 
 def _read(name: str) -> dict[str, Any]:
     if name.endswith(".toml"):
+        if Path(name).exists() and not Path(name).is_file():
+            raise InputError(f"expected a file of settings, but {name} is not a file")
         try:
             return tomllib.loads(Path(name).read_text(encoding="utf-8"))
         except OSError as error:

@@ -3,11 +3,12 @@
 import contextlib
 import copy
 import dataclasses
+import itertools
 import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,19 +25,24 @@ from hiercli.data.records import (
     require_answers,
     split_validation,
 )
-from hiercli.errors import DataError, ImageError, InputError, TrainingError
+from hiercli.errors import DataError, ImageError, TrainingError
 from hiercli.evaluation.retrieval import score
 from hiercli.files import sweep, write_text
 from hiercli.geometry import lorentz, poincare
-from hiercli.images import probe
-from hiercli.losses import metric
-from hiercli.losses.hier import HierLoss
+from hiercli.images import Preprocessing, probe
 from hiercli.nn.embedder import Embedder
 from hiercli.training import checkpoint
+from hiercli.training.device import choose_device, choose_precision
+from hiercli.training.distributed import World
 from hiercli.training.loading import TrainingPhotos, embed_records, training_batches
+from hiercli.training.objective import Objective, collapse, watch
 from hiercli.training.recipe import Recipe, dump
-from hiercli.training.recipe import load as load_recipe
+from hiercli.training.run_folder import is_run, read_metrics
 from hiercli.training.sampler import ClassBalancedSampler
+from hiercli.training.starting import grow_proxies, start_head
+
+_WATCHED_BATCHES = 8
+"""Batches at the end of an epoch from which its signs of health are read."""
 
 
 class Reporter(Protocol):
@@ -49,10 +55,32 @@ class Reporter(Protocol):
         """After each step, with its losses and the images a second so far."""
 
     def judged(self, done: int, total: int) -> None:
-        """While photographs are embedded for validation or test."""
+        """While photographs are embedded: before the first step, for validation, for test."""
+
+    def warned(self, message: str) -> None:
+        """When something looks wrong, with a remedy."""
 
     def finished_epoch(self, row: dict[str, Any]) -> None:
         """After each epoch, with its line of ``metrics.jsonl``."""
+
+
+class Silence:
+    """The reporter of a process that is not the one to talk."""
+
+    def started(self, facts: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def stepped(self, epoch: int, step: int, steps: int, values: dict[str, float]) -> None:
+        """Nothing."""
+
+    def judged(self, done: int, total: int) -> None:
+        """Nothing."""
+
+    def warned(self, message: str) -> None:
+        """Nothing."""
+
+    def finished_epoch(self, row: dict[str, Any]) -> None:
+        """Nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +108,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    world: World = World(),
 ) -> Result:
     """Train an encoder into the folder ``out``.
 
@@ -91,6 +120,7 @@ def train(
         resume: go on from ``out/last.pt``, with the same result as an unbroken run; a run that
             was killed before its first save starts over.
         overwrite: replace the run in ``out``; nothing else is ever replaced.
+        world: the processes that train together; the result is theirs in common.
 
     Raises:
         DataError: too few classes or photographs, or a test part that cannot be scored.
@@ -100,7 +130,7 @@ def train(
         raise TrainingError("expected --resume or --overwrite, got both: one keeps, one replaces")
     if out.exists() and not out.is_dir():
         raise TrainingError(f"expected a folder for the run, but {out} is a file: name another")
-    taken = out.exists() and any(out.iterdir())
+    taken = world.same(out.exists() and any(out.iterdir()))
     if taken and not (resume or overwrite):
         raise TrainingError(
             f"the run folder {out} is not empty. Go on with it by --resume, replace it by "
@@ -109,10 +139,10 @@ def train(
     if taken and not is_run(out):
         raise TrainingError(f"{out} is not the folder of a run: it is left alone. Name another")
     require_answers(dataset)
-    run = _Run(recipe, dataset, out, reporter)
-    if resume and (out / "last.pt").exists():
+    run = _Run(recipe, dataset, out, reporter if world.is_main else Silence(), world)
+    if world.same(resume and (out / "last.pt").exists()):
         run.restore()
-    else:
+    elif world.is_main:
         if taken:
             shutil.rmtree(out)
         run.begin()
@@ -122,8 +152,11 @@ def train(
 class _Run:
     """One run's moving parts. What is not in `_progress` is rebuilt from recipe and data."""
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, out: Path, reporter: Reporter) -> None:
+    def __init__(
+        self, recipe: Recipe, dataset: Dataset, out: Path, reporter: Reporter, world: World
+    ) -> None:
         self.recipe, self.dataset, self.out, self.reporter = recipe, dataset, out, reporter
+        self.world = world
         self.device = choose_device(recipe.device)
         self.dtype = choose_precision(recipe.precision, self.device)
         self.problems = list(dataset.problems)
@@ -139,29 +172,17 @@ class _Run:
             self.labels,
             batch_size=recipe.batch_size,
             samples_per_class=recipe.samples_per_class,
-            seed=recipe.seed,
+            # The published sampler orders classes the same way whatever the seed.
+            seed=0 if recipe.published_faults else recipe.seed,
         )
+        self.share = world.share(self.sampler.batch_size)
         torch.manual_seed(recipe.seed)
         self.embedder, self.preprocessing = checkpoint.new_embedder(recipe)
         self.embedder.to(self.device).to(memory_format=torch.channels_last)
-        self.metric = metric.create(
-            recipe.loss,
-            num_classes=len(self.names),
-            embedding_dim=recipe.embedding_dim,
-            c=recipe.c,
-        ).to(self.device)
-        self.hier = HierLoss(
-            recipe.embedding_dim,
-            recipe.num_proxies,
-            c=recipe.c,
-            clip_radius=recipe.clip_radius,
-            temperature=recipe.temperature,
-            margin=recipe.margin,
-            num_neighbours=recipe.num_neighbours,
-            triplets_per_anchor=recipe.triplets_per_anchor,
-        ).to(self.device)
+        self.objective = Objective(recipe, len(self.names)).to(self.device)
+        self.known = self._start_from_known()
         self.averaged = copy.deepcopy(self.embedder).eval() if recipe.ema_decay else None
-        self.optimizer = torch.optim.AdamW(self._parameter_groups(), eps=1e-8)
+        self.optimizer = torch.optim.AdamW(self._parameter_groups(), eps=recipe.adam_eps)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.generator = torch.Generator(self.device).manual_seed(recipe.seed)
         self.photos = TrainingPhotos(
@@ -176,6 +197,7 @@ class _Run:
         self.totals: dict[str, float] = {}
         self.class_sums = torch.zeros(len(self.names), recipe.embedding_dim + 1).double()
         self.class_points = torch.zeros(len(self.names), recipe.embedding_dim)
+        self.recent: list[tuple[Tensor, Tensor]] = []
 
     # -- setting up ------------------------------------------------------------------------
 
@@ -191,17 +213,48 @@ class _Run:
                 good.append(record)
         return tuple(good)
 
+    def _start_from_known(self) -> Tensor | None:
+        """Set head and proxies by what the backbone knows; returns (N, F) centred features.
+
+        They are needed for the relational term only, and come anew, the same, in a resumed run.
+        """
+        recipe = self.recipe
+        grown = recipe.hier_weight > 0 and recipe.proxy_init == "tree"
+        if not (recipe.relation_weight or recipe.head_init == "pca" or recipe.initial_radius
+                or grown):  # fmt: skip
+            return None
+        small = dataclasses.replace(self.preprocessing, size=recipe.train_size)
+        features, kept = self.embed(self.embedder, self.training, small, "features")
+        start_head(
+            self.embedder,
+            torch.from_numpy(features).to(self.device),
+            init=recipe.head_init,
+            radius=recipe.initial_radius,
+        )
+        if grown:
+            with torch.no_grad():
+                tangent = self.embedder.tangent(torch.from_numpy(features).to(self.device))
+            tangent = poincare.clip(tangent, recipe.clip_radius).cpu().numpy()
+            places = grow_proxies(tangent, self.labels[kept], recipe.num_proxies)
+            self.objective.hier.proxies.data.copy_(torch.from_numpy(places))
+        if not recipe.relation_weight:
+            return None
+        # A damaged photograph keeps zeros: alike to none, so that it asks for nothing.
+        known = torch.zeros(len(self.training), features.shape[1])
+        known[kept] = torch.from_numpy(features - features.mean(axis=0))
+        return known
+
     def _parameter_groups(self) -> list[dict[str, Any]]:
         base = self.recipe.lr * self.sampler.batch_size / 180
         factors = {
             "backbone": (self.embedder.backbone, 1.0),
             "head": (self.embedder.head, self.recipe.head_lr_factor),
-            "proxies": (self.hier, self.recipe.proxy_lr_factor),
-            "class_proxies": (self.metric, self.recipe.class_proxy_lr_factor),
+            "proxies": (self.objective.hier, self.recipe.proxy_lr_factor),
+            "class_proxies": (self.objective.metric, self.recipe.class_proxy_lr_factor),
         }
         groups = []
         for name, (module, factor) in factors.items():
-            parameters = list(module.parameters())
+            parameters = [weight for weight in module.parameters() if weight.requires_grad]
             if parameters:
                 decay = self.recipe.weight_decay
                 groups.append(
@@ -226,8 +279,8 @@ class _Run:
             "totals": self.totals,
             "problems": self.problems,
             "class_sums": self.class_sums,
-            "hier": self.hier.state_dict(),
-            "metric": self.metric.state_dict(),
+            "objective": self.objective.state_dict(),
+            "recent": self.recent,
             "averaged": self.averaged.state_dict() if self.averaged else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -236,9 +289,11 @@ class _Run:
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
 
-    def _save(self, name: str, embedder: Embedder, progress: dict[str, Any] | None) -> None:
+    def _save(self, name: str, embedder: Embedder, *, to_go_on: bool = False) -> None:
+        if not self.world.is_main:
+            return
         with torch.no_grad():
-            proxies = self.hier.proxy_points()
+            proxies = self.objective.hier.proxy_points()
         checkpoint.save(
             self.out / name,
             embedder=embedder,
@@ -247,13 +302,14 @@ class _Run:
             proxies=proxies,
             class_names=self.names,
             class_points=self.class_points,
-            progress=progress,
+            progress=self._progress() if to_go_on else None,
         )
 
     def restore(self) -> None:
-        sweep(self.out)
+        if self.world.is_main:
+            sweep(self.out)
         content = checkpoint.read(self.out / "last.pt")
-        ignored = ("device", "workers", "checkpoint_minutes")
+        ignored = ("device", "workers", "processes", "cache", "checkpoint_minutes")
         changed = [
             f"{key} {content['recipe'].get(key)} -> {value}"
             for key, value in self.recipe.to_dict().items()
@@ -268,8 +324,8 @@ class _Run:
         state = content["progress"]
         self.embedder.load_state_dict(content["model"])
         self.class_points = content["class_points"]
-        self.hier.load_state_dict(state["hier"])
-        self.metric.load_state_dict(state["metric"])
+        self.objective.load_state_dict(state["objective"])
+        self.recent = state["recent"]
         if self.averaged:
             self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -282,10 +338,11 @@ class _Run:
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.totals, self.class_sums = state["totals"], state["class_sums"]
         self._note(state["problems"])
-        # A kill can fall between the line of an epoch and its checkpoint.
-        lines = _rows(self.out / "metrics.jsonl")
-        kept = [json.dumps(row) + "\n" for row in lines if row["epoch"] <= self.epoch]
-        write_text(self.out / "metrics.jsonl", "".join(kept))
+        if self.world.is_main:
+            # A kill can fall between the line of an epoch and its checkpoint.
+            lines = read_metrics(self.out / "metrics.jsonl")
+            kept = [json.dumps(row) + "\n" for row in lines if row["epoch"] <= self.epoch]
+            write_text(self.out / "metrics.jsonl", "".join(kept))
 
     # -- the loop --------------------------------------------------------------------------
 
@@ -297,19 +354,26 @@ class _Run:
                 "training": f"{len(self.training)} photos of {len(self.names)} classes",
                 "validation": f"{len(self.validation)} photos of "
                 f"{len(class_names(self.validation))} held-out classes",
-                "device": f"{self.device.type}, {str(self.dtype).removeprefix('torch.')}",
+                "device": f"{self.device.type}, {str(self.dtype).removeprefix('torch.')}"
+                + (f", {self.world.size} processes" if self.world.size > 1 else ""),
                 "resumed at epoch": self.epoch,
             }
         )
-        with SummaryWriter(str(self.out / "tensorboard"), purge_step=self.epoch + 1) as curves:
+        curves: Any = contextlib.nullcontext()
+        if self.world.is_main:
+            curves = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.epoch + 1)
+        with curves as writer:
             while self.epoch < self.recipe.epochs and not self._out_of_patience():
                 row = self._one_epoch()
-                for key, value in row.items():
-                    curves.add_scalar(key, value, row["epoch"])
-                with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as lines:
-                    lines.write(json.dumps(row) + "\n")
-                self._save("last.pt", self.embedder, self._progress())
+                if self.world.is_main:
+                    for key, value in row.items():
+                        writer.add_scalar(key, value, row["epoch"])
+                    with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as lines:
+                        lines.write(json.dumps(row) + "\n")
+                self._save("last.pt", self.embedder, to_go_on=True)
                 self.reporter.finished_epoch(row)
+                if warning := collapse(row, self.recipe.clip_radius, self.recipe.c):
+                    self.reporter.warned(warning)
         return self._judge_test()
 
     def _out_of_patience(self) -> bool:
@@ -325,10 +389,14 @@ class _Run:
         started = saved = time.monotonic()
         seen = 0
         pixels = training_batches(
-            self.photos, batches[self.step :], epoch=self.epoch, workers=self.recipe.workers
+            self.photos,
+            batches[self.step :],
+            epoch=self.epoch,
+            workers=self.recipe.workers,
+            share=self.share,
         )
         for batch, (images, reasons) in zip(batches[self.step :], pixels, strict=True):
-            values = self._one_step(images, torch.from_numpy(self.labels[batch]))
+            values = self._one_step(images, batch)
             self._note(reasons)
             self.step += 1
             seen += len(batch)
@@ -337,18 +405,23 @@ class _Run:
             rate = {"images/s": seen / (time.monotonic() - started)}
             self.reporter.stepped(self.epoch + 1, self.step, len(batches), values | rate)
             if time.monotonic() - saved > 60 * self.recipe.checkpoint_minutes:
-                self._save("last.pt", self.embedder, self._progress())
+                self._save("last.pt", self.embedder, to_go_on=True)
                 saved = time.monotonic()
         row: dict[str, Any] = {"epoch": self.epoch + 1}
         row |= {key: value / len(batches) for key, value in self.totals.items()}
         seen_now = self.class_sums[:, 0] > 0  # a class may have had no turn in a short epoch
         self.class_points[seen_now] = midpoints(self.class_sums[seen_now], self.recipe.c)
+        row |= watch(self.objective.hier, self.recent, self.generator)
+        self.recent = []
+        self.world.average_buffers(self.embedder)
+        self.problems = list(dict.fromkeys(itertools.chain(*self.world.collect(self.problems))))
         self.epoch, self.step = self.epoch + 1, 0
         return row | self._validate()
 
     def _set_training_mode(self) -> None:
         self.embedder.train()
-        if self.recipe.freeze_batch_norm:
+        # The published switch, given as "False", was a non-empty text and so meant yes.
+        if self.recipe.freeze_batch_norm or self.recipe.published_faults:
             for module in self.embedder.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
@@ -365,40 +438,47 @@ class _Run:
             held = group["name"] == "backbone" and self.epoch < warmup
             group["lr"] = 0.0 if held else group["base_lr"] * factor
 
-    def _one_step(self, images: Tensor, labels: Tensor) -> dict[str, float]:
+    def _one_step(self, images: Tensor, batch: Sequence[int]) -> dict[str, float]:
+        """One step from this process's ``images`` of the ``batch``; returns the loss's parts."""
+        recipe = self.recipe
         images = images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
-        labels = labels.to(self.device)
-        held = self.epoch < self.recipe.warmup_epochs
+        labels = torch.from_numpy(self.labels[batch]).to(self.device)
+        known = None if self.known is None else self.known[batch].to(self.device)
+        held = self.epoch < recipe.warmup_epochs
+        low_precision = self.dtype != torch.float32
         with (
-            torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
+            torch.autocast(self.device.type, self.dtype, enabled=low_precision),
             torch.no_grad() if held else contextlib.nullcontext(),
         ):
             features = self.embedder.features(images)
         points = self.embedder.to_poincare(self.embedder.tangent(features))
-        metric_loss = self.metric(points, labels)
-        loss, values = metric_loss, {self.recipe.loss: metric_loss.item()}
-        if self.recipe.hier_weight:
-            hier_loss = self.hier(points, labels, self.generator)
-            loss = loss + self.recipe.hier_weight * hier_loss
-            values["hier"] = hier_loss.item()
+        points = self.world.gather(points, published_faults=recipe.published_faults)
+        halved = low_precision and recipe.published_faults
+        with torch.autocast(self.device.type, self.dtype, enabled=halved):
+            loss, parts = self.objective(points, labels, known, self.generator)
+        values = {name: part.item() for name, part in parts.items()}
         if not math.isfinite(loss.item()):
             raise TrainingError(self._diverged(f"the loss became {loss.item()} ({values})"))
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
-        if self.recipe.gradient_clip:
+        for group in self.optimizer.param_groups:
+            # The published code synchronises the network alone, so that proxies drift apart.
+            if not (recipe.published_faults and group["name"].endswith("proxies")):
+                self.world.average_gradients(group["params"])
+        if recipe.gradient_clip:
             self.scaler.unscale_(self.optimizer)
             for group in self.optimizer.param_groups:
                 moving = [weight for weight in group["params"] if weight.grad is not None]
                 if moving:  # a backbone held still has no gradients at all
-                    nn.utils.clip_grad_value_(moving, self.recipe.gradient_clip)
+                    nn.utils.clip_grad_value_(moving, recipe.gradient_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.averaged:
             self._average()
-        lifted = lorentz.from_poincare(points.detach().double().cpu(), self.recipe.c)
+        points = points.detach()
+        lifted = lorentz.from_poincare(points.double().cpu(), recipe.c)
         self.class_sums.index_add_(0, labels.cpu(), lifted)
-        values["photo_radius"] = points.detach().norm(dim=1).mean().item()
-        values["proxy_radius"] = self.hier.proxy_points().detach().norm(dim=1).mean().item()
+        self.recent = [*self.recent[1 - _WATCHED_BATCHES :], (points, labels)]
         return values
 
     def _diverged(self, what: str) -> str:
@@ -434,20 +514,33 @@ class _Run:
                 "validation_recall@1": held_out.recall_at[1],
                 "validation_map@r": held_out.map_at_r,
             }
+            scores = self.world.same(scores)
         # MAP@R moves in smaller steps than Recall@1, so it tells better from good.
         value = scores.get("validation_map@r", float(self.epoch))
         if value > self.best:
             self.best, self.best_epoch = value, self.epoch
-            self._save("best.pt", judged, None)
+            self._save("best.pt", judged)
         return scores
 
-    def embed(self, embedder: Embedder, records: Sequence[Record]) -> tuple[np.ndarray, list[int]]:
-        """Points and positions of the readable ``records``; the others are noted."""
+    def embed(
+        self,
+        embedder: Embedder,
+        records: Sequence[Record],
+        preprocessing: Preprocessing | None = None,
+        what: str = "points",
+    ) -> tuple[np.ndarray, list[int]]:
+        """Points (or ``features``) and positions of the readable ``records``, each seen once.
+
+        Unreadable ones are noted; the processes share the work and all get the whole.
+        """
         was_training = embedder.training
+        embedder.eval()
+        network = embedder if what == "points" else embedder.features
+        own = range(self.world.rank, len(records), self.world.size)
         points, kept, problems = embed_records(
-            embedder.eval(),
-            records,
-            self.preprocessing,
+            network,
+            [records[place] for place in own],
+            preprocessing or self.preprocessing,
             device=self.device,
             workers=self.recipe.workers,
             progress=self.reporter.judged,
@@ -456,7 +549,11 @@ class _Run:
         if not np.isfinite(points).all():
             raise TrainingError(self._diverged("points are not finite"))
         self._note(problems)
-        return points, kept
+        parts = self.world.collect((points, [own[place] for place in kept]))
+        places = [place for _, own_places in parts for place in own_places]
+        order = np.argsort(places)
+        points = np.concatenate([block for block, own_places in parts if own_places] or [points])
+        return points[order], [places[place] for place in order]
 
     def _note(self, problems: Sequence[str]) -> None:
         """Remember what could not be read, each once, to be reported at the end."""
@@ -466,9 +563,11 @@ class _Run:
     def _judge_test(self) -> Result:
         from hiercli.reports import curves, neighbours
 
-        curves.draw(self.out / "metrics.jsonl", self.out / "curves.png")
+        if self.world.is_main:
+            curves.draw(self.out / "metrics.jsonl", self.out / "curves.png")
         if not self.dataset.query:
             return Result(self.out, {}, self.best_epoch, self.problems)
+        self.world.same(True)  # best.pt is there once the main process has come this far
         best = checkpoint.load(self.out / "best.pt").embedder
         best.to(self.device).to(memory_format=torch.channels_last)
         points, kept = self.embed(best, self.dataset.query)
@@ -477,6 +576,8 @@ class _Run:
         if self.dataset.gallery is not None:
             gallery_points, kept = self.embed(best, self.dataset.gallery)
             gallery = [self.dataset.gallery[index] for index in kept]
+        if not self.world.is_main:
+            return Result(self.out, {}, self.best_epoch, self.problems)
         scores = score(
             points,
             [record.label for record in queries],
@@ -500,78 +601,8 @@ class _Run:
         return Result(self.out, scores, self.best_epoch, self.problems)
 
 
-def _rows(metrics: Path) -> list[dict[str, Any]]:
-    """The whole lines of a ``metrics.jsonl``; a kill or a full disk can leave half of one."""
-    rows = []
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return rows
-
-
 def midpoints(sums: Tensor, c: float) -> Tensor:
     """Midpoint of each class from the sum of its lifted points, (C, D+1) -> (C, D) float32."""
     centre = lorentz.centroid(sums[:, None])
     points: Tensor = poincare.project(lorentz.to_poincare(centre, c), c).float()
     return points
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` takes the GPU where there is one.
-
-    Raises:
-        TrainingError: it is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise TrainingError(
-            f"expected a device of auto, cpu, cuda or cuda:N, got {name!r}"
-        ) from error
-    if device.type not in ("cpu", "cuda"):
-        raise TrainingError(f"expected a device of auto, cpu, cuda or cuda:N, got {name!r}")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("no CUDA device is usable here: use --device cpu or auto")
-    return device
-
-
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Arithmetic of the backbone; ``auto`` takes bfloat16 where the hardware has it."""
-    if name != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    # Without these instructions bfloat16 is emulated, and slower than float32.
-    fast = torch.backends.cpu.get_cpu_capability().startswith("AVX512") and _has_bf16()
-    return torch.bfloat16 if fast else torch.float32
-
-
-def _has_bf16() -> bool:
-    try:
-        return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-
-
-def numbered_folder(parent: Path, name: str) -> Path:
-    """The first of ``name-001``, ``name-002``, ... that ``parent`` does not have."""
-    safe = "".join(char if char.isalnum() else "-" for char in Path(name).stem) or "run"
-    return next(path for path in _numbered(parent, safe) if not path.exists())
-
-
-def _numbered(parent: Path, name: str) -> Iterator[Path]:
-    number = 1
-    while True:
-        yield parent / f"{name}-{number:03d}"
-        number += 1
-
-
-def is_run(folder: Path) -> bool:
-    """Whether ``folder`` was made by `train`, so that ``--overwrite`` may remove it."""
-    try:
-        load_recipe(str(folder / "config.toml"))
-    except InputError:
-        return False
-    return (folder / "metrics.jsonl").exists()

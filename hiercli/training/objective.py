@@ -1,0 +1,131 @@
+"""What a run minimises, and what is watched while it does."""
+
+import torch
+from torch import Tensor, nn
+
+from hiercli.losses import metric
+from hiercli.losses.hier import HierLoss
+from hiercli.losses.relations import relational_loss
+from hiercli.training.recipe import Recipe
+
+
+class Objective(nn.Module):
+    """A metric loss, HIER beside it, and the pretrained relations that are worth keeping.
+
+    Attributes:
+        metric: the loss that the recipe names.
+        hier: HIER with its hierarchical proxies.
+
+    Args:
+        recipe: all settings.
+        num_classes: training classes.
+    """
+
+    def __init__(self, recipe: Recipe, num_classes: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.metric = metric.create(
+            recipe.loss, num_classes=num_classes, embedding_dim=recipe.embedding_dim, c=recipe.c
+        )
+        self.hier = HierLoss(
+            recipe.embedding_dim,
+            recipe.num_proxies,
+            c=recipe.c,
+            clip_radius=recipe.clip_radius,
+            temperature=recipe.temperature,
+            margin=recipe.margin,
+            num_neighbours=recipe.num_neighbours,
+            triplets_per_anchor=recipe.triplets_per_anchor,
+            published_faults=recipe.published_faults,
+        )
+        self.hier.proxies.requires_grad_(not recipe.freeze_proxies)
+
+    def forward(
+        self, points: Tensor, labels: Tensor, known: Tensor | None, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch and its parts by name, all scalars.
+
+        Args:
+            points: (B, D) in the ball.
+            labels: (B,) class ids.
+            known: (B, F) centred features before training; ``None`` without relational term.
+            generator: source of HIER's draws.
+        """
+        parts = {self.recipe.loss: self.metric(points, labels)}
+        loss = parts[self.recipe.loss]
+        if self.recipe.hier_weight:
+            parts["hier"] = self.hier(points, labels, generator)
+            loss = loss + self.recipe.hier_weight * parts["hier"]
+        if known is not None:
+            parts["relations"] = relational_loss(
+                points, labels, known, temperature=self.recipe.relation_temperature
+            )
+            loss = loss + self.recipe.relation_weight * parts["relations"]
+        return loss, {name: part.detach() for name, part in parts.items()}
+
+
+@torch.no_grad()
+def watch(
+    hier: HierLoss, batches: list[tuple[Tensor, Tensor]], generator: torch.Generator
+) -> dict[str, float]:
+    """How the space is being used, from the last batches of an epoch.
+
+    Args:
+        hier: with its proxies.
+        batches: pairs of points (B, D) and labels (B,).
+        generator: source of triplets.
+
+    Returns:
+        ``photo_radius`` and its standard deviation ``photo_radius_spread``, ``proxy_radius``
+        likewise: distances from the origin of the ball's coordinates, so below 1/sqrt(c);
+        ``dead_proxies``: share of the proxies that were nobody's ancestor; ``lca_deeper``: among
+        triplets whose two ancestors differ, the share in which that of the pair lies farther from
+        the origin than that of the triple (0.5: depth means nothing); ``effective_rank``: of the
+        points, exp of the entropy of their variance over principal directions (Roy & Vetterli,
+        2007), between 1 and D.
+    """
+    points = torch.cat([batch for batch, _ in batches])
+    radius = points.norm(dim=1)
+    proxies = hier.proxy_points()
+    depth = proxies.norm(dim=1)
+    used = torch.zeros(len(proxies), dtype=torch.bool, device=points.device)
+    deeper, differing = 0, 0
+    for batch, labels in batches:
+        pair, triple = hier.nearest_ancestors(batch, labels, generator)
+        used[pair] = True
+        used[triple] = True
+        differ = pair != triple
+        deeper += int((depth[pair] > depth[triple])[differ].sum())
+        differing += int(differ.sum())
+    variance = torch.linalg.svdvals((points - points.mean(dim=0)).double()).square()
+    share = (variance / variance.sum().clamp(min=1e-30)).clamp(min=1e-30)
+    return {
+        "photo_radius": radius.mean().item(),
+        "photo_radius_spread": radius.std().item(),
+        "proxy_radius": depth.mean().item(),
+        "proxy_radius_spread": depth.std().item(),
+        "dead_proxies": 1 - used.float().mean().item(),
+        "lca_deeper": deeper / max(1, differing),
+        "effective_rank": float(torch.exp(-(share * share.log()).sum())),
+    }
+
+
+def collapse(signs: dict[str, float], clip_radius: float, c: float) -> str:
+    """A warning with a remedy where the space is hardly used any more; else an empty text."""
+    limit = float(torch.tanh(torch.tensor(c**0.5 * clip_radius))) / c**0.5
+    if signs["effective_rank"] < 2:
+        return (
+            f"the points are collapsing onto a line (effective rank {signs['effective_rank']:.1f})"
+            ": lower --lr or --hier-weight, or raise --relation-weight"
+        )
+    if signs["photo_radius"] < 0.01 * limit:
+        return (
+            f"the photographs are falling onto the origin (radius {signs['photo_radius']:.3f} of "
+            f"{limit:.2f}): lower --hier-weight, or raise --initial-radius"
+        )
+    if signs["dead_proxies"] > 0.95:
+        return (
+            f"{signs['dead_proxies']:.0%} of the hierarchical proxies are nobody's ancestor: lower "
+            "--proxy-lr-factor or --num-proxies, or start them with --proxy-init tree"
+        )
+    return ""

@@ -1,0 +1,35 @@
+"""The folder of a run: its name, what marks it as one, and the lines of its metrics."""
+
+import contextlib
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+from hiercli.errors import InputError
+from hiercli.training.recipe import load
+
+
+def numbered_folder(parent: Path, name: str) -> Path:
+    """The first of ``name-001``, ``name-002``, ... that ``parent`` does not have."""
+    safe = "".join(char if char.isalnum() else "-" for char in Path(name).stem) or "run"
+    numbered = (parent / f"{safe}-{number:03d}" for number in itertools.count(1))
+    return next(path for path in numbered if not path.exists())
+
+
+def is_run(folder: Path) -> bool:
+    """Whether ``folder`` was made by `trainer.train`, so that ``--overwrite`` may remove it."""
+    try:
+        load(str(folder / "config.toml"))
+    except InputError:
+        return False
+    return (folder / "metrics.jsonl").exists()
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The whole lines of a ``metrics.jsonl``; a kill or a full disk can leave half of one."""
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows

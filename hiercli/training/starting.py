@@ -1,0 +1,89 @@
+"""Where a run starts: what the backbone already knows of the training photographs, put to use.
+
+One pass over them before the first step gives features. From these come the head's first weights
+(their principal directions), the hierarchical proxies' first places (the nodes of the tree of the
+training classes), and the relations between classes that `relational_loss` holds on to.
+"""
+
+import numpy as np
+import torch
+from scipy.cluster.hierarchy import linkage
+from torch import Tensor
+
+from hiercli.nn.embedder import Embedder
+
+_MOST_LEAVES = 4096
+"""Leaves of the largest tree that is grown: average linkage needs their square."""
+_MOST_PHOTOS = 200
+"""Photographs of one class whose own tree is grown."""
+
+
+@torch.no_grad()
+def start_head(embedder: Embedder, features: Tensor, *, init: str, radius: float) -> None:
+    """Set the head's first weights.
+
+    Args:
+        embedder: its head is changed in place.
+        features: (N, F) of the training photographs.
+        init: ``pca`` projects centred, normalised features on their principal directions, which
+            loses the least of what sets photographs apart; ``orthogonal`` leaves the head's random
+            directions, as published.
+        radius: mean length of the photographs' tangent vectors; 0 leaves the head's own scale,
+            which is near sqrt(D).
+    """
+    normal = embedder.norm(features.float())
+    if init == "pca":
+        centre = normal.mean(dim=0)
+        spread = (normal - centre).double()
+        directions = torch.linalg.eigh(spread.T @ spread).eigenvectors.flip(1)
+        weight = directions[:, : embedder.embedding_dim].T.float()
+        embedder.head.weight.copy_(weight)
+        embedder.head.bias.copy_(-weight @ centre)
+    if radius:
+        scale = radius / embedder.head(normal).norm(dim=1).mean()
+        embedder.head.weight.mul_(scale)
+        embedder.head.bias.mul_(scale)
+
+
+def grow_proxies(tangent: np.ndarray, labels: np.ndarray, num_proxies: int) -> np.ndarray:
+    """First places of hierarchical proxies: the nodes of a tree grown over the training classes.
+
+    The mean of many tangent vectors that disagree is short, so a node high in the tree lies near
+    the origin and one that holds a single class far out: depth is there from the first step.
+
+    Args:
+        tangent: (N, D) tangent vectors of the training photographs.
+        labels: (N,) class ids.
+        num_proxies: P.
+
+    Returns:
+        (P, D): the highest joins of the classes, then the classes themselves, then the highest
+        joins of photographs within classes; if even these do not suffice, they come again.
+    """
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    means = np.stack([tangent[own].mean(axis=0) for own in members])
+    if len(members) > _MOST_LEAVES:
+        evenly = np.linspace(0, len(members) - 1, _MOST_LEAVES).astype(int)
+        means, members = means[evenly], [members[place] for place in evenly]
+    joins, _ = _joins(means)
+    places = [joins[::-1], means]
+    if len(joins) + len(means) < num_proxies:
+        within = [_joins(tangent[own[:_MOST_PHOTOS]]) for own in members if len(own) > 1]
+        nodes = np.concatenate([nodes for nodes, _ in within])
+        heights = np.concatenate([heights for _, heights in within])
+        places.append(nodes[np.argsort(-heights, kind="stable")])
+    return np.resize(np.concatenate(places), (num_proxies, tangent.shape[1]))
+
+
+def _joins(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the members of each join, lowest join first, and its height: (M-1, D), (M-1,)."""
+    if len(vectors) < 2:
+        return np.empty((0, vectors.shape[1]), vectors.dtype), np.empty(0)
+    tree = linkage(vectors.astype(np.float64), "average", "cosine")
+    sums, sizes = list(vectors), [1] * len(vectors)
+    for first, second in tree[:, :2].astype(int):
+        sums.append(sums[first] + sums[second])
+        sizes.append(sizes[first] + sizes[second])
+    count = len(vectors)
+    means = np.stack(sums[count:]) / np.array(sizes[count:])[:, None]
+    return means.astype(vectors.dtype), tree[:, 2]
