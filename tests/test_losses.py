@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import reference
+from literal_hier import literal_hier
 from pytorch_metric_learning import losses as pml
 
 from hiercli.errors import InputError
 from hiercli.geometry import poincare
+from hiercli.losses import hier as hier_module
 from hiercli.losses import metric
 from hiercli.losses.hier import HierLoss, lca_triplet_loss
 from hiercli.losses.triplets import mine, reciprocal_neighbours
@@ -291,3 +293,90 @@ def test_proxy_anchor_settings_are_the_published_ones() -> None:
     loss = metric.create("proxy-anchor", num_classes=3, embedding_dim=2, c=0.1)
     assert isinstance(loss, pml.ProxyAnchorLoss)
     assert (loss.margin, loss.alpha) == (0.1, 32)
+
+
+def test_pooled_noise_draws_ancestors_as_often_as_the_softmax_says() -> None:
+    """A hinge that tells which proxy was drawn, over many triplets, against the exact odds."""
+    distances = torch.tensor([[0.0, 0.3, 0.5, 1.2], [0.2, 0.1, 0.9, 1.0], [2.0, 1.0, 0.6, 0.1]])
+    count, tau = 200_000, 0.4
+    i, j, k = (torch.full((count,), place) for place in range(3))
+    reach_ij = torch.maximum(distances[0], distances[1])
+    odds = [
+        torch.softmax(-reach / tau, 0)
+        for reach in (reach_ij, torch.maximum(reach_ij, distances[2]))
+    ]
+    margin = 0.1
+    expected = sum(
+        odds[0][a] * odds[1][b] * (
+            (distances[0, a] - distances[0, b] + margin).clamp(min=0)
+            + (distances[1, a] - distances[1, b] + margin).clamp(min=0)
+            + (distances[2, b] - distances[2, a] + margin).clamp(min=0)
+        )
+        for a in range(4) for b in range(4) if a != b
+    )  # fmt: skip
+    value = lca_triplet_loss(
+        distances, i, j, k, temperature=tau, margin=margin,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert value.item() == pytest.approx(float(expected), rel=0.01)
+
+
+def test_expected_loss_and_gradient_are_those_of_the_literal_formulation() -> None:
+    settings = {"c": 0.1, "temperature": 0.1, "margin": 0.1, "num_neighbours": 6,
+                "triplets_per_anchor": 400}  # fmt: skip
+    torch.manual_seed(0)
+    loss = HierLoss(6, 20, c=0.1, num_neighbours=6, triplets_per_anchor=400)
+    tangent, labels = torch.randn(30, 6), torch.arange(30) // 2
+    values, slopes = [], []
+    for kind in ("ours", "literal"):
+        several = [tangent.clone().requires_grad_() for _ in range(6)]
+        found = []
+        for leaf in several:
+            points = loss.to_poincare(leaf)
+            found.append(
+                loss(points, labels) if kind == "ours"
+                else literal_hier(points, labels, loss.proxy_points(), **settings)
+            )  # fmt: skip
+            found[-1].backward()
+        values.append(torch.stack(found).detach())
+        slopes.append(torch.stack([leaf.grad for leaf in several]).mean(0))
+    # The literal one lets a proxy be its own ancestor, so only the photographs' side is the same.
+    assert torch.cosine_similarity(*(slope.flatten() for slope in slopes), dim=0) > 0.98
+    assert slopes[0].norm() == pytest.approx(slopes[1].norm().item(), rel=0.1)
+
+
+def test_published_mining_faults_come_only_on_request() -> None:
+    similarity = torch.rand(12, 12, generator=torch.Generator().manual_seed(0))
+    similarity = similarity + similarity.T
+    for faults in (False, True):
+        generator = torch.Generator().manual_seed(1)
+        drawn = mine(
+            similarity,
+            num_neighbours=3,
+            triplets_per_anchor=300,
+            generator=generator,
+            published_faults=faults,
+        )
+        own = drawn.anchor == drawn.negative
+        assert own.any() == faults
+        friends = reciprocal_neighbours(similarity, 3).sum(dim=1)
+        assert (friends == 1).any()
+        used = torch.unique(drawn.anchor[drawn.counted])
+        assert torch.equal(used, (friends >= (2 if faults else 1)).nonzero().squeeze(1))
+
+
+@pytest.mark.parametrize("faults", [False, True])
+def test_a_proxy_is_its_own_ancestor_only_on_request(
+    faults: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = []
+    real = hier_module.lca_triplet_loss
+
+    def spy(*values: object, own_ancestors: bool, **options: object) -> torch.Tensor:
+        allowed.append(own_ancestors)
+        return real(*values, own_ancestors=own_ancestors, **options)
+
+    monkeypatch.setattr(hier_module, "lca_triplet_loss", spy)
+    hier = HierLoss(4, 8, num_neighbours=3, published_faults=faults)
+    hier(hier.to_poincare(torch.randn(8, 4)), torch.arange(8) // 2)
+    assert allowed == [True, faults]  # the photographs' term, then the proxies'

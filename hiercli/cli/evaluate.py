@@ -10,7 +10,7 @@ import typer
 
 from hiercli.cli import options
 from hiercli.cli.render import progress, say, table, warn
-from hiercli.errors import EXIT_SKIPPED, InputError
+from hiercli.errors import EXIT_SKIPPED, DataError, InputError
 
 
 def evaluate(
@@ -34,6 +34,9 @@ def evaluate(
 ) -> None:
     """Score an encoder on the test classes of a data set: Recall@K, MAP@R, R-precision, in percent.
 
+    Where the data set has a taxonomy, also how well the encoder agrees with it (1 is perfect):
+    dendrogram purity at each level, correlation of tree heights, accuracy on triplets of classes.
+
     Give one of --checkpoint, --model and --backbone.
 
     Examples:
@@ -52,6 +55,7 @@ def evaluate(
     from hiercli.data import catalogue
     from hiercli.data.records import require_answers
     from hiercli.evaluation.retrieval import score
+    from hiercli.evaluation.taxonomy import judge_points
 
     if model is not None:
         scored = _from_onnx(model)
@@ -69,18 +73,20 @@ def evaluate(
     if familiar:
         say(f"note: {len(familiar)} of the test classes were trained on, they are not unseen")
 
-    def embedded(records: Sequence[Any], task: str) -> tuple[Any, list[str]]:
+    def embedded(records: Sequence[Any], task: str) -> tuple[Any, list[Any]]:
         with progress(task) as bar:
             points, kept, reasons = scored.embed(records, bar)
         if strict and reasons:
             raise InputError(reasons[0])
         problems.extend(reasons)
-        return points, [records[index].label for index in kept]
+        return points, [records[index] for index in kept]
 
-    queries, query_labels = embedded(dataset.query, "embedding")
+    queries, answered = embedded(dataset.query, "embedding")
+    query_labels = [record.label for record in answered]
     gallery, gallery_labels = None, None
     if dataset.gallery is not None:
-        gallery, gallery_labels = embedded(dataset.gallery, "embedding the gallery")
+        gallery, stored = embedded(dataset.gallery, "embedding the gallery")
+        gallery_labels = [record.label for record in stored]
     with progress("searching") as bar:
         scores = score(
             queries, query_labels, gallery, gallery_labels,
@@ -88,8 +94,14 @@ def evaluate(
         )  # fmt: skip
     for problem in problems:
         warn(problem)
+    values = scores.to_dict()
+    if dataset.levels:
+        try:
+            values |= judge_points(queries, answered, dataset.levels, scored.c).to_dict()
+        except DataError as silent:
+            say(f"note: {silent}")
     if json_output:
-        result: dict[str, Any] = {"dataset": dataset.name, **scores.to_dict()}
+        result: dict[str, Any] = {"dataset": dataset.name, **values}
         result |= {"skipped": len(problems), "unanswerable": scores.unanswerable}
         if per_class:
             result["per_class"] = {
@@ -98,7 +110,7 @@ def evaluate(
             }
         print(json.dumps(result))
     else:
-        rows = [[name, f"{value:g}"] for name, value in scores.to_dict().items()]
+        rows = [[name, f"{value:g}"] for name, value in values.items()]
         table(f"{data}: unseen classes", ["", "test"], rows)
         if per_class:
             first = min(scores.recall_at)

@@ -14,7 +14,9 @@ from scipy.cluster.hierarchy import average, cophenet
 from scipy.spatial.distance import squareform
 from scipy.stats import spearmanr
 
+from hiercli.data.records import Record
 from hiercli.errors import DataError
+from hiercli.geometry import poincare
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,31 @@ def judge(
         triplet_accuracy=triplet_accuracy(distances, heights),
         num_classes=num_classes,
     )
+
+
+def judge_points(
+    points: np.ndarray, records: Sequence[Record], levels: Sequence[str], c: float | None
+) -> TaxonomyScores:
+    """`judge` photographs: each class is given by the midpoint of its points.
+
+    Args:
+        points: (N, D).
+        records: N records with their taxonomy.
+        levels: names of the levels.
+        c: curvature magnitude, or ``None`` for cosine distance of mean features.
+    """
+    lineages = {record.label: record.taxonomy for record in records}
+    labels = np.array([record.label for record in records])
+    wide = points.astype(np.float64)
+    members = [wide[labels == name] for name in lineages]
+    if c is None:
+        means = np.stack([own.mean(axis=0) for own in members])
+        unit = means / np.linalg.norm(means, axis=1, keepdims=True)
+        distances = 1 - unit @ unit.T
+    else:
+        means = np.stack([poincare.midpoint(own, c) for own in members])
+        distances = poincare.pairwise_dist(means, means, c)
+    return judge(distances, list(lineages.values()), levels)
 
 
 def kinship(lineages: Sequence[Sequence[str]]) -> np.ndarray:

@@ -17,12 +17,18 @@ class Embedder(nn.Module):
     The head of HIER (arXiv 2212.14258), section 4.1: LayerNorm without parameters of its own,
     then a linear layer with orthogonal weights and zero bias.
 
+    Metric losses look at directions only, yet each of their steps makes the tangent vectors
+    longer, until all of them end on the clip radius and the radius says nothing. With
+    ``learned_radius`` the linear layer therefore gives the direction alone, and a second one the
+    length, between 0 and the clip radius, which only losses that see it can change.
+
     Args:
         backbone: (B, 3, H, W) -> (B, F) features.
         num_features: F.
         embedding_dim: D, dimensions of the ball.
         c: curvature magnitude.
         clip_radius: longest tangent vector, see `ToPoincare`.
+        learned_radius: give direction and length by layers of their own.
     """
 
     def __init__(
@@ -33,6 +39,7 @@ class Embedder(nn.Module):
         embedding_dim: int,
         c: float,
         clip_radius: float,
+        learned_radius: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -40,6 +47,11 @@ class Embedder(nn.Module):
         self.head = nn.Linear(num_features, embedding_dim)
         nn.init.orthogonal_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.radius: nn.Linear | None = None
+        if learned_radius:
+            self.radius = nn.Linear(num_features, 1)
+            nn.init.zeros_(self.radius.weight)
+            nn.init.zeros_(self.radius.bias)
         self.to_poincare = ToPoincare(c, clip_radius)
 
     @property
@@ -56,7 +68,12 @@ class Embedder(nn.Module):
         """Tangent vectors at the origin, before clipping, (B, D) float32."""
         # Outside autocast: half precision would cost digits that the ball's rim needs.
         with torch.autocast(features.device.type, enabled=False):
-            tangent: Tensor = self.head(self.norm(features.float()))
+            normal = self.norm(features.float())
+            tangent: Tensor = self.head(normal)
+            if self.radius is not None and self.to_poincare.clip_radius is not None:
+                share = torch.sigmoid(self.radius(normal))
+                length = self.to_poincare.clip_radius * share
+                tangent = nn.functional.normalize(tangent, dim=-1) * length
         return tangent
 
     def forward(self, pixels: Tensor) -> Tensor:

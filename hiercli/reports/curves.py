@@ -1,33 +1,40 @@
-"""A run's losses and validation recall as one picture."""
+"""A run's losses, validation and use of the space as one picture."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 from hiercli.files import replacing
 
+_SHARES = ("lca_deeper", "dead_proxies", "validation_lca_correlation",
+           "validation_triplet_accuracy")  # fmt: skip
+_LENGTHS = ("photo_radius", "proxy_radius")
+_PERCENT = ("validation_recall@1", "validation_map@r")
 
-def draw(metrics: Path, target: Path) -> None:
-    """Plot ``metrics.jsonl`` (one row an epoch) to a PNG: losses left, validation right."""
+
+def draw(rows: list[dict[str, Any]], target: Path) -> None:
+    """Plot the lines of ``metrics.jsonl``, one an epoch, to a PNG."""
     from matplotlib.figure import Figure
 
-    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     epochs = [row["epoch"] for row in rows]
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    losses, recall = figure.subplots(1, 2)
-    for key in rows[0] if rows else ():
-        if key == "epoch" or key.endswith("radius"):
-            continue
-        axes = recall if key.startswith("validation") else losses
-        label = key.removeprefix("validation_")
-        axes.plot(epochs, [row[key] for row in rows], marker="o", markersize=3, label=label)
-    for axes, title, unit in (
-        (losses, "Training losses", "loss"),
-        (recall, "Held-out training classes", "percent"),
-    ):
+    keys = [key for key in (rows[0] if rows else ()) if key != "epoch"]
+    known = (*_SHARES, *_LENGTHS, *_PERCENT, "effective_rank", "photo_radius_spread",
+             "proxy_radius_spread")  # fmt: skip
+    panels = (
+        ("Training losses", "loss", [key for key in keys if key not in known]),
+        ("Held-out training classes", "percent", _PERCENT),
+        ("Hierarchy", "share or correlation", _SHARES),
+        ("Distance from the origin", "radius in the ball", _LENGTHS),
+    )
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    for axes, (title, unit, wanted) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        for key in keys:
+            if key in wanted:
+                label = key.removeprefix("validation_").replace("_", " ")
+                axes.plot(epochs, [row.get(key) for row in rows], "o-", markersize=3, label=label)
         axes.set(title=title, xlabel="epoch", ylabel=unit)
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
         if axes.has_data():
             axes.legend()
     with replacing(target) as draft:
-        figure.savefig(draft, dpi=120, format="png")
+        figure.savefig(draft, dpi=110, format="png")

@@ -68,6 +68,7 @@ def _build(recipe: Recipe, weights: str) -> tuple[Embedder, Preprocessing]:
         embedding_dim=recipe.embedding_dim,
         c=recipe.c,
         clip_radius=recipe.clip_radius,
+        learned_radius=recipe.learned_radius,
     )
     return embedder, preprocessing
 

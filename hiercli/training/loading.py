@@ -1,7 +1,9 @@
 """Photographs to batches of pixels, for training with augmentation and for evaluation without."""
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from hiercli.data.records import Record
-from hiercli.errors import DataError, ImageError
+from hiercli.errors import DataError, ImageError, InputError
 from hiercli.images import Preprocessing, read
 from hiercli.nn.embedder import Embedder
 
@@ -39,30 +41,70 @@ class TrainingPhotos(TorchDataset[tuple[Tensor, str]]):
         self.preprocessing = replace(preprocessing, size=size)
         self.crop_scale_min = crop_scale_min
         self.seed = seed
+        # A small crop is enlarged, so it needs the picture at more than the crop's size.
+        self.side = round(size / math.sqrt(crop_scale_min))
+        self._cached: list[np.ndarray | str] = []
+
+    def cache(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Decode every photograph now and keep the pixels, so that an epoch only crops them.
+
+        Crops come out as without it, to the bit.
+
+        Raises:
+            InputError: there is not enough memory for that; nothing is kept.
+        """
+        every = max(1, len(self.records) // 64)
+        some = [self._decode(place) for place in range(0, len(self.records), every)]
+        sizes = [pixels.nbytes for pixels in some if not isinstance(pixels, str)]
+        needed = int(np.mean(sizes or [0]) * len(self.records))
+        free = _free_memory()
+        if free is not None and needed > 0.8 * free:
+            raise InputError(
+                f"expected about {needed / 2**30:.1f} GiB of memory for the decoded photographs, "
+                f"found {free / 2**30:.1f} GiB free: use --cache none"
+            )
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for pixels in pool.map(self._decode, range(len(self.records))):
+                self._cached.append(pixels)
+                if progress:
+                    progress(len(self._cached), len(self.records))
+
+    def _decode(self, index: int) -> np.ndarray | str:
+        """Pixels of a photograph, or what is wrong with it."""
+        try:
+            return np.asarray(read(self.records[index].path, self.side))
+        except ImageError as error:
+            return str(error)
 
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, str]:
         epoch, place, index = key
         rng = np.random.default_rng((self.seed, epoch, index, place))
-        # A small crop is enlarged, so it needs the picture at more than the crop's size.
-        side = round(self.preprocessing.size / math.sqrt(self.crop_scale_min))
-        picture, problem = self._read(index, side)
+        picture, problem = self._read(index)
         box = random_box(picture.size, self.crop_scale_min, rng)
         pixels = self.preprocessing.crop(picture, box)
         if rng.random() < 0.5:
             pixels = pixels[:, ::-1]
         return torch.from_numpy(self.preprocessing.normalise(pixels)), problem
 
-    def _read(self, index: int, side: int) -> tuple[Image.Image, str]:
+    def _read(self, index: int) -> tuple[Image.Image, str]:
         """The photograph, or the next whole one of its class and what is wrong with the first."""
         label, problem = self.records[index].label, ""
-        for record in (*self.records[index:], *self.records[:index]):
-            if record.label != label:
+        for place in (*range(index, len(self.records)), *range(index)):
+            if self.records[place].label != label:
                 continue
-            try:
-                return read(record.path, side), problem
-            except ImageError as error:
-                problem = problem or str(error)
+            pixels = self._cached[place] if self._cached else self._decode(place)
+            if not isinstance(pixels, str):
+                return Image.fromarray(pixels), problem
+            problem = problem or pixels
         raise DataError(f"no picture of the class {label} can be read: {problem}")
+
+
+def _free_memory() -> int | None:
+    """Bytes of memory that are free, where the system says so."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def random_box(

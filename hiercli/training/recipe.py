@@ -33,6 +33,9 @@ class Recipe:
         "features",
         ("orthogonal", "pca"),
     )
+    learned_radius: bool = _setting(
+        False, "let the head give direction and length of a tangent vector separately"
+    )
     initial_radius: float = _setting(
         0.0, "mean tangent length of the photos at the start; 0: what the head gives"
     )
@@ -71,6 +74,7 @@ class Recipe:
     lr: float = _setting(1e-4, "learning rate of the backbone for a batch of 180, scaled linearly")
     head_lr_factor: float = _setting(1.0, "learning rate of the head over the backbone's")
     proxy_lr_factor: float = _setting(50.0, "learning rate of hierarchical proxies, likewise")
+    radius_lr_factor: float = _setting(1.0, "learning rate of the learned radius, likewise")
     class_proxy_lr_factor: float = _setting(1e4, "learning rate of the loss's proxies, likewise")
     weight_decay: float = _setting(1e-2, "AdamW weight decay")
     adam_eps: float = _setting(1e-8, "AdamW epsilon")
@@ -94,6 +98,7 @@ class Recipe:
     device: str = _setting("auto", "auto, cpu, cuda, or cuda:1 and so on")
     processes: int = _setting(1, "processes that train together, one a GPU where there are some")
     workers: int = _setting(2, "processes that decode pictures; 0 decodes in the main one")
+    cache: str = _setting("none", "keep decoded pictures in memory", ("none", "ram"))
     checkpoint_minutes: float = _setting(5.0, "minutes between two saves within an epoch")
 
     def __post_init__(self) -> None:
@@ -131,7 +136,8 @@ class Recipe:
 _LEAST = {
     "embedding_dim": 2, "train_size": 16, "eval_size": 16, "hier_weight": 0, "num_proxies": 4,
     "margin": 0, "num_neighbours": 1, "triplets_per_anchor": 1, "epochs": 1, "batch_size": 4,
-    "samples_per_class": 2, "head_lr_factor": 0, "proxy_lr_factor": 0, "class_proxy_lr_factor": 0,
+    "samples_per_class": 2, "head_lr_factor": 0, "proxy_lr_factor": 0, "radius_lr_factor": 0,
+    "class_proxy_lr_factor": 0,
     "weight_decay": 0, "warmup_epochs": 0, "lr_step": 1, "lr_decay": 0, "gradient_clip": 0,
     "relation_weight": 0, "initial_radius": 0, "patience": 0, "workers": 0, "processes": 1,
     "seed": 0,

@@ -5,6 +5,8 @@ One pass over them before the first step gives features. From these come the hea
 training classes), and the relations between classes that `relational_loss` holds on to.
 """
 
+import math
+
 import numpy as np
 import torch
 from scipy.cluster.hierarchy import linkage
@@ -39,7 +41,11 @@ def start_head(embedder: Embedder, features: Tensor, *, init: str, radius: float
         weight = directions[:, : embedder.embedding_dim].T.float()
         embedder.head.weight.copy_(weight)
         embedder.head.bias.copy_(-weight @ centre)
-    if radius:
+    if radius and embedder.radius is not None:
+        assert embedder.to_poincare.clip_radius is not None
+        share = min(radius / embedder.to_poincare.clip_radius, 0.99)
+        embedder.radius.bias.fill_(math.log(share / (1 - share)))
+    elif radius:
         scale = radius / embedder.head(normal).norm(dim=1).mean()
         embedder.head.weight.mul_(scale)
         embedder.head.bias.mul_(scale)
@@ -68,9 +74,10 @@ def grow_proxies(tangent: np.ndarray, labels: np.ndarray, num_proxies: int) -> n
     joins, _ = _joins(means)
     places = [joins[::-1], means]
     if len(joins) + len(means) < num_proxies:
-        within = [_joins(tangent[own[:_MOST_PHOTOS]]) for own in members if len(own) > 1]
-        nodes = np.concatenate([nodes for nodes, _ in within])
-        heights = np.concatenate([heights for _, heights in within])
+        within = [_joins(tangent[own[:_MOST_PHOTOS]]) for own in members]
+        # The last join of a class is the class itself, which has its place already.
+        nodes = np.concatenate([nodes[:-1] for nodes, _ in within])
+        heights = np.concatenate([heights[:-1] for _, heights in within])
         places.append(nodes[np.argsort(-heights, kind="stable")])
     return np.resize(np.concatenate(places), (num_proxies, tangent.shape[1]))
 

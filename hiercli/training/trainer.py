@@ -27,6 +27,7 @@ from hiercli.data.records import (
 )
 from hiercli.errors import DataError, ImageError, TrainingError
 from hiercli.evaluation.retrieval import score
+from hiercli.evaluation.taxonomy import judge_points
 from hiercli.files import sweep, write_text
 from hiercli.geometry import lorentz, poincare
 from hiercli.images import Preprocessing, probe
@@ -192,6 +193,8 @@ class _Run:
             crop_scale_min=recipe.crop_scale_min,
             seed=recipe.seed,
         )
+        if recipe.cache == "ram":
+            self.photos.cache(reporter.judged)
         self.epoch, self.step = 0, 0
         self.best, self.best_epoch = -math.inf, 0
         self.totals: dict[str, float] = {}
@@ -249,6 +252,7 @@ class _Run:
         factors = {
             "backbone": (self.embedder.backbone, 1.0),
             "head": (self.embedder.head, self.recipe.head_lr_factor),
+            "radius": (self.embedder.radius or nn.Module(), self.recipe.radius_lr_factor),
             "proxies": (self.objective.hier, self.recipe.proxy_lr_factor),
             "class_proxies": (self.objective.metric, self.recipe.class_proxy_lr_factor),
         }
@@ -514,6 +518,8 @@ class _Run:
                 "validation_recall@1": held_out.recall_at[1],
                 "validation_map@r": held_out.map_at_r,
             }
+            judged_by_kin = self._kinship(points, [self.validation[index] for index in kept])
+            scores |= {f"validation_{name}": value for name, value in judged_by_kin.items()}
             scores = self.world.same(scores)
         # MAP@R moves in smaller steps than Recall@1, so it tells better from good.
         value = scores.get("validation_map@r", float(self.epoch))
@@ -521,6 +527,15 @@ class _Run:
             self.best, self.best_epoch = value, self.epoch
             self._save("best.pt", judged)
         return scores
+
+    def _kinship(self, points: np.ndarray, records: Sequence[Record]) -> dict[str, float]:
+        """Agreement with the data set's taxonomy; nothing where that is silent on these classes."""
+        if not self.dataset.levels:
+            return {}
+        try:
+            return judge_points(points, records, self.dataset.levels, self.recipe.c).to_dict()
+        except DataError:
+            return {}
 
     def embed(
         self,
@@ -564,7 +579,7 @@ class _Run:
         from hiercli.reports import curves, neighbours
 
         if self.world.is_main:
-            curves.draw(self.out / "metrics.jsonl", self.out / "curves.png")
+            curves.draw(read_metrics(self.out / "metrics.jsonl"), self.out / "curves.png")
         if not self.dataset.query:
             return Result(self.out, {}, self.best_epoch, self.problems)
         self.world.same(True)  # best.pt is there once the main process has come this far
@@ -586,6 +601,7 @@ class _Run:
             c=self.recipe.c,
             recall_at=self.dataset.recall_at,
         ).to_dict()
+        scores |= self._kinship(points, queries)
         result = {"dataset": self.dataset.name, "best_epoch": self.best_epoch, **scores}
         write_text(self.out / "test.json", json.dumps(result, indent=2) + "\n")
         neighbours.write(

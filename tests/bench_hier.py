@@ -1,0 +1,80 @@
+"""HIER, forward and backward, beside the literal formulation: time, memory, ratio.
+
+`make bench` runs it. Times alternate in one process, so that a busy machine disturbs both alike;
+memory is the growth of a fresh process of its own.
+"""
+
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+from literal_hier import literal_hier
+
+from hiercli.losses.hier import HierLoss
+from hiercli.nn.to_poincare import ToPoincare
+
+SIZES = ((180, 512, 384), (1024, 2048, 384))
+ROUNDS = {180: 7, 1024: 2}
+
+
+def step(kind: str, samples: int, num_proxies: int, dim: int) -> float:
+    """Seconds of one forward and backward pass."""
+    torch.manual_seed(0)
+    hier = HierLoss(dim, num_proxies)
+    to_poincare = ToPoincare(0.1, 2.3)
+    tangent = torch.randn(samples, dim, requires_grad=True)
+    labels = torch.arange(samples) // 2
+    started = time.perf_counter()
+    points = to_poincare(tangent)
+    if kind == "ours":
+        loss = hier(points, labels)
+    else:
+        loss = literal_hier(
+            points, labels, hier.proxy_points(), c=0.1, temperature=0.1, margin=0.1,
+            num_neighbours=20, triplets_per_anchor=50,
+        )  # fmt: skip
+    loss.backward()
+    return time.perf_counter() - started
+
+
+def peak() -> float:
+    """Largest memory of this process so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def grown(kind: str, size: tuple[int, int, int]) -> float:
+    """MB that one step adds to a fresh process; nan where it did not survive."""
+    words = [sys.executable, __file__, kind, *map(str, size)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return float(done.stdout) if done.returncode == 0 else float("nan")
+
+
+def main() -> None:
+    """Print a line a size."""
+    print(f"HIER forward + backward, float32, {torch.get_num_threads()} threads")
+    for size in SIZES:
+        times: dict[str, list[float]] = {"ours": [], "literal": []}
+        step("ours", *size)
+        for _ in range(ROUNDS[size[0]]):
+            for kind, taken in times.items():
+                taken.append(step(kind, *size))
+        ours, literal = (sorted(taken)[len(taken) // 2] for taken in times.values())
+        memory = {kind: grown(kind, size) for kind in times}
+        print(
+            f"  {size[0]} samples, {size[1]} proxies, {size[2]} dimensions: "
+            f"ours {1000 * ours:.0f} ms, literal {1000 * literal:.0f} ms, "
+            f"{literal / ours:.1f} times faster; peak memory {memory['ours']:.0f} MB against "
+            f"{memory['literal']:.0f} MB, a share of {memory['ours'] / memory['literal']:.3f}"
+        )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        step("ours", 8, 8, 4)  # what any first step loads is not counted
+        before = peak()
+        step(sys.argv[1], *map(int, sys.argv[2:]))
+        print(peak() - before)
+    else:
+        main()

@@ -1,0 +1,56 @@
+"""Agreement with a taxonomy, against cases worked by hand."""
+
+import numpy as np
+import pytest
+from scipy.cluster.hierarchy import average
+
+from hiercli.errors import DataError
+from hiercli.evaluation.taxonomy import dendrogram_purity, judge, kinship, triplet_accuracy
+
+LINEAGES = [("a", "x"), ("a", "x"), ("b", "x"), ("c", "y"), ("c", "y")]
+HEIGHTS = np.array(
+    [[0, 1, 2, 3, 3], [1, 0, 2, 3, 3], [2, 2, 0, 3, 3], [3, 3, 3, 0, 1], [3, 3, 3, 1, 0]]
+)
+
+
+def test_kinship_counts_the_levels_up_to_the_common_ancestor() -> None:
+    assert np.array_equal(kinship(LINEAGES), HEIGHTS)
+
+
+def test_distances_that_are_the_taxonomy_score_one() -> None:
+    scores = judge(HEIGHTS.astype(float), LINEAGES, ("genus", "family"))
+    assert scores.to_dict() == {
+        "purity@genus": 1.0, "purity@family": 1.0, "lca_correlation": 1.0, "triplet_accuracy": 1.0,
+    }  # fmt: skip
+
+
+def test_purity_by_hand() -> None:
+    """Leaves 0, 1, 2, 3 join as ((0 1) 2) 3 with groups p q p q.
+
+    The pair of p, 0 and 2, meets under {0, 1, 2}, of which p has two thirds; the pair of q meets
+    at the root, of which q has a half.
+    """
+    tree = average(np.array([1.0, 2, 3, 2, 3, 3]))
+    assert dendrogram_purity(tree, ["p", "q", "p", "q"]) == pytest.approx((2 / 3 + 1 / 2) / 2)
+
+
+def test_triplet_accuracy_by_loops() -> None:
+    distances = np.random.default_rng(0).random((5, 5))
+    right = [
+        distances[i, j] < distances[i, k]
+        for i in range(5) for j in range(5) for k in range(5)
+        if len({i, j, k}) == 3 and HEIGHTS[i, j] < HEIGHTS[i, k]
+    ]  # fmt: skip
+    assert 0 < np.mean(right) < 1
+    assert triplet_accuracy(distances, HEIGHTS) == pytest.approx(np.mean(right))
+
+
+def test_levels_on_which_no_two_classes_agree_have_no_purity() -> None:
+    lineages = [("a", "x"), ("b", "x"), ("c", "y")]
+    scores = judge(kinship(lineages).astype(float), lineages, ("genus", "family"))
+    assert list(scores.purity) == ["family"]
+
+
+def test_a_taxonomy_without_relatives_is_refused() -> None:
+    with pytest.raises(DataError, match="nothing to say"):
+        judge(np.ones((3, 3)), [("a",), ("b",), ("c",)], ("genus",))
