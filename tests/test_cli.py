@@ -601,6 +601,8 @@ def interrupted(words: list[object], awaited: str) -> tuple[int, str]:
         [sys.executable, "-c", "from hiercli.cli.app import main; main()", *map(str, words)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # A suite that runs in the background has it ignored, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert run.stderr is not None
     said = ""

@@ -99,3 +99,11 @@ def test_unknown_and_unreadable_recipes(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=words):
             recipe.load(name)
+
+
+def test_published_faults_are_the_paper_recipes_alone() -> None:
+    for name in recipe.names():
+        settings = recipe.load(name)
+        expected = (True, 1e-4, 0.0) if name.startswith("paper/") else (False, 1e-8, 0.15)
+        found = (settings.published_faults, settings.adam_eps, settings.validation_share)
+        assert found == expected, name

@@ -16,6 +16,7 @@ from conftest import TINY, Hier
 
 from hiercli.data.records import Dataset, Record
 from hiercli.errors import TrainingError
+from hiercli.geometry import poincare
 from hiercli.nn import backbone
 from hiercli.training import device, recipe, trainer
 from hiercli.training.distributed import World
@@ -122,23 +123,59 @@ def test_the_offline_weights_recognise_something() -> None:
         backbone.create("test_efficientnet", weights=backbone._packaged_weights())
 
 
-def test_batch_norm_statistics_can_be_frozen(photos: Path, tmp_path: Path) -> None:
+def a_run(photos: Path, out: Path, **changes: object) -> trainer._Run:
     records = tuple(Record(path, path.parent.name) for path in sorted(photos.rglob("*.jpg")))
-    for frozen in (True, False):
-        settings = recipe.load("fast", {
-            "backbone": "test_efficientnet", "weights": "none", "train_size": 32, "eval_size": 32,
-            "batch_size": 8, "workers": 0, "epochs": 1, "warmup_epochs": 0,
-            "freeze_batch_norm": frozen,
-        })  # fmt: skip
-        run = trainer._Run(
-            settings, Dataset("x", records, ()), tmp_path, trainer.Silence(), World()
-        )
-        run._set_training_mode()
-        before = {k: v.clone() for k, v in run.embedder.state_dict().items() if "running_mean" in k}
-        run._one_step(torch.randn(8, 3, 32, 32), list(range(8)))
-        after = run.embedder.state_dict()
-        assert before
-        assert all(torch.equal(before[k], after[k]) for k in before) == frozen
+    settings = recipe.load("fast", {
+        "backbone": "test_efficientnet", "weights": "none", "train_size": 32, "eval_size": 32,
+        "batch_size": 8, "workers": 0, "epochs": 1, "warmup_epochs": 0, **changes,
+    })  # fmt: skip
+    return trainer._Run(settings, Dataset("x", records, ()), out, trainer.Silence(), World())
+
+
+@pytest.mark.parametrize(
+    ("frozen", "faults", "stays"),
+    [(True, False, True), (False, False, False), (False, True, True)],
+)
+def test_batch_norm_statistics_can_be_frozen(
+    photos: Path, tmp_path: Path, frozen: bool, faults: bool, stays: bool
+) -> None:
+    """The published code freezes them whatever is said."""
+    run = a_run(photos, tmp_path, freeze_batch_norm=frozen, published_faults=faults)
+    run._set_training_mode()
+    before = {k: v.clone() for k, v in run.embedder.state_dict().items() if "running_mean" in k}
+    run._one_step(torch.randn(8, 3, 32, 32), list(range(8)))
+    after = run.embedder.state_dict()
+    assert before
+    assert all(torch.equal(before[k], after[k]) for k in before) == stays
+
+
+def test_only_the_published_sampler_ignores_the_seed(photos: Path, tmp_path: Path) -> None:
+    for faults in (False, True):
+        orders = [
+            list(a_run(photos, tmp_path, seed=seed, published_faults=faults,
+                       validation_share=0.0).sampler.batches(0))
+            for seed in (0, 1)
+        ]  # fmt: skip
+        assert (orders[0] == orders[1]) == faults
+
+
+def test_a_run_starts_from_what_the_backbone_knows(photos: Path, tmp_path: Path) -> None:
+    run = a_run(photos, tmp_path, head_init="pca", initial_radius=1.2, proxy_init="tree",
+                relation_weight=1.0, num_proxies=30, freeze_proxies=True)  # fmt: skip
+    points, _ = run.embed(run.embedder, run.training)
+    lengths = np.linalg.norm(poincare.logmap0(points.astype(np.float64), run.recipe.c), axis=1)
+    assert lengths.mean() == pytest.approx(1.2, rel=0.05)
+    assert run.known is not None
+    assert run.known.mean(dim=0).abs().max() < 1e-4
+    before = run.objective.hier.proxies.clone()
+    assert before[0].norm() < before[-1].norm()
+    run._set_training_mode()
+    values = run._one_step(torch.randn(8, 3, 32, 32), list(range(8)))
+    assert set(values) == {"proxy-anchor", "hier", "relations"}
+    assert torch.equal(before, run.objective.hier.proxies)
+    head = run.embedder.head.weight.clone()
+    run._one_step(torch.randn(8, 3, 32, 32), list(range(8)))
+    assert not torch.equal(head, run.embedder.head.weight)
 
 
 def test_a_device_that_is_not_there() -> None:

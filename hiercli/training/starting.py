@@ -37,10 +37,10 @@ def start_head(embedder: Embedder, features: Tensor, *, init: str, radius: float
     if init == "pca":
         centre = normal.mean(dim=0)
         spread = (normal - centre).double()
-        directions = torch.linalg.eigh(spread.T @ spread).eigenvectors.flip(1)
-        weight = directions[:, : embedder.embedding_dim].T.float()
-        embedder.head.weight.copy_(weight)
-        embedder.head.bias.copy_(-weight @ centre)
+        if embedder.embedding_dim < normal.shape[1]:  # else every direction is kept anyway
+            directions = torch.linalg.eigh(spread.T @ spread).eigenvectors.flip(1)
+            embedder.head.weight.copy_(directions[:, : embedder.embedding_dim].T)
+        embedder.head.bias.copy_(-embedder.head.weight @ centre)
     if radius and embedder.radius is not None:
         assert embedder.to_poincare.clip_radius is not None
         share = min(radius / embedder.to_poincare.clip_radius, 0.99)
