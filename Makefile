@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: test demo lint types clean
+.PHONY: test demo bench lint types clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -16,6 +16,10 @@ demo: $(READY)
 
 test: lint types
 	$(BIN)/python -m pytest
+
+bench: $(READY)
+	$(BIN)/python tests/bench_hier.py
+	$(BIN)/python tests/bench_loading.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -34,6 +34,14 @@ def _train(
     download: Annotated[
         bool, typer.Option("--download", help="Fetch the benchmark first where it is missing.")
     ] = False,
+    baseline: Annotated[
+        bool,
+        typer.Option(
+            "--baseline",
+            help="Train the metric loss alone too, with all else equal, into OUT/baseline, and say "
+            "whether hierarchy helped.",
+        ),
+    ] = False,
     list_recipes: Annotated[
         bool, typer.Option("--list-recipes", help="Print the names of the shipped recipes.")
     ] = False,
@@ -55,6 +63,8 @@ def _train(
 
     - `hier train --data photos/ --out runs/mine --epochs 20 --resume`
 
+    - `hier train --data photos/ --baseline`
+
     - `hier train --data cub --processes 2`, or from torchrun itself:
       `torchrun --nproc-per-node 2 -m hiercli train --data cub`
     """
@@ -69,6 +79,7 @@ def _train(
         )
 
     from hiercli.data import catalogue
+    from hiercli.evaluation.comparison import compare
     from hiercli.training import distributed, trainer
     from hiercli.training.run_folder import numbered_folder
 
@@ -88,6 +99,14 @@ def _train(
         result = trainer.train(
             resolved, dataset, target, reporter, resume=resume, overwrite=overwrite, world=world
         )
+        plain = None
+        if baseline:
+            say("baseline: the metric loss alone")
+            alone = dataclasses.replace(resolved, hier_weight=0.0, relation_weight=0.0)
+            again = world.same((target / "baseline").exists())
+            plain = trainer.train(
+                alone, dataset, target / "baseline", reporter, resume=again, world=world
+            )
     except KeyboardInterrupt as error:
         raise InterruptError(
             f"interrupted. Go on with the same command and --out {target} --resume"
@@ -99,11 +118,25 @@ def _train(
         return
     for problem in result.problems:
         warn(problem)
+    found = None
+    if plain and plain.retrieval and result.retrieval:
+        found = compare(plain.retrieval.right, result.retrieval.right, result.retrieval.labels)
     if json_output:
-        print(json.dumps({"out": str(target), "best_epoch": result.best_epoch, **result.test}))
+        printed = {"out": str(target), "best_epoch": result.best_epoch, **result.test}
+        if plain and found:
+            printed |= {"baseline": plain.test, "comparison": dataclasses.asdict(found)}
+            printed |= {"verdict": found.verdict}
+        print(json.dumps(printed))
     else:
-        scores = [[name, f"{value:g}"] for name, value in result.test.items()]
-        table(f"{data}: unseen classes, best of epoch {result.best_epoch}", ["", "test"], scores)
+        columns, runs = ["", "test"], [result]
+        if plain:
+            columns, runs = ["", "with hierarchy", "metric loss alone"], [result, plain]
+        scores = [
+            [name, *(f"{run.test[name]:g}" for run in runs)] for name in result.test
+        ]  # fmt: skip
+        table(f"{data}: unseen classes, best of epoch {result.best_epoch}", columns, scores)
+        if found:
+            print(f"with hierarchy: {found.verdict}")
         made = ("best.pt", "curves.png", "neighbours.html")
         say(f"in {target}: " + ", ".join(name for name in made if (target / name).exists()))
     if result.problems:

@@ -27,6 +27,8 @@ class RetrievalScores:
         num_gallery: photographs searched in.
         per_class: class -> (queries, Recall at the smallest K, R-precision).
         unanswerable: queries whose class has no other photograph; they are left out.
+        right: (Q,) bool, for each query that is not left out whether the nearest is of its class.
+        labels: the classes of these Q queries.
     """
 
     recall_at: dict[int, float]
@@ -36,6 +38,8 @@ class RetrievalScores:
     num_gallery: int
     per_class: dict[str, tuple[int, float, float]]
     unanswerable: int
+    right: np.ndarray
+    labels: list[str]
 
     def to_dict(self) -> dict[str, float]:
         """The scores by name, as `hier eval --json` prints them."""
@@ -91,7 +95,7 @@ def score(
             "every class needs two pictures or more"
         )
     ks = np.array(sorted(recall_at))
-    parts = []
+    parts, firsts = [], []
     for start in range(0, len(answerable), _QUERIES_AT_A_TIME):
         block = answerable[start : start + _QUERIES_AT_A_TIME]
         depth = int(max(ks[-1], to_find[block].max()))
@@ -99,6 +103,7 @@ def score(
         if itself:
             found = _without(found, block)
         right = stored[found] == asked[block, None]
+        firsts.append(right[:, 0])
         parts.append(_block_scores(right, to_find[block], ks))
         if progress:
             progress(min(start + _QUERIES_AT_A_TIME, len(answerable)), len(answerable))
@@ -118,6 +123,8 @@ def score(
         num_gallery=len(gallery),
         per_class=per_class,
         unanswerable=len(queries) - len(answerable),
+        right=np.concatenate(firsts),
+        labels=[query_labels[int(place)] for place in answerable],
     )
 
 

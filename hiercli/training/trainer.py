@@ -26,7 +26,7 @@ from hiercli.data.records import (
     split_validation,
 )
 from hiercli.errors import DataError, ImageError, TrainingError
-from hiercli.evaluation.retrieval import score
+from hiercli.evaluation.retrieval import RetrievalScores, score
 from hiercli.evaluation.taxonomy import judge_points
 from hiercli.files import sweep, write_text
 from hiercli.geometry import lorentz, poincare
@@ -93,12 +93,14 @@ class Result:
         test: scores of the test classes under the best checkpoint, by name; empty without any.
         best_epoch: the epoch whose weights ``best.pt`` holds.
         problems: photographs that could not be read, with the reason.
+        retrieval: the retrieval scores among ``test`` in full; ``None`` without any.
     """
 
     out: Path
     test: dict[str, float]
     best_epoch: int
     problems: list[str]
+    retrieval: RetrievalScores | None = None
 
 
 def train(
@@ -593,15 +595,15 @@ class _Run:
             gallery = [self.dataset.gallery[index] for index in kept]
         if not self.world.is_main:
             return Result(self.out, {}, self.best_epoch, self.problems)
-        scores = score(
+        retrieval = score(
             points,
             [record.label for record in queries],
             gallery_points,
             None if gallery is None else [record.label for record in gallery],
             c=self.recipe.c,
             recall_at=self.dataset.recall_at,
-        ).to_dict()
-        scores |= self._kinship(points, queries)
+        )
+        scores = retrieval.to_dict() | self._kinship(points, queries)
         result = {"dataset": self.dataset.name, "best_epoch": self.best_epoch, **scores}
         write_text(self.out / "test.json", json.dumps(result, indent=2) + "\n")
         neighbours.write(
@@ -614,7 +616,7 @@ class _Run:
             title=f"{self.dataset.name}: nearest neighbours on unseen classes",
             scores=scores,
         )
-        return Result(self.out, scores, self.best_epoch, self.problems)
+        return Result(self.out, scores, self.best_epoch, self.problems, retrieval)
 
 
 def midpoints(sums: Tensor, c: float) -> Tensor:
