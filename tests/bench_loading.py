@@ -13,6 +13,7 @@ from hiercli.data import demo
 from hiercli.training import recipe, trainer
 from hiercli.training.distributed import World
 from hiercli.training.loading import training_batches
+from hiercli.training.reporter import Silence
 
 STEPS = 12
 ROUNDS = 2
@@ -30,7 +31,7 @@ def main() -> None:
         )
         for cache, workers in MODES:
             settings = recipe.load("fast", {"cache": cache, "workers": workers, "warmup_epochs": 0})
-            run = trainer._Run(settings, dataset, Path(folder), trainer.Silence(), World())
+            run = trainer._Run(settings, dataset, Path(folder), Silence(), World())
             run._set_training_mode()
             batches = [batch for epoch in range(4) for batch in run.sampler.batches(epoch)][:STEPS]
             ready = torch.randn(len(batches[0]), 3, settings.train_size, settings.train_size)

@@ -21,6 +21,7 @@ from hiercli.nn import backbone
 from hiercli.training import device, recipe, trainer
 from hiercli.training.distributed import World
 from hiercli.training.loading import random_box
+from hiercli.training.reporter import Silence
 
 LONG = [
     *TINY,
@@ -129,7 +130,7 @@ def a_run(photos: Path, out: Path, **changes: object) -> trainer._Run:
         "backbone": "test_efficientnet", "weights": "none", "train_size": 32, "eval_size": 32,
         "batch_size": 8, "workers": 0, "epochs": 1, "warmup_epochs": 0, **changes,
     })  # fmt: skip
-    return trainer._Run(settings, Dataset("x", records, ()), out, trainer.Silence(), World())
+    return trainer._Run(settings, Dataset("x", records, ()), out, Silence(), World())
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_only_the_published_sampler_ignores_the_seed(photos: Path, tmp_path: Pat
 def test_a_run_starts_from_what_the_backbone_knows(photos: Path, tmp_path: Path) -> None:
     run = a_run(photos, tmp_path, head_init="pca", initial_radius=1.2, proxy_init="tree",
                 relation_weight=1.0, num_proxies=30, freeze_proxies=True)  # fmt: skip
-    points, _ = run.embed(run.embedder, run.training)
+    points, _ = run.judge.embed(run.embedder, run.training)
     lengths = np.linalg.norm(poincare.logmap0(points.astype(np.float64), run.recipe.c), axis=1)
     assert lengths.mean() == pytest.approx(1.2, rel=0.05)
     assert run.known is not None

@@ -3,16 +3,14 @@
 import contextlib
 import copy
 import dataclasses
-import itertools
 import json
 import math
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
@@ -26,62 +24,26 @@ from hiercli.data.records import (
     split_validation,
 )
 from hiercli.errors import DataError, ImageError, TrainingError
-from hiercli.evaluation.retrieval import RetrievalScores, score
-from hiercli.evaluation.taxonomy import judge_points
+from hiercli.evaluation.retrieval import RetrievalScores
 from hiercli.files import sweep, write_text
 from hiercli.geometry import lorentz, poincare
-from hiercli.images import Preprocessing, probe
+from hiercli.images import probe
 from hiercli.nn.embedder import Embedder
+from hiercli.reports import curves
 from hiercli.training import checkpoint
 from hiercli.training.device import choose_device, choose_precision
 from hiercli.training.distributed import World
-from hiercli.training.loading import TrainingPhotos, embed_records, training_batches
+from hiercli.training.judging import Judge
+from hiercli.training.loading import TrainingPhotos, training_batches
 from hiercli.training.objective import Objective, collapse, watch
 from hiercli.training.recipe import Recipe, dump
+from hiercli.training.reporter import Reporter, Silence
 from hiercli.training.run_folder import is_run, read_metrics
 from hiercli.training.sampler import ClassBalancedSampler
 from hiercli.training.starting import grow_proxies, start_head
 
 _WATCHED_BATCHES = 8
 """Batches at the end of an epoch from which its signs of health are read."""
-
-
-class Reporter(Protocol):
-    """Who is told how a run is going."""
-
-    def started(self, facts: dict[str, Any]) -> None:
-        """Once, before the first step."""
-
-    def stepped(self, epoch: int, step: int, steps: int, values: dict[str, float]) -> None:
-        """After each step, with its losses and the images a second so far."""
-
-    def judged(self, done: int, total: int) -> None:
-        """While photographs are embedded: before the first step, for validation, for test."""
-
-    def warned(self, message: str) -> None:
-        """When something looks wrong, with a remedy."""
-
-    def finished_epoch(self, row: dict[str, Any]) -> None:
-        """After each epoch, with its line of ``metrics.jsonl``."""
-
-
-class Silence:
-    """The reporter of a process that is not the one to talk."""
-
-    def started(self, facts: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def stepped(self, epoch: int, step: int, steps: int, values: dict[str, float]) -> None:
-        """Nothing."""
-
-    def judged(self, done: int, total: int) -> None:
-        """Nothing."""
-
-    def warned(self, message: str) -> None:
-        """Nothing."""
-
-    def finished_epoch(self, row: dict[str, Any]) -> None:
-        """Nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +124,7 @@ class _Run:
         self.world = world
         self.device = choose_device(recipe.device)
         self.dtype = choose_precision(recipe.precision, self.device)
-        self.problems = list(dataset.problems)
+        self.judge = Judge(recipe, dataset, self.device, world, reporter)
         readable = self._readable(dataset.train)
         self.training, self.validation = split_validation(
             readable, recipe.validation_share, recipe.seed
@@ -181,6 +143,7 @@ class _Run:
         self.share = world.share(self.sampler.batch_size)
         torch.manual_seed(recipe.seed)
         self.embedder, self.preprocessing = checkpoint.new_embedder(recipe)
+        self.judge.preprocessing = self.preprocessing
         self.embedder.to(self.device).to(memory_format=torch.channels_last)
         self.objective = Objective(recipe, len(self.names)).to(self.device)
         self.known = self._start_from_known()
@@ -213,7 +176,7 @@ class _Run:
             try:
                 probe(record.path)
             except ImageError as error:
-                self.problems.append(str(error))
+                self.judge.note([str(error)])
             else:
                 good.append(record)
         return tuple(good)
@@ -229,7 +192,7 @@ class _Run:
                 or grown):  # fmt: skip
             return None
         small = dataclasses.replace(self.preprocessing, size=recipe.train_size)
-        features, kept = self.embed(self.embedder, self.training, small, "features")
+        features, kept = self.judge.embed(self.embedder, self.training, small, "features")
         start_head(
             self.embedder,
             torch.from_numpy(features).to(self.device),
@@ -283,7 +246,7 @@ class _Run:
             "best": self.best,
             "best_epoch": self.best_epoch,
             "totals": self.totals,
-            "problems": self.problems,
+            "problems": self.judge.problems,
             "class_sums": self.class_sums,
             "objective": self.objective.state_dict(),
             "recent": self.recent,
@@ -343,7 +306,7 @@ class _Run:
         self.epoch, self.step = state["epoch"], state["step"]
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.totals, self.class_sums = state["totals"], state["class_sums"]
-        self._note(state["problems"])
+        self.judge.note(state["problems"])
         if self.world.is_main:
             # A kill can fall between the line of an epoch and its checkpoint.
             lines = read_metrics(self.out / "metrics.jsonl")
@@ -365,10 +328,10 @@ class _Run:
                 "resumed at epoch": self.epoch,
             }
         )
-        curves: Any = contextlib.nullcontext()
+        board: Any = contextlib.nullcontext()
         if self.world.is_main:
-            curves = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.epoch + 1)
-        with curves as writer:
+            board = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.epoch + 1)
+        with board as writer:
             while self.epoch < self.recipe.epochs and not self._out_of_patience():
                 row = self._one_epoch()
                 if self.world.is_main:
@@ -403,7 +366,7 @@ class _Run:
         )
         for batch, (images, reasons) in zip(batches[self.step :], pixels, strict=True):
             values = self._one_step(images, batch)
-            self._note(reasons)
+            self.judge.note(reasons)
             self.step += 1
             seen += len(batch)
             for key, value in values.items():
@@ -420,7 +383,8 @@ class _Run:
         row |= watch(self.objective.hier, self.recent, self.generator)
         self.recent = []
         self.world.average_buffers(self.embedder)
-        self.problems = list(dict.fromkeys(itertools.chain(*self.world.collect(self.problems))))
+        for problems in self.world.collect(self.judge.problems):
+            self.judge.note(problems)
         self.epoch, self.step = self.epoch + 1, 0
         return row | self._validate()
 
@@ -511,18 +475,7 @@ class _Run:
     def _validate(self) -> dict[str, float]:
         """Score the held-out training classes and keep the best; without any, keep the last."""
         judged = self.averaged or self.embedder
-        scores: dict[str, float] = {}
-        if self.validation:
-            points, kept = self.embed(judged, self.validation)
-            labels = [self.validation[index].label for index in kept]
-            held_out = score(points, labels, c=self.recipe.c, recall_at=(1,))
-            scores = {
-                "validation_recall@1": held_out.recall_at[1],
-                "validation_map@r": held_out.map_at_r,
-            }
-            judged_by_kin = self._kinship(points, [self.validation[index] for index in kept])
-            scores |= {f"validation_{name}": value for name, value in judged_by_kin.items()}
-            scores = self.world.same(scores)
+        scores = self.judge.validate(judged, self.validation) if self.validation else {}
         # MAP@R moves in smaller steps than Recall@1, so it tells better from good.
         value = scores.get("validation_map@r", float(self.epoch))
         if value > self.best:
@@ -530,93 +483,17 @@ class _Run:
             self._save("best.pt", judged)
         return scores
 
-    def _kinship(self, points: np.ndarray, records: Sequence[Record]) -> dict[str, float]:
-        """Agreement with the data set's taxonomy; nothing where that is silent on these classes."""
-        if not self.dataset.levels:
-            return {}
-        try:
-            return judge_points(points, records, self.dataset.levels, self.recipe.c).to_dict()
-        except DataError:
-            return {}
-
-    def embed(
-        self,
-        embedder: Embedder,
-        records: Sequence[Record],
-        preprocessing: Preprocessing | None = None,
-        what: str = "points",
-    ) -> tuple[np.ndarray, list[int]]:
-        """Points (or ``features``) and positions of the readable ``records``, each seen once.
-
-        Unreadable ones are noted; the processes share the work and all get the whole.
-        """
-        was_training = embedder.training
-        embedder.eval()
-        network = embedder if what == "points" else embedder.features
-        own = range(self.world.rank, len(records), self.world.size)
-        points, kept, problems = embed_records(
-            network,
-            [records[place] for place in own],
-            preprocessing or self.preprocessing,
-            device=self.device,
-            workers=self.recipe.workers,
-            progress=self.reporter.judged,
-        )
-        embedder.train(was_training)
-        if not np.isfinite(points).all():
-            raise TrainingError(self._diverged("points are not finite"))
-        self._note(problems)
-        parts = self.world.collect((points, [own[place] for place in kept]))
-        places = [place for _, own_places in parts for place in own_places]
-        order = np.argsort(places)
-        points = np.concatenate([block for block, own_places in parts if own_places] or [points])
-        return points[order], [places[place] for place in order]
-
-    def _note(self, problems: Sequence[str]) -> None:
-        """Remember what could not be read, each once, to be reported at the end."""
-        self.problems += [text for text in dict.fromkeys(problems) if text]
-        self.problems = list(dict.fromkeys(self.problems))
-
     def _judge_test(self) -> Result:
-        from hiercli.reports import curves, neighbours
-
         if self.world.is_main:
             curves.draw(read_metrics(self.out / "metrics.jsonl"), self.out / "curves.png")
-        if not self.dataset.query:
-            return Result(self.out, {}, self.best_epoch, self.problems)
-        self.world.same(True)  # best.pt is there once the main process has come this far
-        best = checkpoint.load(self.out / "best.pt").embedder
-        best.to(self.device).to(memory_format=torch.channels_last)
-        points, kept = self.embed(best, self.dataset.query)
-        queries = [self.dataset.query[index] for index in kept]
-        gallery, gallery_points = None, None
-        if self.dataset.gallery is not None:
-            gallery_points, kept = self.embed(best, self.dataset.gallery)
-            gallery = [self.dataset.gallery[index] for index in kept]
-        if not self.world.is_main:
-            return Result(self.out, {}, self.best_epoch, self.problems)
-        retrieval = score(
-            points,
-            [record.label for record in queries],
-            gallery_points,
-            None if gallery is None else [record.label for record in gallery],
-            c=self.recipe.c,
-            recall_at=self.dataset.recall_at,
-        )
-        scores = retrieval.to_dict() | self._kinship(points, queries)
-        result = {"dataset": self.dataset.name, "best_epoch": self.best_epoch, **scores}
-        write_text(self.out / "test.json", json.dumps(result, indent=2) + "\n")
-        neighbours.write(
-            self.out / "neighbours.html",
-            points,
-            queries,
-            gallery_points,
-            gallery,
-            c=self.recipe.c,
-            title=f"{self.dataset.name}: nearest neighbours on unseen classes",
-            scores=scores,
-        )
-        return Result(self.out, scores, self.best_epoch, self.problems, retrieval)
+        scores: dict[str, float] = {}
+        retrieval = None
+        if self.dataset.query:
+            self.world.same(True)  # best.pt is there once the main process has come this far
+            best = checkpoint.load(self.out / "best.pt").embedder
+            best.to(self.device).to(memory_format=torch.channels_last)
+            scores, retrieval = self.judge.test(best, self.out, self.best_epoch)
+        return Result(self.out, scores, self.best_epoch, self.judge.problems, retrieval)
 
 
 def midpoints(sums: Tensor, c: float) -> Tensor:
