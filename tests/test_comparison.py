@@ -65,3 +65,13 @@ def test_train_with_a_baseline(photos: Path, hier: Hier, tmp_path: Path) -> None
     again = hier(*words, "--resume")
     assert again.returncode == 0, again.stderr.decode()
     assert printed["verdict"] in again.stdout.decode()
+
+
+def test_nothing_to_compare_is_said_before_training(
+    photos: Path, hier: Hier, tmp_path: Path
+) -> None:
+    done = hier("train", "--data", photos, *TINY, "--hier-weight", "0", "--baseline",
+                "--out", tmp_path / "run")  # fmt: skip
+    assert done.returncode == 2
+    assert "leave out --baseline" in done.stderr.decode()
+    assert not (tmp_path / "run").exists()

@@ -380,3 +380,22 @@ def test_a_proxy_is_its_own_ancestor_only_on_request(
     hier = HierLoss(4, 8, num_neighbours=3, published_faults=faults)
     hier(hier.to_poincare(torch.randn(8, 4)), torch.arange(8) // 2)
     assert allowed == [True, faults]  # the photographs' term, then the proxies'
+
+
+def test_the_loss_works_inside_a_compiled_step() -> None:
+    loss = HierLoss(8, 16, num_neighbours=5, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(24) // 2
+
+    def step(tangent: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(3)
+        return 2 * loss(loss.to_poincare(tangent * 1.0), labels, generator)
+
+    results = []
+    for run in (step, torch.compile(step, backend="aot_eager")):
+        tangent = torch.randn(24, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        value = run(tangent)
+        value.backward()
+        results.append((value.item(), tangent.grad))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    assert results[0][1].abs().max() > 0
+    assert torch.allclose(results[0][1], results[1][1], atol=1e-6)

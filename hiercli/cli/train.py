@@ -79,10 +79,12 @@ def _train(
         )
 
     from hiercli.data import catalogue
-    from hiercli.evaluation.comparison import compare
     from hiercli.training import distributed, trainer
+    from hiercli.training.baseline import metric_loss_alone, train_baseline
     from hiercli.training.run_folder import numbered_folder
 
+    if baseline:
+        metric_loss_alone(resolved)  # refused now rather than after the first run
     root = data_root or catalogue.default_root()
     if download:
         _fetch(data, root)
@@ -99,14 +101,10 @@ def _train(
         result = trainer.train(
             resolved, dataset, target, reporter, resume=resume, overwrite=overwrite, world=world
         )
-        plain = None
+        plain, found = None, None
         if baseline:
             say("baseline: the metric loss alone")
-            alone = dataclasses.replace(resolved, hier_weight=0.0, relation_weight=0.0)
-            again = world.same((target / "baseline").exists())
-            plain = trainer.train(
-                alone, dataset, target / "baseline", reporter, resume=again, world=world
-            )
+            plain, found = train_baseline(result, resolved, dataset, reporter, world)
     except KeyboardInterrupt as error:
         raise InterruptError(
             f"interrupted. Go on with the same command and --out {target} --resume"
@@ -118,9 +116,6 @@ def _train(
         return
     for problem in result.problems:
         warn(problem)
-    found = None
-    if plain and plain.retrieval and result.retrieval:
-        found = compare(plain.retrieval.right, result.retrieval.right, result.retrieval.labels)
     if json_output:
         printed = {"out": str(target), "best_epoch": result.best_epoch, **result.test}
         if plain and found:

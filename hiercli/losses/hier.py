@@ -254,6 +254,9 @@ class HierLoss(nn.Module):
         points: Tensor = self.to_poincare(self.proxies)
         return points
 
+    # Inside a step that torch.compile has taken over this runs as it is: what it draws comes from
+    # a generator, which the compiler cannot follow.
+    @torch.compiler.disable
     def forward(
         self, points: Tensor, labels: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:

@@ -1,0 +1,49 @@
+"""Did hierarchy help? The same run once more with the metric loss alone, and a verdict."""
+
+import dataclasses
+from pathlib import Path
+
+from hiercli.data.records import Dataset
+from hiercli.errors import InputError
+from hiercli.evaluation.comparison import Comparison, compare
+from hiercli.training.distributed import World
+from hiercli.training.recipe import Recipe
+from hiercli.training.reporter import Reporter
+from hiercli.training.trainer import Result, train
+
+
+def metric_loss_alone(recipe: Recipe) -> Recipe:
+    """The recipe with HIER and the relational term switched off, all else equal.
+
+    Raises:
+        InputError: both are off already.
+    """
+    if not (recipe.hier_weight or recipe.relation_weight):
+        raise InputError(
+            "expected a recipe with HIER or relations to compare with a baseline, but "
+            "hier_weight and relation_weight are both 0: leave out --baseline, or raise one"
+        )
+    return dataclasses.replace(recipe, hier_weight=0.0, relation_weight=0.0)
+
+
+def train_baseline(
+    result: Result, recipe: Recipe, dataset: Dataset, reporter: Reporter, world: World
+) -> tuple[Result, Comparison | None]:
+    """Train the metric loss alone into ``baseline`` below the run's folder, and compare.
+
+    Args:
+        result: of the run with ``recipe``, finished.
+        recipe, dataset, reporter, world: as for `trainer.train`; a baseline that was broken off
+            is gone on with.
+
+    Returns:
+        the baseline's result, and how much better the run is; ``None`` without test classes, and
+        in processes other than the main one.
+    """
+    out: Path = result.out / "baseline"
+    again = world.same(out.exists())
+    plain = train(metric_loss_alone(recipe), dataset, out, reporter, resume=again, world=world)
+    if plain.retrieval is None or result.retrieval is None:
+        return plain, None
+    found = compare(plain.retrieval.right, result.retrieval.right, result.retrieval.labels)
+    return plain, found
