@@ -256,7 +256,7 @@ class HierLoss(nn.Module):
 
     # Inside a step that torch.compile has taken over this runs as it is: what it draws comes from
     # a generator, which the compiler cannot follow.
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
         self, points: Tensor, labels: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
