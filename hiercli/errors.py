@@ -11,7 +11,8 @@
     ├── TrainingError          2   a run that cannot go on (diverged, folder taken)
     ├── ExportError            2   an exported encoder that does not agree with its source
     ├── MismatchError          4   two sound files that do not belong together
-    └── InterruptError       130   Ctrl-C, where there is more to say than that
+    ├── InterruptError       130   Ctrl-C, where there is more to say than that
+    └── ReportedError          *   a process that was started for the work has failed and said why
 
 Two more exit codes do not come from an error: 0 (done) and 3 (done, but some inputs were
 skipped, each one named). Every interrupt ends with 130.
@@ -70,3 +71,11 @@ class InterruptError(HierError):
     """The user's Ctrl-C, with a word on how to go on."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+class ReportedError(HierError):
+    """A process that was started for the work ended with ``exit_code`` and has said why."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(f"a process ended with exit code {exit_code}")
+        self.exit_code = exit_code

@@ -21,14 +21,15 @@ def literal_hier(
     settings = (temperature, margin, num_neighbours, triplets_per_anchor)
     similarity = torch.exp(-poincare.pairwise_dist(points, points, c)).detach() + same_class
     between = poincare.pairwise_dist(proxies, proxies, c)
+    # A proxy is not its own ancestor.
     return _term(similarity, poincare.pairwise_dist(points, proxies, c), *settings) + _term(
-        torch.exp(-between).detach(), between, *settings
+        torch.exp(-between).detach(), between, *settings, own_ancestors=False
     )
 
 
 def _term(
     similarity: Tensor, distances: Tensor, temperature: float, margin: float,
-    num_neighbours: int, triplets_per_anchor: int,
+    num_neighbours: int, triplets_per_anchor: int, own_ancestors: bool = True,
 ) -> Tensor:  # fmt: skip
     related = reciprocal_neighbours(similarity, num_neighbours)
     unrelated = ~related & ~torch.eye(len(related), dtype=torch.bool)
@@ -42,8 +43,11 @@ def _term(
         reach_i = distances[anchor].expand(triplets_per_anchor, -1)
         reach_j, reach_k = distances[j], distances[k]
         reach_ij = torch.maximum(reach_i, reach_j)
-        pair = gumbel_softmax(-reach_ij / temperature, hard=True)
-        triple = gumbel_softmax(-torch.maximum(reach_ij, reach_k) / temperature, hard=True)
+        logits = [-reach_ij / temperature, -torch.maximum(reach_ij, reach_k) / temperature]
+        if not own_ancestors:
+            members = torch.stack([torch.full_like(j, anchor), j, k], dim=1)
+            logits = [each.scatter(1, members, float("-inf")) for each in logits]
+        pair, triple = (gumbel_softmax(each, hard=True) for each in logits)
         hinge = torch.zeros(triplets_per_anchor)
         for reach, sign in ((reach_i, 1), (reach_j, 1), (reach_k, -1)):
             apart = (reach * pair).sum(dim=1) - (reach * triple).sum(dim=1)

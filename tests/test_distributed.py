@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,14 @@ def gradients(world: World, published_faults: bool = False) -> dict[str, Tensor]
 def worker(rank: int, folder: str, published_faults: bool) -> None:
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=SIZE)
     try:
-        torch.save(gradients(World(rank, SIZE), published_faults), f"{folder}/{rank}.pt")
+        world = World(rank, SIZE)
+        torch.save(gradients(world, published_faults), f"{folder}/{rank}.pt")
+        statistics = nn.BatchNorm1d(3)
+        statistics.running_mean.fill_(float(rank))
+        world.average_buffers(statistics)
+        assert statistics.running_mean.tolist() == [0.5] * 3
+        assert world.collect(rank) == [0, 1]
+        assert world.same(rank) == 0
     finally:
         dist.destroy_process_group()
 
@@ -73,13 +81,20 @@ def test_an_uneven_share_is_refused() -> None:
 
 
 def test_two_processes_end_where_one_ends(photos: Path, hier: Hier, tmp_path: Path) -> None:
-    """Batch norm held still, as its statistics are taken from each share alone."""
+    """Batch norm held still, as its statistics are taken from each share alone.
+
+    A damaged test photograph falls to the second process, and is told of all the same.
+    """
+    shutil.copytree(photos, tmp_path / "photos")
+    for damaged in sorted((tmp_path / "photos").rglob("photo1.jpg")):
+        damaged.write_bytes(damaged.read_bytes()[:600])
     rows = {}
     for count in (1, 2):
         out = tmp_path / str(count)
-        run = hier("train", "--data", photos, *TINY, "--freeze-batch-norm", "--processes", count,
-                   "--relation-weight", "1", "--out", out)  # fmt: skip
-        assert run.returncode == 0, run.stderr.decode()
+        run = hier("train", "--data", tmp_path / "photos", *TINY, "--freeze-batch-norm",
+                   "--processes", count, "--relation-weight", "1", "--out", out)  # fmt: skip
+        assert run.returncode == 3, run.stderr.decode()
+        assert run.stderr.decode().count("skipped:") == 8
         rows[count] = [json.loads(line) for line in (out / "metrics.jsonl").open()]
         rows[count].append(json.loads((out / "test.json").read_text()))
         rows[count][-1].pop("dataset")

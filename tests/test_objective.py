@@ -18,6 +18,7 @@ from hiercli.losses.relations import relational_loss
 from hiercli.nn.embedder import Embedder
 from hiercli.training import loading
 from hiercli.training.objective import collapse, watch
+from hiercli.training.recipe import Recipe
 from hiercli.training.starting import grow_proxies, start_head
 
 
@@ -124,7 +125,7 @@ def test_the_signs_of_health_tell_depth_from_chance() -> None:
     assert signs["tree"]["lca_deeper"] > 0.9 > signs["random"]["lca_deeper"]
     assert 4 < signs["tree"]["effective_rank"] < 16
     assert signs["tree"]["dead_proxies"] < signs["random"]["dead_proxies"]
-    assert collapse(signs["tree"], 2.3, 0.1) == ""
+    assert collapse(signs["tree"], Recipe()) == ""
 
 
 def test_collapse_is_noticed() -> None:
@@ -132,11 +133,18 @@ def test_collapse_is_noticed() -> None:
     labels = torch.arange(32) // 2
     line = random(32, 1) * random(1, 16, seed=1)
     told = watch(hier, [(hier.to_poincare(line), labels)], torch.Generator().manual_seed(0))
-    assert "--relation-weight" in collapse(told, 2.3, 0.1)
+    assert "--relation-weight" in collapse(told, Recipe())
     well = {"effective_rank": 9.0, "photo_radius": 1.5, "dead_proxies": 0.1}
-    assert collapse(well, 2.3, 0.1) == ""
-    assert "--initial-radius" in collapse(well | {"photo_radius": 0.001}, 2.3, 0.1)
-    assert "--proxy-init tree" in collapse(well | {"dead_proxies": 0.99}, 2.3, 0.1)
+    assert collapse(well, Recipe()) == ""
+    assert "--initial-radius" in collapse(well | {"photo_radius": 0.001}, Recipe())
+    assert "--proxy-init tree" in collapse(well | {"dead_proxies": 0.99}, Recipe())
+
+
+def test_nothing_is_said_of_proxies_that_are_not_used_or_hardly_looked_at() -> None:
+    hier = HierLoss(16, 256, num_neighbours=4, triplets_per_anchor=5)
+    batch = [(hier.to_poincare(random(16, 16)), torch.arange(16) // 2)]
+    assert "dead_proxies" not in watch(hier, batch, torch.Generator())
+    assert "proxy_radius" not in watch(hier, batch, torch.Generator(), with_proxies=False)
 
 
 def test_cached_photographs_give_the_same_crops(

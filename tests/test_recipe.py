@@ -83,6 +83,7 @@ def test_a_dumped_recipe_reads_back(tmp_path: Path) -> None:
         ({"seed": 2**63}, "below"),
         ({"curv": 1}, "no setting is called curv"),
         ({"validation_share": 1.0}, "below 1"),
+        ({"initial_radius": 2.3}, "below the clip_radius"),
     ],
 )
 def test_refusals(override: dict[str, object], words: str) -> None:

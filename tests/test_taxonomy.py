@@ -1,11 +1,20 @@
 """Agreement with a taxonomy, against cases worked by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.cluster.hierarchy import average
 
+from hiercli.data.records import Record
 from hiercli.errors import DataError
-from hiercli.evaluation.taxonomy import dendrogram_purity, judge, kinship, triplet_accuracy
+from hiercli.evaluation.taxonomy import (
+    dendrogram_purity,
+    judge,
+    judge_points,
+    kinship,
+    triplet_accuracy,
+)
 
 LINEAGES = [("a", "x"), ("a", "x"), ("b", "x"), ("c", "y"), ("c", "y")]
 HEIGHTS = np.array(
@@ -54,3 +63,23 @@ def test_levels_on_which_no_two_classes_agree_have_no_purity() -> None:
 def test_a_taxonomy_without_relatives_is_refused() -> None:
     with pytest.raises(DataError, match="nothing to say"):
         judge(np.ones((3, 3)), [("a",), ("b",), ("c",)], ("genus",))
+
+
+def records(lineages: list[tuple[str, ...]]) -> list[Record]:
+    return [Record(Path("x"), str(place), line) for place, line in enumerate(lineages)]
+
+
+def test_classes_that_the_taxonomy_does_not_know_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.standard_normal((7, 3)) * 0.3
+    gaps = [*LINEAGES, (), ("", "x")]
+    whole = judge_points(points[:5], records(LINEAGES), ("genus", "family"), 0.1)
+    assert judge_points(points, records(gaps), ("genus", "family"), 0.1) == whole
+    with pytest.raises(DataError, match="nothing to say"):
+        judge_points(points, records([()] * 7), ("genus", "family"), 0.1)
+
+
+def test_points_that_coincide_correlate_with_nothing() -> None:
+    scores = judge_points(np.full((5, 3), 0.1), records(LINEAGES), ("genus", "family"), 0.1)
+    assert scores.lca_correlation == 0
+    assert scores.triplet_accuracy == 0

@@ -36,8 +36,14 @@ LONG = [
 ]
 
 
+EVERYTHING = ["--relation-weight", "1", "--head-init", "pca", "--proxy-init", "tree",
+              "--learned-radius", "--initial-radius", "1.5",
+              "--no-freeze-batch-norm", "--warmup-epochs", "0", "--cache", "ram"]  # fmt: skip
+"""Whatever keeps a state of its own or is made anew when a run goes on."""
+
+
 def test_five_kills_change_nothing(photos: Path, hier: Hier, tmp_path: Path) -> None:
-    words = ["train", "--data", str(photos), *LONG]
+    words = ["train", "--data", str(photos), *LONG, *EVERYTHING]
     assert hier(*words, "--out", tmp_path / "whole").returncode == 0
     out = tmp_path / "killed"
     command = [
@@ -73,6 +79,10 @@ def test_five_kills_change_nothing(photos: Path, hier: Hier, tmp_path: Path) -> 
     ]
     assert weights[0] == weights[1]
     assert not [entry for entry in out.iterdir() if entry.name.startswith(".")]
+    # An encoder with a learned radius leaves as a whole: the export compares the two itself.
+    model = tmp_path / "whole.onnx"
+    proof = hier("export", "--checkpoint", out / "best.pt", "-o", model, "--data", photos)
+    assert proof.returncode == 0, proof.stderr.decode()
 
 
 def test_the_seed_decides(photos: Path, hier: Hier, trained: Path, tmp_path: Path) -> None:

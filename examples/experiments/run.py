@@ -48,7 +48,6 @@ def main() -> None:
     words.add_argument("--data-root", type=Path, default=None)
     words.add_argument("--runs", type=Path, default=Path("runs/experiments"))
     words.add_argument("--results", type=Path, default=HERE / "results.csv")
-    words.add_argument("--validation-share", type=float, default=0.15)
     asked = words.parse_args()
     done = read(asked.results)
     for seed in asked.seed:
@@ -62,12 +61,13 @@ def main() -> None:
                     row = raw(dataset, settings["common"])
                 else:
                     own = {k: v for k, v in variants[variant].items() if k != "title"}
-                    share = {"validation_share": asked.validation_share}
-                    recipe = Recipe(**settings["common"] | own | share | {"seed": seed})
+                    recipe = Recipe(**settings["common"] | own | {"seed": seed})
                     row = learned(dataset, recipe, asked.runs / f"{name}-{variant}-{seed}")
                 row |= {"data": name, "variant": variant, "seed": seed}
                 row["seconds"] = round(time.monotonic() - started)
                 append(asked.results, row)
+                for big in ("last.pt", "best.pt", "neighbours.html"):
+                    (asked.runs / f"{name}-{variant}-{seed}" / big).unlink(missing_ok=True)
                 print({key: row.get(key) for key in COLUMNS}, flush=True)
     summary = table(read(asked.results), {key: value["title"] for key, value in variants.items()})
     asked.results.with_name("table.md").write_text(summary)
@@ -96,8 +96,6 @@ def learned(dataset: Dataset, recipe: Recipe, out: Path) -> dict[str, Any]:
     reporter.close()
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     best = rows[result.best_epoch - 1]
-    for big in ("last.pt", "best.pt", "neighbours.html"):
-        (out / big).unlink(missing_ok=True)
     return {**best, **result.test}
 
 

@@ -10,7 +10,7 @@ import typer
 from hiercli import __version__
 from hiercli.cli import data, embed, evaluate, export, hierarchy, search, train
 from hiercli.cli.render import complain
-from hiercli.errors import EXIT_INPUT, EXIT_INTERRUPTED, HierError
+from hiercli.errors import EXIT_INPUT, EXIT_INTERRUPTED, HierError, InterruptError, ReportedError
 
 app = typer.Typer(
     name="hier",
@@ -56,9 +56,13 @@ def main() -> None:
     """Run `hier` and end the process with a documented exit code."""
     try:
         app()
+    except ReportedError as error:
+        sys.exit(error.exit_code)
     except HierError as error:
         if os.environ.get("RANK", "0") != "0":
             # Of several processes that fail alike the first one talks, and ends the others.
+            if isinstance(error, InterruptError):
+                sys.exit(error.exit_code)
             time.sleep(3)
         complain(str(error))
         sys.exit(error.exit_code)

@@ -79,6 +79,7 @@ def _train(
         )
 
     from hiercli.data import catalogue
+    from hiercli.data.records import Dataset
     from hiercli.training import distributed, trainer
     from hiercli.training.baseline import metric_loss_alone, train_baseline
     from hiercli.training.run_folder import numbered_folder
@@ -86,14 +87,24 @@ def _train(
     if baseline:
         metric_loss_alone(resolved)  # refused now rather than after the first run
     root = data_root or catalogue.default_root()
-    if download:
-        _fetch(data, root)
-    with progress("drawing the demo flora") as drawing:
-        dataset = catalogue.load(data, root, seed=resolved.seed, progress=drawing)
+
+    def fetched() -> Dataset:
+        if download:
+            _fetch(data, root)
+        with progress("drawing the demo flora") as drawing:
+            return catalogue.load(data, root, seed=resolved.seed, progress=drawing)
+
     if resolved.processes > 1 and not distributed.is_launched():
+        fetched()
         same_folder = () if out else ("--out", str(numbered_folder(Path("runs"), data)))
-        raise typer.Exit(distributed.launch(resolved.processes, [*sys.argv[1:], *same_folder]))
+        distributed.launch(resolved.processes, [*sys.argv[1:], *same_folder])
+        return
     world, device = distributed.join(resolved.device)
+    if world.is_main:
+        dataset = fetched()
+    world.same(True)  # the others find it complete
+    if not world.is_main:
+        dataset = fetched()
     resolved = dataclasses.replace(resolved, device=device)
     target = world.same(out or numbered_folder(Path("runs"), data))
     reporter = TrainingProgress()
@@ -103,7 +114,8 @@ def _train(
         )
         plain, found = None, None
         if baseline:
-            say("baseline: the metric loss alone")
+            if world.is_main:
+                say("baseline: the metric loss alone")
             plain, found = train_baseline(result, resolved, dataset, reporter, world)
     except KeyboardInterrupt as error:
         raise InterruptError(

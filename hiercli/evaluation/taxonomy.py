@@ -76,9 +76,12 @@ def judge(
         for level, names in groups.items()
         if len(set(names)) < num_classes
     }
+    joined = cophenet(tree)
+    # Points that all coincide order nothing: that is no correlation, rather than nan.
+    correlation = float(spearmanr(joined, pairs).statistic) if np.ptp(joined) > 0 else 0.0
     return TaxonomyScores(
         purity=purity,
-        lca_correlation=float(spearmanr(cophenet(tree), pairs).statistic),
+        lca_correlation=correlation,
         triplet_accuracy=triplet_accuracy(distances, heights),
         num_classes=num_classes,
     )
@@ -89,13 +92,21 @@ def judge_points(
 ) -> TaxonomyScores:
     """`judge` photographs: each class is given by the midpoint of its points.
 
+    Classes of which the taxonomy does not name every level are left out.
+
     Args:
         points: (N, D).
         records: N records with their taxonomy.
         levels: names of the levels.
         c: curvature magnitude, or ``None`` for cosine distance of mean features.
     """
-    lineages = {record.label: record.taxonomy for record in records}
+    lineages = {
+        record.label: record.taxonomy
+        for record in records
+        if len(record.taxonomy) == len(levels) and all(record.taxonomy)
+    }
+    if not lineages:
+        raise DataError("the taxonomy has nothing to say about these classes")
     labels = np.array([record.label for record in records])
     wide = points.astype(np.float64)
     members = [wide[labels == name] for name in lineages]
@@ -153,7 +164,8 @@ def triplet_accuracy(distances: np.ndarray, heights: np.ndarray) -> float:
     for i in range(len(distances)):
         others = np.arange(len(distances)) != i
         reach, height = distances[i, others], heights[i, others]
-        nearer = height[:, None] < height[None, :]
-        right += int((nearer & (reach[:, None] < reach[None, :])).sum())
-        total += int(nearer.sum())
+        for level in np.unique(height)[:-1]:
+            near, far = reach[height == level], np.sort(reach[height > level])
+            right += int((len(far) - np.searchsorted(far, near, side="right")).sum())
+            total += len(near) * len(far)
     return right / total

@@ -14,8 +14,10 @@ from hiercli.geometry import poincare
 from hiercli.losses.triplets import Triplets, mine
 from hiercli.nn.to_poincare import ToPoincare
 
-_CELLS_AT_A_TIME = 1 << 17
-"""Cells of a (T, P) array that exist at one moment: half a MB, so that they stay in the cache."""
+_CELLS_AT_A_TIME = {"cpu": 1 << 17}
+_CELLS_ELSEWHERE = 1 << 24
+"""Cells of a (T, P) array that exist at one moment: on a CPU half a MB, so that they stay in its
+cache; on a GPU enough that starting the kernels costs little."""
 _POOL = 1 << 19
 """Gumbel variates drawn for each of the two ancestors; see `_GumbelPool`."""
 
@@ -97,7 +99,8 @@ class _LcaTripletLoss(torch.autograd.Function):
             _GumbelPool(table, num_triplets, generator) if given is None else given
             for given in noise
         ]
-        step = max(1, _CELLS_AT_A_TIME // num_proxies)
+        cells = _CELLS_AT_A_TIME.get(table.device.type, _CELLS_ELSEWHERE)
+        step = max(1, cells // num_proxies)
         for start in range(0, num_triplets, step):
             chunk = Triplets(*(values[start : start + step] for values in triplets))
             drawn = [pool[start : start + step] for pool in pools]
@@ -118,9 +121,9 @@ class _GumbelPool:
     """Standard Gumbel noise for T rows of P, read from one pool of fresh variates.
 
     Row t is the P variates from a random place on. Each row is exactly as if drawn alone, so the
-    loss and its gradient keep their expectation; two rows share variates only where their
-    windows overlap, and then for different proxies. Drawing T x P of them anew takes longer than
-    everything else in the loss together.
+    loss and its gradient keep their expectation; rows whose windows overlap share variates, mostly
+    for different proxies, which only adds a little variance. Drawing T x P of them anew takes
+    longer than everything else in the loss together.
     """
 
     def __init__(self, like: Tensor, num_rows: int, generator: torch.Generator | None) -> None:

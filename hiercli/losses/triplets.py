@@ -56,8 +56,9 @@ def mine(
         num_neighbours: neighbours looked at for reciprocity.
         triplets_per_anchor: draws for each anchor, with replacement.
         generator: source of randomness, on the device of ``similarity``.
-        published_faults: draw as the published code does, where an anchor may be its own negative
-            and one with a single reciprocal neighbour is passed over.
+        published_faults: draw as the published code does, where a point is one of its own
+            neighbours, an anchor may be its own negative, and one with a single reciprocal
+            neighbour is passed over.
 
     Returns:
         `Triplets` of T = N x ``triplets_per_anchor``, ordered by anchor; none below N = 4.
@@ -66,6 +67,8 @@ def mine(
     if num_points < 4:
         empty = torch.empty(0, dtype=torch.int64, device=similarity.device)
         return Triplets(empty, empty, empty, empty.bool())
+    if published_faults:
+        num_neighbours -= 1  # its neighbours of a point begin with the point itself
     related = reciprocal_neighbours(similarity.detach(), num_neighbours)
     unrelated = ~related
     if not published_faults:

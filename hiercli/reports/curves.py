@@ -5,10 +5,10 @@ from typing import Any
 
 from hiercli.files import replacing
 
-_SHARES = ("lca_deeper", "dead_proxies", "validation_lca_correlation",
-           "validation_triplet_accuracy")  # fmt: skip
+_SHARES = ("lca_deeper", "dead_proxies")
 _LENGTHS = ("photo_radius", "proxy_radius")
 _PERCENT = ("validation_recall@1", "validation_map@r")
+_UNSEEN = ("effective_rank", "photo_radius_spread", "proxy_radius_spread")
 
 
 def draw(rows: list[dict[str, Any]], target: Path) -> None:
@@ -17,12 +17,12 @@ def draw(rows: list[dict[str, Any]], target: Path) -> None:
 
     epochs = [row["epoch"] for row in rows]
     keys = [key for key in (rows[0] if rows else ()) if key != "epoch"]
-    known = (*_SHARES, *_LENGTHS, *_PERCENT, "effective_rank", "photo_radius_spread",
-             "proxy_radius_spread")  # fmt: skip
+    kinship = [key for key in keys if key.startswith("validation_") and key not in _PERCENT]
+    elsewhere = (*_SHARES, *_LENGTHS, *_PERCENT, *kinship, *_UNSEEN)
     panels = (
-        ("Training losses", "loss", [key for key in keys if key not in known]),
+        ("Training losses", "loss", [key for key in keys if key not in elsewhere]),
         ("Held-out training classes", "percent", _PERCENT),
-        ("Hierarchy", "share or correlation", _SHARES),
+        ("Hierarchy", "share or correlation", (*_SHARES, *kinship)),
         ("Distance from the origin", "radius in the ball", _LENGTHS),
     )
     figure = Figure(figsize=(11, 7), layout="constrained")

@@ -5,9 +5,10 @@ whole batch and computes the same loss; each sends the gradient through its own 
 what they find is averaged over all parameters, losses' proxies included.
 """
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,11 +16,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from hiercli.errors import EXIT_INTERRUPTED, InputError, TrainingError
+from hiercli.errors import EXIT_INTERRUPTED, InputError, ReportedError, TrainingError
 
 T = TypeVar("T")
 _BUCKET = 25 * 2**20
 """Numbers that are averaged in one message."""
+
+
+@contextlib.contextmanager
+def _company() -> Iterator[None]:
+    """Around every message: a process that waits for one that has ended says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise TrainingError(
+            "another process of this training has ended; what it said is on stderr. Mend that, "
+            "then go on with --resume"
+        ) from error
 
 
 class _Gather(torch.autograd.Function):
@@ -34,7 +47,8 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, rank: int, size: int, factor: float) -> Tensor:
         ctx.own, ctx.factor = slice(rank * len(x), (rank + 1) * len(x)), factor
         parts = [torch.empty_like(x) for _ in range(size)]
-        dist.all_gather(parts, x.contiguous())
+        with _company():
+            dist.all_gather(parts, x.contiguous())
         return torch.cat(parts)
 
     @staticmethod
@@ -100,7 +114,8 @@ class World:
                 count += 1
             bucket, tensors = tensors[:count], tensors[count:]
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-            dist.all_reduce(flat)
+            with _company():
+                dist.all_reduce(flat)
             flat /= self.size
             means = torch.split(flat, [tensor.numel() for tensor in bucket])
             for tensor, mean in zip(bucket, means, strict=True):
@@ -111,7 +126,8 @@ class World:
         if self.size == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box)
+        with _company():
+            dist.broadcast_object_list(box)
         return box[0]
 
     def collect(self, value: T) -> list[T]:
@@ -119,7 +135,8 @@ class World:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        with _company():
+            dist.all_gather_object(values, value)
         return values
 
 
@@ -167,11 +184,11 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def launch(processes: int, words: Sequence[str]) -> int:
+def launch(processes: int, words: Sequence[str]) -> None:
     """Run `hier` with the same ``words`` in ``processes`` processes, under torchrun's engine.
 
-    Returns:
-        0, or the exit code of the first process that failed; its message is already on stderr.
+    Raises:
+        ReportedError: one of them failed; its message is on stderr.
     """
     import logging
 
@@ -191,7 +208,7 @@ def launch(processes: int, words: Sequence[str]) -> int:
         elastic_launch(config, sys.executable)("-m", "hiercli", *words)
     except ChildFailedError as error:
         first = min(error.failures.values(), key=lambda failure: failure.timestamp)
-        return int(first.exitcode) if first.exitcode > 0 else 128 - int(first.exitcode)
-    except (SignalException, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
-    return 0
+        code = int(first.exitcode)
+        raise ReportedError(code if code > 0 else 128 - code) from error
+    except (SignalException, KeyboardInterrupt) as error:
+        raise ReportedError(EXIT_INTERRUPTED) from error

@@ -76,11 +76,12 @@ class Judge:
                 f"the {what} are not finite: the network has diverged. Lower --lr"
                 + ("" if self.recipe.precision == "fp32" else ", or use --precision fp32")
             )
-        self.note(problems)
-        parts = self.world.collect((points, [own[place] for place in kept]))
-        places = [place for _, own_places in parts for place in own_places]
+        parts = self.world.collect((points, [own[place] for place in kept], problems))
+        places = [place for _, own_places, _ in parts for place in own_places]
+        for _, _, found in parts:
+            self.note(found)
         order = np.argsort(places)
-        points = np.concatenate([block for block, own_places in parts if own_places] or [points])
+        points = np.concatenate([block for block, own_places, _ in parts if own_places] or [points])
         return points[order], [places[place] for place in order]
 
     def validate(self, embedder: Embedder, held_out: Sequence[Record]) -> dict[str, float]:

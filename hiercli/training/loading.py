@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,16 @@ class TrainingPhotos(TorchDataset[tuple[Tensor, str]]):
         self.side = round(size / math.sqrt(crop_scale_min))
         self._cached: list[np.ndarray | str] = []
 
-    def cache(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def cache(
+        self, progress: Callable[[int, int], None] | None = None, *, processes: int = 1
+    ) -> None:
         """Decode every photograph now and keep the pixels, so that an epoch only crops them.
 
         Crops come out as without it, to the bit.
+
+        Args:
+            progress: called with (done, total) photographs.
+            processes: how many do the same on this machine.
 
         Raises:
             InputError: there is not enough memory for that; nothing is kept.
@@ -56,7 +63,7 @@ class TrainingPhotos(TorchDataset[tuple[Tensor, str]]):
         every = max(1, len(self.records) // 64)
         some = [self._decode(place) for place in range(0, len(self.records), every)]
         sizes = [pixels.nbytes for pixels in some if not isinstance(pixels, str)]
-        needed = int(np.mean(sizes or [0]) * len(self.records))
+        needed = int(np.mean(sizes or [0]) * len(self.records)) * processes
         free = _free_memory()
         if free is not None and needed > 0.8 * free:
             raise InputError(
@@ -100,7 +107,13 @@ class TrainingPhotos(TorchDataset[tuple[Tensor, str]]):
 
 
 def _free_memory() -> int | None:
-    """Bytes of memory that are free, where the system says so."""
+    """Bytes of memory that can be had, where the system says so."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    except OSError:
+        pass
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):

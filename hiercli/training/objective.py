@@ -1,5 +1,7 @@
 """What a run minimises, and what is watched while it does."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -41,7 +43,12 @@ class Objective(nn.Module):
         self.hier.proxies.requires_grad_(not recipe.freeze_proxies)
 
     def forward(
-        self, points: Tensor, labels: Tensor, known: Tensor | None, generator: torch.Generator
+        self,
+        points: Tensor,
+        labels: Tensor,
+        known: Tensor | None,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch and its parts by name, all scalars.
 
@@ -50,8 +57,13 @@ class Objective(nn.Module):
             labels: (B,) class ids.
             known: (B, F) centred features before training; ``None`` without relational term.
             generator: source of HIER's draws.
+            dtype: arithmetic of the backbone, which the published code also uses for its metric
+                loss; all others compute in float32.
         """
-        parts = {self.recipe.loss: self.metric(points, labels)}
+        halved = self.recipe.published_faults and dtype != torch.float32
+        with torch.autocast(points.device.type, dtype, enabled=halved):
+            metric_loss = self.metric(points, labels).float()
+        parts = {self.recipe.loss: metric_loss}
         loss = parts[self.recipe.loss]
         if self.recipe.hier_weight:
             parts["hier"] = self.hier(points, labels, generator)
@@ -66,7 +78,10 @@ class Objective(nn.Module):
 
 @torch.no_grad()
 def watch(
-    hier: HierLoss, batches: list[tuple[Tensor, Tensor]], generator: torch.Generator
+    hier: HierLoss,
+    batches: list[tuple[Tensor, Tensor]],
+    generator: torch.Generator,
+    with_proxies: bool = True,
 ) -> dict[str, float]:
     """How the space is being used, from the last batches of an epoch.
 
@@ -74,22 +89,33 @@ def watch(
         hier: with its proxies.
         batches: pairs of points (B, D) and labels (B,).
         generator: source of triplets.
+        with_proxies: whether there is anything to say about proxies.
 
     Returns:
-        ``photo_radius`` and its standard deviation ``photo_radius_spread``, ``proxy_radius``
-        likewise: distances from the origin of the ball's coordinates, so below 1/sqrt(c);
-        ``dead_proxies``: share of the proxies that were nobody's ancestor; ``lca_deeper``: among
-        triplets whose two ancestors differ, the share in which that of the pair lies farther from
-        the origin than that of the triple (0.5: depth means nothing); ``effective_rank``: of the
-        points, exp of the entropy of their variance over principal directions (Roy & Vetterli,
-        2007), between 1 and D.
+        ``photo_radius`` and its standard deviation ``photo_radius_spread``: distance from the
+        origin in the ball's coordinates, so below 1/sqrt(c); ``effective_rank`` of the points: exp
+        of the entropy of their variance over principal directions (Roy & Vetterli, 2007), between
+        1 and D. With proxies also ``proxy_radius`` and its spread; ``dead_proxies``: share of the
+        proxies that were nobody's ancestor, left out where there were too few triplets to tell;
+        ``lca_deeper``: among triplets whose two ancestors differ, the share in which that of the
+        pair lies farther from the origin than that of the triple (0.5: depth means nothing), left
+        out where none differ.
     """
     points = torch.cat([batch for batch, _ in batches])
     radius = points.norm(dim=1)
+    variance = torch.linalg.svdvals((points - points.mean(dim=0)).double()).square()
+    share = (variance / variance.sum().clamp(min=1e-30)).clamp(min=1e-30)
+    signs = {
+        "photo_radius": radius.mean().item(),
+        "photo_radius_spread": radius.std().item(),
+        "effective_rank": float(torch.exp(-(share * share.log()).sum())),
+    }
+    if not with_proxies:
+        return signs
     proxies = hier.proxy_points()
     depth = proxies.norm(dim=1)
     used = torch.zeros(len(proxies), dtype=torch.bool, device=points.device)
-    deeper, differing = 0, 0
+    deeper, differing, num_triplets = 0, 0, 0
     for batch, labels in batches:
         pair, triple = hier.nearest_ancestors(batch, labels, generator)
         used[pair] = True
@@ -97,22 +123,18 @@ def watch(
         differ = pair != triple
         deeper += int((depth[pair] > depth[triple])[differ].sum())
         differing += int(differ.sum())
-    variance = torch.linalg.svdvals((points - points.mean(dim=0)).double()).square()
-    share = (variance / variance.sum().clamp(min=1e-30)).clamp(min=1e-30)
-    return {
-        "photo_radius": radius.mean().item(),
-        "photo_radius_spread": radius.std().item(),
-        "proxy_radius": depth.mean().item(),
-        "proxy_radius_spread": depth.std().item(),
-        "dead_proxies": 1 - used.float().mean().item(),
-        "lca_deeper": deeper / max(1, differing),
-        "effective_rank": float(torch.exp(-(share * share.log()).sum())),
-    }
+        num_triplets += len(pair)
+    signs |= {"proxy_radius": depth.mean().item(), "proxy_radius_spread": depth.std().item()}
+    if num_triplets > 4 * len(proxies):
+        signs["dead_proxies"] = 1 - used.float().mean().item()
+    if differing:
+        signs["lca_deeper"] = deeper / differing
+    return signs
 
 
-def collapse(signs: dict[str, float], clip_radius: float, c: float) -> str:
+def collapse(signs: dict[str, float], recipe: Recipe) -> str:
     """A warning with a remedy where the space is hardly used any more; else an empty text."""
-    limit = float(torch.tanh(torch.tensor(c**0.5 * clip_radius))) / c**0.5
+    limit = math.tanh(recipe.c**0.5 * recipe.clip_radius) / recipe.c**0.5
     if signs["effective_rank"] < 2:
         return (
             f"the points are collapsing onto a line (effective rank {signs['effective_rank']:.1f})"
@@ -123,7 +145,7 @@ def collapse(signs: dict[str, float], clip_radius: float, c: float) -> str:
             f"the photographs are falling onto the origin (radius {signs['photo_radius']:.3f} of "
             f"{limit:.2f}): lower --hier-weight, or raise --initial-radius"
         )
-    if signs["dead_proxies"] > 0.95:
+    if signs.get("dead_proxies", 0.0) > 0.95:
         return (
             f"{signs['dead_proxies']:.0%} of the hierarchical proxies are nobody's ancestor: lower "
             "--proxy-lr-factor or --num-proxies, or start them with --proxy-init tree"

@@ -120,6 +120,8 @@ class Recipe:
         for name in ("validation_share", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise _refused(name, "at least 0 and below 1", self)
+        if self.initial_radius >= self.clip_radius:
+            raise _refused("initial_radius", f"below the clip_radius of {self.clip_radius}", self)
         if self.seed >= 2**63:
             raise _refused("seed", "below 2^63", self)
         if self.batch_size % self.samples_per_class:

@@ -43,7 +43,7 @@ def start_head(embedder: Embedder, features: Tensor, *, init: str, radius: float
         embedder.head.bias.copy_(-embedder.head.weight @ centre)
     if radius and embedder.radius is not None:
         assert embedder.to_poincare.clip_radius is not None
-        share = min(radius / embedder.to_poincare.clip_radius, 0.99)
+        share = radius / embedder.to_poincare.clip_radius
         embedder.radius.bias.fill_(math.log(share / (1 - share)))
     elif radius:
         scale = radius / embedder.head(normal).norm(dim=1).mean()
@@ -86,6 +86,8 @@ def _joins(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean of the members of each join, lowest join first, and its height: (M-1, D), (M-1,)."""
     if len(vectors) < 2:
         return np.empty((0, vectors.shape[1]), vectors.dtype), np.empty(0)
+    # A mean that vanishes has no direction; any will do.
+    vectors = np.where(np.any(vectors, axis=1, keepdims=True), vectors, vectors.dtype.type(1e-12))
     tree = linkage(vectors.astype(np.float64), "average", "cosine")
     sums, sizes = list(vectors), [1] * len(vectors)
     for first, second in tree[:, :2].astype(int):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
@@ -36,7 +37,7 @@ from hiercli.training.distributed import World
 from hiercli.training.judging import Judge
 from hiercli.training.loading import TrainingPhotos, training_batches
 from hiercli.training.objective import Objective, collapse, watch
-from hiercli.training.recipe import Recipe, dump
+from hiercli.training.recipe import Recipe, dump, load
 from hiercli.training.reporter import Reporter, Silence
 from hiercli.training.run_folder import is_run, read_metrics
 from hiercli.training.sampler import ClassBalancedSampler
@@ -104,8 +105,11 @@ def train(
     if taken and not is_run(out):
         raise TrainingError(f"{out} is not the folder of a run: it is left alone. Name another")
     require_answers(dataset)
+    going_on = world.same(resume and (out / "last.pt").exists())
+    if going_on:
+        require_same_settings(out, recipe)
     run = _Run(recipe, dataset, out, reporter if world.is_main else Silence(), world)
-    if world.same(resume and (out / "last.pt").exists()):
+    if going_on:
         run.restore()
     elif world.is_main:
         if taken:
@@ -159,7 +163,7 @@ class _Run:
             seed=recipe.seed,
         )
         if recipe.cache == "ram":
-            self.photos.cache(reporter.judged)
+            self.photos.cache(reporter.judged, processes=world.size)
         self.epoch, self.step = 0, 0
         self.best, self.best_epoch = -math.inf, 0
         self.totals: dict[str, float] = {}
@@ -193,6 +197,11 @@ class _Run:
             return None
         small = dataclasses.replace(self.preprocessing, size=recipe.train_size)
         features, kept = self.judge.embed(self.embedder, self.training, small, "features")
+        if len(np.unique(self.labels[kept])) < len(self.names):
+            raise DataError(
+                f"no picture of some of the {len(self.names)} training classes can be read: "
+                + "; ".join(self.judge.problems[:3])
+            )
         start_head(
             self.embedder,
             torch.from_numpy(features).to(self.device),
@@ -207,10 +216,13 @@ class _Run:
             self.objective.hier.proxies.data.copy_(torch.from_numpy(places))
         if not recipe.relation_weight:
             return None
-        # A damaged photograph keeps zeros: alike to none, so that it asks for nothing.
-        known = torch.zeros(len(self.training), features.shape[1])
-        known[kept] = torch.from_numpy(features - features.mean(axis=0))
-        return known
+        centred = features - features.mean(axis=0)
+        known = np.zeros((len(self.training), features.shape[1]), np.float32)
+        for label in np.unique(self.labels):
+            # Another photograph of its class stands in for a damaged one.
+            known[self.labels == label] = centred[self.labels[kept] == label].mean(axis=0)
+        known[kept] = centred
+        return torch.from_numpy(known)
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         base = self.recipe.lr * self.sampler.batch_size / 180
@@ -248,6 +260,7 @@ class _Run:
             "totals": self.totals,
             "problems": self.judge.problems,
             "class_sums": self.class_sums,
+            "device": self.device.type,
             "objective": self.objective.state_dict(),
             "recent": self.recent,
             "averaged": self.averaged.state_dict() if self.averaged else None,
@@ -278,30 +291,34 @@ class _Run:
         if self.world.is_main:
             sweep(self.out)
         content = checkpoint.read(self.out / "last.pt")
-        ignored = ("device", "workers", "processes", "cache", "checkpoint_minutes")
-        changed = [
-            f"{key} {content['recipe'].get(key)} -> {value}"
-            for key, value in self.recipe.to_dict().items()
-            if key not in ignored and content["recipe"].get(key) != value
-        ]
-        if changed or content["class_names"] != self.names or content["progress"] is None:
+        if content["class_names"] != self.names or content["progress"] is None:
             raise TrainingError(
-                f"{self.out} cannot be resumed: it was started with other "
-                + (f"settings ({'; '.join(changed)})" if changed else "classes")
-                + ". Give the same ones, or start anew with another --out"
+                f"{self.out} cannot be resumed: it was started with other classes. Give the same "
+                "data, or start anew with another --out"
             )
         state = content["progress"]
+        if "objective" not in state:
+            raise TrainingError(
+                f"{self.out} cannot be resumed: it was started by an older hier. Its best.pt still "
+                "serves; start anew with another --out"
+            )
+        if state["device"] != self.device.type:
+            raise TrainingError(
+                f"{self.out} cannot be resumed on {self.device.type}: it was started on "
+                f"{state['device']}, whose random numbers are others. Give --device "
+                f"{state['device']}, or start anew with another --out"
+            )
         self.embedder.load_state_dict(content["model"])
         self.class_points = content["class_points"]
         self.objective.load_state_dict(state["objective"])
-        self.recent = state["recent"]
+        self.recent = [(x.to(self.device), y.to(self.device)) for x, y in state["recent"]]
         if self.averaged:
             self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_rng"])
-        if state["cuda_rng"] and torch.cuda.is_available():
+        if state["cuda_rng"] and len(state["cuda_rng"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["cuda_rng"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.best, self.best_epoch = state["best"], state["best_epoch"]
@@ -341,7 +358,7 @@ class _Run:
                         lines.write(json.dumps(row) + "\n")
                 self._save("last.pt", self.embedder, to_go_on=True)
                 self.reporter.finished_epoch(row)
-                if warning := collapse(row, self.recipe.clip_radius, self.recipe.c):
+                if warning := collapse(row, self.recipe):
                     self.reporter.warned(warning)
         return self._judge_test()
 
@@ -380,9 +397,8 @@ class _Run:
         row |= {key: value / len(batches) for key, value in self.totals.items()}
         seen_now = self.class_sums[:, 0] > 0  # a class may have had no turn in a short epoch
         self.class_points[seen_now] = midpoints(self.class_sums[seen_now], self.recipe.c)
-        row |= watch(self.objective.hier, self.recent, self.generator)
+        row |= watch(self.objective.hier, self.recent, self.generator, self.recipe.hier_weight > 0)
         self.recent = []
-        self.world.average_buffers(self.embedder)
         for problems in self.world.collect(self.judge.problems):
             self.judge.note(problems)
         self.epoch, self.step = self.epoch + 1, 0
@@ -423,18 +439,14 @@ class _Run:
             features = self.embedder.features(images)
         points = self.embedder.to_poincare(self.embedder.tangent(features))
         points = self.world.gather(points, published_faults=recipe.published_faults)
-        halved = low_precision and recipe.published_faults
-        with torch.autocast(self.device.type, self.dtype, enabled=halved):
-            loss, parts = self.objective(points, labels, known, self.generator)
+        loss, parts = self.objective(points, labels, known, self.generator, self.dtype)
         values = {name: part.item() for name, part in parts.items()}
         if not math.isfinite(loss.item()):
             raise TrainingError(self._diverged(f"the loss became {loss.item()} ({values})"))
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         for group in self.optimizer.param_groups:
-            # The published code synchronises the network alone, so that proxies drift apart.
-            if not (recipe.published_faults and group["name"].endswith("proxies")):
-                self.world.average_gradients(group["params"])
+            self.world.average_gradients(group["params"])
         if recipe.gradient_clip:
             self.scaler.unscale_(self.optimizer)
             for group in self.optimizer.param_groups:
@@ -443,6 +455,8 @@ class _Run:
                     nn.utils.clip_grad_value_(moving, recipe.gradient_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if not recipe.freeze_batch_norm:
+            self.world.average_buffers(self.embedder)
         if self.averaged:
             self._average()
         points = points.detach()
@@ -494,6 +508,26 @@ class _Run:
             best.to(self.device).to(memory_format=torch.channels_last)
             scores, retrieval = self.judge.test(best, self.out, self.best_epoch)
         return Result(self.out, scores, self.best_epoch, self.judge.problems, retrieval)
+
+
+def require_same_settings(out: Path, recipe: Recipe) -> None:
+    """Check that the run in ``out`` was started with ``recipe``, but for what changes no result.
+
+    Raises:
+        TrainingError: it names the settings that differ.
+    """
+    ignored = ("device", "workers", "processes", "cache", "checkpoint_minutes")
+    earlier = load(str(out / "config.toml")).to_dict()
+    changed = [
+        f"{key} {earlier[key]} -> {value}"
+        for key, value in recipe.to_dict().items()
+        if key not in ignored and earlier[key] != value
+    ]
+    if changed:
+        raise TrainingError(
+            f"{out} cannot be resumed: it was started with other settings ({'; '.join(changed)}). "
+            "Give the same ones, or start anew with another --out"
+        )
 
 
 def midpoints(sums: Tensor, c: float) -> Tensor:
