@@ -166,6 +166,6 @@ def test_cached_photographs_give_the_same_crops(
         assert torch.equal(one[0], two[0])
         assert one[1] == two[1]
         assert bool(one[1]) == (index == 6)
-    monkeypatch.setattr(loading, "_free_memory", lambda: 10)
+    monkeypatch.setattr(loading, "free_memory", lambda: 10)
     with pytest.raises(InputError, match="--cache none"):
         loading.TrainingPhotos(records, look, size=32, crop_scale_min=0.3, seed=1).cache()

@@ -64,7 +64,7 @@ class TrainingPhotos(TorchDataset[tuple[Tensor, str]]):
         some = [self._decode(place) for place in range(0, len(self.records), every)]
         sizes = [pixels.nbytes for pixels in some if not isinstance(pixels, str)]
         needed = int(np.mean(sizes or [0]) * len(self.records)) * processes
-        free = _free_memory()
+        free = free_memory()
         if free is not None and needed > 0.8 * free:
             raise InputError(
                 f"expected about {needed / 2**30:.1f} GiB of memory for the decoded photographs, "
@@ -106,7 +106,7 @@ class TrainingPhotos(TorchDataset[tuple[Tensor, str]]):
         raise DataError(f"no picture of the class {label} can be read: {problem}")
 
 
-def _free_memory() -> int | None:
+def free_memory() -> int | None:
     """Bytes of memory that can be had, where the system says so."""
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
