@@ -114,6 +114,10 @@ def _describe(file: Path, encoder: Encoder, proof: dict[str, Any]) -> None:
         proof=proof,
     )
     model = onnx.load(str(file))
+    # The exporter notes for each node where in the source it came from, paths of this machine too.
+    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
     onnx.helper.set_model_props(model, metadata.to_properties())
     onnx.save(model, str(file))
 

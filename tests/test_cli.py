@@ -658,3 +658,11 @@ def test_a_full_disk_is_one_message(exported: Path, photos: Path) -> None:
             stdout=full, stderr=subprocess.PIPE, check=False,
         )  # fmt: skip
     fails(done, 2, "No space left")
+
+
+def test_an_exported_encoder_names_no_path_of_its_maker(exported: Path) -> None:
+    content = exported.read_bytes()
+    assert b"hiercli/" not in content
+    assert b"site-packages" not in content
+    general = (Path(__file__).parents[1] / "models" / "general.onnx").read_bytes()
+    assert b"site-packages" not in general
