@@ -616,11 +616,11 @@ def interrupted(words: list[object], awaited: str) -> tuple[int, str]:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals to a group of processes")
-@pytest.mark.parametrize("workers", ["0", "1"])
-def test_ctrl_c_while_training(photos: Path, tmp_path: Path, workers: str) -> None:
+@pytest.mark.parametrize("way", [("--workers", "0"), ("--workers", "1"), ("--processes", "2")])
+def test_ctrl_c_while_training(photos: Path, tmp_path: Path, way: tuple[str, str]) -> None:
     out = tmp_path / "run"
     words = ["train", "--data", photos, "--out", out, *TINY, "--epochs", "2000"]
-    code, said = interrupted([*words, "--workers", workers], "epoch 2 step")
+    code, said = interrupted([*words, *way], "epoch 2 step")
     assert code == 130, said
     assert "Traceback" not in said
     assert said.count("interrupted") == 1
