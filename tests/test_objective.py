@@ -16,7 +16,8 @@ from hiercli.losses.hier import HierLoss
 from hiercli.losses.metric import create
 from hiercli.losses.relations import relational_loss
 from hiercli.nn.embedder import Embedder
-from hiercli.training import loading
+from hiercli.training import device_photos, loading
+from hiercli.training.device_photos import DevicePhotos
 from hiercli.training.objective import collapse, watch
 from hiercli.training.recipe import Recipe
 from hiercli.training.starting import grow_proxies, start_head
@@ -166,6 +167,41 @@ def test_cached_photographs_give_the_same_crops(
         assert torch.equal(one[0], two[0])
         assert one[1] == two[1]
         assert bool(one[1]) == (index == 6)
+        picture = one[0].numpy()
+        ready = loading.to_input(one[0][None], look, torch.device("cpu"))[0]
+        assert np.array_equal(ready.numpy(), look.normalise(picture))
     monkeypatch.setattr(loading, "free_memory", lambda: 10)
     with pytest.raises(InputError, match="--cache none"):
         loading.TrainingPhotos(records, look, size=32, crop_scale_min=0.3, seed=1).cache()
+
+
+def test_photographs_on_the_device_are_cropped_alike(photos: Path, tmp_path: Path) -> None:
+    """Boxes, flips and stand-ins of the other ways; only the resampling differs."""
+    damaged = tmp_path / "bad.jpg"
+    damaged.write_bytes(b"not a picture")
+    records = [Record(path, path.parent.name) for path in sorted(photos.rglob("*.jpg"))[:12]]
+    records.append(Record(damaged, records[0].label))
+    look = Preprocessing(32, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
+    source = loading.TrainingPhotos(records, look, size=32, crop_scale_min=0.3, seed=1)
+    held = DevicePhotos(source, torch.device("cpu"))
+    keys = [(epoch, place, place) for epoch in range(3) for place in range(13)]
+    ready, reasons = held.batch(keys)
+    assert ready.shape == (39, 3, 32, 32)
+    assert [bool(reason) for reason in reasons] == 3 * (12 * [False] + [True])
+    wanted = torch.stack([source[key][0] for key in keys])
+    wanted = loading.to_input(wanted, source.preprocessing, torch.device("cpu"))
+    apart = (ready - wanted).abs().mean(dim=(1, 2, 3))
+    mirrored = (ready.flip(3) - wanted).abs().mean(dim=(1, 2, 3))
+    assert apart.mean() < 0.03
+    assert (apart < mirrored).all()
+
+
+def test_photographs_that_the_device_cannot_hold(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [Record(path, path.parent.name) for path in sorted(photos.rglob("*.jpg"))[:4]]
+    look = Preprocessing(32, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    source = loading.TrainingPhotos(records, look, size=32, crop_scale_min=0.3, seed=1)
+    monkeypatch.setattr(device_photos, "free_memory", lambda: 10)
+    with pytest.raises(InputError, match="--cache none"):
+        DevicePhotos(source, torch.device("cpu"))

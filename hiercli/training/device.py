@@ -1,8 +1,11 @@
 """Which device a run uses, and in which arithmetic its backbone computes."""
 
+import ctypes
+import platform
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from hiercli.errors import TrainingError
 
@@ -28,15 +31,21 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Arithmetic of the backbone; ``auto`` takes bfloat16 where the hardware has it."""
+def choose_precision(name: str, device: torch.device, backbone: nn.Module) -> torch.dtype:
+    """Arithmetic of the backbone; ``auto`` takes bfloat16 where it is the faster one."""
     if name != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     # Without these instructions bfloat16 is emulated, and slower than float32.
     fast = torch.backends.cpu.get_cpu_capability().startswith("AVX512") and _has_bf16()
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if fast and not _has_depthwise(backbone) else torch.float32
+
+
+def _has_depthwise(backbone: nn.Module) -> bool:
+    """Whether it waits for memory rather than for products, so that conversions cost more."""
+    return any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1
+               for m in backbone.modules())  # fmt: skip
 
 
 def _has_bf16() -> bool:
@@ -44,3 +53,20 @@ def _has_bf16() -> bool:
         return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep memory that it frees, for the next step to take again.
+
+    glibc otherwise returns every large block at once, and a step on a CPU spends about as long on
+    getting zeroed pages anew as on computing (``make bench`` shows the ratio). Elsewhere than
+    under glibc nothing is changed.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    for option, size in ((_MMAP_THRESHOLD, 2**30), (_TRIM_THRESHOLD, 2**31 - 1)):
+        libc.mallopt(option, size)
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +20,20 @@ from hiercli.errors import DataError, ImageError, InputError
 from hiercli.images import Preprocessing, read
 from hiercli.nn.embedder import Embedder
 
+Key = tuple[int, int, int]
+"""A photograph's turn: (epoch, place in batch, index)."""
+
+Box = tuple[float, float, float, float]
+"""(left, top, right, bottom) in pixels."""
+
 
 class TrainingPhotos(TorchDataset[tuple[Tensor, str]]):
-    """Randomly cropped and flipped photographs, addressed by (epoch, place in batch, index).
+    """Randomly cropped and flipped photographs by `Key`, as uint8 (size, size, 3).
 
     The crop depends on seed, epoch, index and place alone: not on which worker draws it, nor on
     whether the run was interrupted. A photograph that turns out to be damaged is stood in for by
     the next of its class and comes with the reason; a whole one comes with an empty text.
+    Pixels stay bytes until they are on the training device: a quarter of what has to travel.
     """
 
     def __init__(
@@ -61,49 +68,76 @@ class TrainingPhotos(TorchDataset[tuple[Tensor, str]]):
             InputError: there is not enough memory for that; nothing is kept.
         """
         every = max(1, len(self.records) // 64)
-        some = [self._decode(place) for place in range(0, len(self.records), every)]
+        some = [self.decode(place) for place in range(0, len(self.records), every)]
         sizes = [pixels.nbytes for pixels in some if not isinstance(pixels, str)]
-        needed = int(np.mean(sizes or [0]) * len(self.records)) * processes
-        free = free_memory()
-        if free is not None and needed > 0.8 * free:
-            raise InputError(
-                f"expected about {needed / 2**30:.1f} GiB of memory for the decoded photographs, "
-                f"found {free / 2**30:.1f} GiB free: use --cache none"
-            )
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for pixels in pool.map(self._decode, range(len(self.records))):
-                self._cached.append(pixels)
-                if progress:
-                    progress(len(self._cached), len(self.records))
+        require_memory(int(np.mean(sizes or [0]) * len(self.records)) * processes, free_memory())
+        self._cached = list(self.decode_all(progress))
 
-    def _decode(self, index: int) -> np.ndarray | str:
+    def decode_all(
+        self, progress: Callable[[int, int], None] | None = None
+    ) -> Iterator[np.ndarray | str]:
+        """`decode` of every photograph in order, on all cores."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            # Not all at once: what is done would wait in memory for what is taken.
+            for first in range(0, len(self.records), 256):
+                chunk = range(first, min(first + 256, len(self.records)))
+                yield from pool.map(self.decode, chunk)
+                if progress:
+                    progress(chunk.stop, len(self.records))
+
+    def decode(self, index: int) -> np.ndarray | str:
         """Pixels of a photograph, or what is wrong with it."""
         try:
             return np.asarray(read(self.records[index].path, self.side))
         except ImageError as error:
             return str(error)
 
-    def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, str]:
+    def __getitem__(self, key: Key) -> tuple[Tensor, str]:
+        picture, problem = self._read(key[2])
+        box, flipped = self.view(key, picture.size)
+        pixels = self.preprocessing.crop(picture, box)
+        return torch.from_numpy(pixels[:, ::-1].copy() if flipped else pixels.copy()), problem
+
+    def view(self, key: Key, size: tuple[int, int]) -> tuple[Box, bool]:
+        """Which box of a picture of this (width, height) is seen, and whether flipped."""
         epoch, place, index = key
         rng = np.random.default_rng((self.seed, epoch, index, place))
-        picture, problem = self._read(index)
-        box = random_box(picture.size, self.crop_scale_min, rng)
-        pixels = self.preprocessing.crop(picture, box)
-        if rng.random() < 0.5:
-            pixels = pixels[:, ::-1]
-        return torch.from_numpy(self.preprocessing.normalise(pixels)), problem
+        box = random_box(size, self.crop_scale_min, rng)
+        return box, bool(rng.random() < 0.5)
+
+    def successors(self, index: int) -> Iterator[int]:
+        """The photograph's index, then those that stand in for it where it is damaged."""
+        for place in (*range(index, len(self.records)), *range(index)):
+            if self.records[place].label == self.records[index].label:
+                yield place
 
     def _read(self, index: int) -> tuple[Image.Image, str]:
         """The photograph, or the next whole one of its class and what is wrong with the first."""
-        label, problem = self.records[index].label, ""
-        for place in (*range(index, len(self.records)), *range(index)):
-            if self.records[place].label != label:
-                continue
-            pixels = self._cached[place] if self._cached else self._decode(place)
+        problem = ""
+        for place in self.successors(index):
+            pixels = self._cached[place] if self._cached else self.decode(place)
             if not isinstance(pixels, str):
                 return Image.fromarray(pixels), problem
             problem = problem or pixels
-        raise DataError(f"no picture of the class {label} can be read: {problem}")
+        raise nothing_whole(self.records[index].label, problem)
+
+
+def nothing_whole(label: str, problem: str) -> DataError:
+    """The error of a class none of whose photographs can be read."""
+    return DataError(f"no picture of the class {label} can be read: {problem}")
+
+
+def require_memory(needed: int, free: int | None) -> None:
+    """Check that ``needed`` bytes of decoded photographs fit well into the ``free`` ones.
+
+    Raises:
+        InputError: they do not.
+    """
+    if free is not None and needed > 0.8 * free:
+        raise InputError(
+            f"expected about {needed / 2**30:.1f} GiB of memory for the decoded photographs, "
+            f"found {free / 2**30:.1f} GiB free: use --cache none"
+        )
 
 
 def free_memory() -> int | None:
@@ -120,9 +154,7 @@ def free_memory() -> int | None:
         return None
 
 
-def random_box(
-    size: tuple[int, int], scale_min: float, rng: np.random.Generator
-) -> tuple[float, float, float, float]:
+def random_box(size: tuple[int, int], scale_min: float, rng: np.random.Generator) -> Box:
     """A box of random area (``scale_min`` to 1 of the picture) and aspect (3:4 to 4:3) inside it.
 
     Returns:
@@ -142,39 +174,29 @@ def random_box(
     return left, top, left + side, top + side
 
 
-class _Batches:
-    """Shares of the sampler's batches of one epoch, as keys of `TrainingPhotos`."""
-
-    def __init__(self, batches: Sequence[Sequence[int]], epoch: int, share: slice) -> None:
-        self._batches = batches
-        self._epoch = epoch
-        self._share = share
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
-        for batch in self._batches:
-            yield [(self._epoch, place, index) for place, index in enumerate(batch)][self._share]
-
-
 def training_batches(
-    photos: TrainingPhotos,
-    batches: Sequence[Sequence[int]],
-    *,
-    epoch: int,
-    workers: int,
-    share: slice = slice(None),
+    photos: TrainingPhotos, turns: Iterable[list[Key]], *, workers: int
 ) -> Iterator[tuple[Tensor, list[str]]]:
-    """Pixels of each batch, float32 (B, 3, size, size), decoded ahead by ``workers`` processes.
+    """Pixels of each batch, uint8 (B, size, size, 3), decoded ahead by ``workers`` processes.
 
-    With them come the B reasons why a photograph had to be stood in for, mostly empty. ``share``
-    is the part of each batch that this process sees.
+    With them come the B reasons why a photograph had to be stood in for, mostly empty. The
+    processes live as long as the iterator: give it the ``turns`` of many epochs.
     """
-    sampler: Any = _Batches(batches, epoch, share)
+    sampler: Any = turns
     # Its own generator: the loader would draw from the global one, which a resumed run restores.
     own = torch.Generator()
     yield from DataLoader(photos, batch_sampler=sampler, num_workers=workers, generator=own)
+
+
+def to_input(pixels: Tensor, preprocessing: Preprocessing, device: torch.device) -> Tensor:
+    """uint8 (B, H, W, 3) to a network's input on the device: float32 (B, 3, H, W), channels last.
+
+    To the bit what `Preprocessing.normalise` gives for each picture.
+    """
+    scaled = pixels.to(device, non_blocking=True).float()
+    scaled -= 255 * torch.tensor(preprocessing.mean, device=device)
+    scaled /= 255 * torch.tensor(preprocessing.std, device=device)
+    return scaled.permute(0, 3, 1, 2)
 
 
 class EvaluationPhotos(TorchDataset[tuple[int, Tensor]]):

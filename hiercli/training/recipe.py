@@ -98,7 +98,11 @@ class Recipe:
     device: str = _setting("auto", "auto, cpu, cuda, or cuda:1 and so on")
     processes: int = _setting(1, "processes that train together, one a GPU where there are some")
     workers: int = _setting(2, "processes that decode pictures; 0 decodes in the main one")
-    cache: str = _setting("none", "keep decoded pictures in memory", ("none", "ram"))
+    cache: str = _setting(
+        "none",
+        "keep decoded pictures in memory (ram), or on the training device and crop them there",
+        ("none", "ram", "device"),
+    )
     checkpoint_minutes: float = _setting(5.0, "minutes between two saves within an epoch")
 
     def __post_init__(self) -> None:

@@ -3,11 +3,13 @@
 import contextlib
 import copy
 import dataclasses
+import functools
+import itertools
 import json
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,11 @@ from hiercli.images import probe
 from hiercli.nn.embedder import Embedder
 from hiercli.reports import curves
 from hiercli.training import checkpoint
-from hiercli.training.device import choose_device, choose_precision
+from hiercli.training.device import choose_device, choose_precision, keep_freed_memory
+from hiercli.training.device_photos import DevicePhotos
 from hiercli.training.distributed import World
 from hiercli.training.judging import Judge
-from hiercli.training.loading import TrainingPhotos, training_batches
+from hiercli.training.loading import Key, TrainingPhotos, to_input, training_batches
 from hiercli.training.objective import Objective, collapse, watch
 from hiercli.training.recipe import Recipe, dump, load
 from hiercli.training.reporter import Reporter, Silence
@@ -127,7 +130,6 @@ class _Run:
         self.recipe, self.dataset, self.out, self.reporter = recipe, dataset, out, reporter
         self.world = world
         self.device = choose_device(recipe.device)
-        self.dtype = choose_precision(recipe.precision, self.device)
         self.judge = Judge(recipe, dataset, self.device, world, reporter)
         readable = self._readable(dataset.train)
         self.training, self.validation = split_validation(
@@ -148,6 +150,9 @@ class _Run:
         torch.manual_seed(recipe.seed)
         self.embedder, self.preprocessing = checkpoint.new_embedder(recipe)
         self.judge.preprocessing = self.preprocessing
+        self.dtype = choose_precision(recipe.precision, self.device, self.embedder.backbone)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.embedder.to(self.device).to(memory_format=torch.channels_last)
         self.objective = Objective(recipe, len(self.names)).to(self.device)
         self.known = self._start_from_known()
@@ -162,8 +167,13 @@ class _Run:
             crop_scale_min=recipe.crop_scale_min,
             seed=recipe.seed,
         )
+        self.held: DevicePhotos | None = None
         if recipe.cache == "ram":
             self.photos.cache(reporter.judged, processes=world.size)
+        elif recipe.cache == "device":
+            self.held = DevicePhotos(
+                self.photos, self.device, reporter.judged, processes=world.size
+            )
         self.epoch, self.step = 0, 0
         self.best, self.best_epoch = -math.inf, 0
         self.totals: dict[str, float] = {}
@@ -360,6 +370,7 @@ class _Run:
                 self.reporter.finished_epoch(row)
                 if warning := collapse(row, self.recipe):
                     self.reporter.warned(warning)
+        vars(self).pop("inputs", None)  # and with it the processes that decode ahead
         return self._judge_test()
 
     def _out_of_patience(self) -> bool:
@@ -374,14 +385,8 @@ class _Run:
             self.totals, self.class_sums = {}, torch.zeros_like(self.class_sums)
         started = saved = time.monotonic()
         seen = 0
-        pixels = training_batches(
-            self.photos,
-            batches[self.step :],
-            epoch=self.epoch,
-            workers=self.recipe.workers,
-            share=self.share,
-        )
-        for batch, (images, reasons) in zip(batches[self.step :], pixels, strict=True):
+        for batch in batches[self.step :]:
+            images, reasons = next(self.inputs)
             values = self._one_step(images, batch)
             self.judge.note(reasons)
             self.step += 1
@@ -403,6 +408,22 @@ class _Run:
             self.judge.note(problems)
         self.epoch, self.step = self.epoch + 1, 0
         return row | self._validate()
+
+    def _turns(self) -> Iterator[list[Key]]:
+        """This process's share of every batch that is still to come."""
+        for epoch in range(self.epoch, self.recipe.epochs):
+            done = self.step if epoch == self.epoch else 0
+            for batch in itertools.islice(self.sampler.batches(epoch), done, None):
+                yield [(epoch, place, index) for place, index in enumerate(batch)][self.share]
+
+    @functools.cached_property
+    def inputs(self) -> Iterator[tuple[Tensor, list[str]]]:
+        """Network inputs of `_turns` from here on, and why photographs had to be stood in for."""
+        if self.held:
+            return map(self.held.batch, self._turns())
+        ahead = training_batches(self.photos, self._turns(), workers=self.recipe.workers)
+        look = self.photos.preprocessing
+        return ((to_input(pixels, look, self.device), why) for pixels, why in ahead)
 
     def _set_training_mode(self) -> None:
         self.embedder.train()
@@ -427,7 +448,7 @@ class _Run:
     def _one_step(self, images: Tensor, batch: Sequence[int]) -> dict[str, float]:
         """One step from this process's ``images`` of the ``batch``; returns the loss's parts."""
         recipe = self.recipe
-        images = images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+        images = images.to(self.device, memory_format=torch.channels_last)
         labels = torch.from_numpy(self.labels[batch]).to(self.device)
         known = None if self.known is None else self.known[batch].to(self.device)
         held = self.epoch < recipe.warmup_epochs
@@ -516,12 +537,15 @@ def require_same_settings(out: Path, recipe: Recipe) -> None:
     Raises:
         TrainingError: it names the settings that differ.
     """
-    ignored = ("device", "workers", "processes", "cache", "checkpoint_minutes")
+    ignored = ("device", "workers", "processes", "checkpoint_minutes")
     earlier = load(str(out / "config.toml")).to_dict()
     changed = [
         f"{key} {earlier[key]} -> {value}"
         for key, value in recipe.to_dict().items()
-        if key not in ignored and earlier[key] != value
+        if key not in ignored
+        and earlier[key] != value
+        # Crops are the same with and without pictures in memory, but not on the device.
+        and (key != "cache" or "device" in (value, earlier[key]))
     ]
     if changed:
         raise TrainingError(
