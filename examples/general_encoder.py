@@ -18,7 +18,8 @@ from timm.data import ImageNetInfo
 
 from hiercli.export import export
 from hiercli.nn import backbone
-from hiercli.training import checkpoint, recipe
+from hiercli.training import checkpoint
+from hiercli.training.recipe import Recipe
 
 TARGET = Path(__file__).parents[1] / "models" / "general.onnx"
 RADIUS = 2.2
@@ -27,7 +28,7 @@ RADIUS = 2.2
 
 def main() -> None:
     """Build the head, save a checkpoint, export it."""
-    settings = recipe.load("fast", {"embedding_dim": 384, "num_proxies": 96})
+    settings = Recipe(embedding_dim=384, num_proxies=96)
     embedder, preprocessing = checkpoint.new_embedder(settings)
     rows = classifier_rows()
     centred = torch.nn.functional.layer_norm(rows, rows.shape[1:])

@@ -14,11 +14,14 @@ from hiercli.losses.triplets import reciprocal_neighbours
 
 def literal_hier(
     points: Tensor, labels: Tensor, proxies: Tensor, *, c: float, temperature: float,
-    margin: float, num_neighbours: int, triplets_per_anchor: int,
+    margin: float, num_neighbours: int, triplets_per_anchor: int, every: int = 1,
 ) -> Tensor:  # fmt: skip
-    """The sum of the photographs' term and the proxies' own; see `hiercli.losses.HierLoss`."""
+    """The sum of the photographs' term and the proxies' own; see `hiercli.losses.HierLoss`.
+
+    With ``every`` above 1 only each so-manieth anchor counts: for measuring what is too large.
+    """
     same_class = labels[:, None] == labels[None, :]
-    settings = (temperature, margin, num_neighbours, triplets_per_anchor)
+    settings = (temperature, margin, num_neighbours, triplets_per_anchor, every)
     similarity = torch.exp(-poincare.pairwise_dist(points, points, c)).detach() + same_class
     between = poincare.pairwise_dist(proxies, proxies, c)
     # A proxy is not its own ancestor.
@@ -29,12 +32,12 @@ def literal_hier(
 
 def _term(
     similarity: Tensor, distances: Tensor, temperature: float, margin: float,
-    num_neighbours: int, triplets_per_anchor: int, own_ancestors: bool = True,
+    num_neighbours: int, triplets_per_anchor: int, every: int, own_ancestors: bool = True,
 ) -> Tensor:  # fmt: skip
     related = reciprocal_neighbours(similarity, num_neighbours)
     unrelated = ~related & ~torch.eye(len(related), dtype=torch.bool)
     losses = []
-    for anchor in range(len(related)):
+    for anchor in range(0, len(related), every):
         friends, strangers = (row[anchor].nonzero().squeeze(1) for row in (related, unrelated))
         if not len(friends) or not len(strangers):
             continue

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from archives import CONTENT, PICTURES, assert_complete, packed_tar, packed_zip
 
-from hiercli.data import download
+from hiercli.data import transfer
 from hiercli.data.catalogue import BENCHMARKS
 from hiercli.data.download import fetch
 from hiercli.data.sources import SOURCES, Archive, Source
@@ -235,7 +235,7 @@ def test_next_run_goes_on_where_the_last_one_stopped(server: Script, tmp_path: P
 def test_interrupt_keeps_the_part(
     server: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "CHUNK_BYTES", 16_384)
+    monkeypatch.setattr(transfer, "CHUNK_BYTES", 16_384)
 
     def interrupt(name: str, received: int, total: int | None) -> None:
         raise KeyboardInterrupt
@@ -367,7 +367,7 @@ def test_endless_body_is_cut(
 ) -> None:
     source = source_of(server, size=None)
     server.every = answer(200, server.body * 20)
-    monkeypatch.setattr(download, "MAX_EXTRACTED_BYTES", len(server.body))
+    monkeypatch.setattr(transfer, "MAX_EXTRACTED_BYTES", len(server.body))
     assert_complete(get(source, tmp_path))  # cut at the cap, where the checksum agrees
     server.every = answer(200, b"", Content_Length=str(10**12))
     with pytest.raises(DownloadError, match="at most"):
@@ -463,7 +463,7 @@ def test_only_http_and_https(tmp_path: Path, url: str) -> None:
 def redirected(before: str, after: str) -> urllib.request.Request | None:
     request = urllib.request.Request(before, headers={"Range": "bytes=5-"})
     headers: Any = Message()
-    return download._Redirects().redirect_request(request, io.BytesIO(), 302, "", headers, after)
+    return transfer._Redirects().redirect_request(request, io.BytesIO(), 302, "", headers, after)
 
 
 def test_redirects_never_lose_the_encryption() -> None:

@@ -19,7 +19,8 @@ def test_every_cell_of_the_published_table_is_shipped() -> None:
         "vit-s-384",
     )
     expected = {f"paper/{e}/{d}" for e in encoders for d in ("cub", "cars", "sop", "inshop")} | {
-        "fast"
+        "hier",
+        "fast",
     }
     assert set(recipe.names()) == expected
     for name in expected:
@@ -108,3 +109,9 @@ def test_published_faults_are_the_paper_recipes_alone() -> None:
         expected = (True, 1e-4, 0.0) if name.startswith("paper/") else (False, 1e-8, 0.15)
         found = (settings.published_faults, settings.adam_eps, settings.validation_share)
         assert found == expected, name
+
+
+def test_fast_is_the_default_made_smaller() -> None:
+    ours, small = recipe.load(recipe.DEFAULT).to_dict(), recipe.load("fast").to_dict()
+    apart = {key for key, value in ours.items() if small[key] != value}
+    assert apart == {"train_size", "eval_size", "epochs", "cache"}

@@ -66,8 +66,7 @@ def main() -> None:
                 row |= {"data": name, "variant": variant, "seed": seed}
                 row["seconds"] = round(time.monotonic() - started)
                 append(asked.results, row)
-                for big in ("last.pt", "best.pt", "neighbours.html"):
-                    (asked.runs / f"{name}-{variant}-{seed}" / big).unlink(missing_ok=True)
+                (asked.runs / f"{name}-{variant}-{seed}" / "last.pt").unlink(missing_ok=True)
                 print({key: row.get(key) for key in COLUMNS}, flush=True)
     summary = table(read(asked.results), {key: value["title"] for key, value in variants.items()})
     asked.results.with_name("table.md").write_text(summary)

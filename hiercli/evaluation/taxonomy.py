@@ -90,7 +90,11 @@ def judge(
 def judge_points(
     points: np.ndarray, records: Sequence[Record], levels: Sequence[str], c: float | None
 ) -> TaxonomyScores:
-    """`judge` photographs: each class is given by the midpoint of its points.
+    """`judge` photographs: each class is given by the direction of the midpoint of its points.
+
+    How far out a midpoint lies says how widely its class is spread rather than where it belongs:
+    on held-out training classes of CUB, directions order more triplets as the taxonomy does (0.88)
+    than geodesics between midpoints (0.85).
 
     Classes of which the taxonomy does not name every level are left out.
 
@@ -98,7 +102,7 @@ def judge_points(
         points: (N, D).
         records: N records with their taxonomy.
         levels: names of the levels.
-        c: curvature magnitude, or ``None`` for cosine distance of mean features.
+        c: curvature magnitude, or ``None`` for plain features, whose mean is taken.
     """
     lineages = {
         record.label: record.taxonomy
@@ -110,14 +114,11 @@ def judge_points(
     labels = np.array([record.label for record in records])
     wide = points.astype(np.float64)
     members = [wide[labels == name] for name in lineages]
-    if c is None:
-        means = np.stack([own.mean(axis=0) for own in members])
-        unit = means / np.linalg.norm(means, axis=1, keepdims=True)
-        distances = 1 - unit @ unit.T
-    else:
-        means = np.stack([poincare.midpoint(own, c) for own in members])
-        distances = poincare.pairwise_dist(means, means, c)
-    return judge(distances, list(lineages.values()), levels)
+    means = np.stack(
+        [own.mean(axis=0) if c is None else poincare.midpoint(own, c) for own in members]
+    )
+    unit = means / np.linalg.norm(means, axis=1, keepdims=True).clip(np.finfo(float).tiny)
+    return judge(np.clip(1 - unit @ unit.T, 0, 2), list(lineages.values()), levels)
 
 
 def kinship(lineages: Sequence[Sequence[str]]) -> np.ndarray:

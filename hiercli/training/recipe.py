@@ -10,7 +10,7 @@ from typing import Any
 
 from hiercli.errors import InputError
 
-DEFAULT = "fast"
+DEFAULT = "hier"
 
 
 def _setting(default: Any, doc: str, choices: tuple[str, ...] = ()) -> Any:
@@ -163,7 +163,7 @@ def _check_type(name: str, value: Any, kind: type) -> None:
 
 
 def names() -> list[str]:
-    """Names of the shipped recipes: ``fast`` and ``paper/ENCODER/DATA`` for the published table."""
+    """Names of the shipped recipes; ``paper/ENCODER/DATA`` is a cell of the published table."""
     found = []
     for file in _shipped().iterdir():
         if file.name.endswith(".toml"):

@@ -1,4 +1,4 @@
-"""The folder of a run: its name, what marks it as one, and the lines of its metrics."""
+"""The folder of a run: its name, what marks it as one, its metrics, whose settings it holds."""
 
 import contextlib
 import itertools
@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hiercli.errors import InputError
-from hiercli.training.recipe import load
+from hiercli.errors import InputError, TrainingError
+from hiercli.training.recipe import Recipe, load
 
 
 def numbered_folder(parent: Path, name: str) -> Path:
@@ -33,3 +33,26 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
         with contextlib.suppress(json.JSONDecodeError):
             rows.append(json.loads(line))
     return rows
+
+
+def require_same_settings(out: Path, recipe: Recipe) -> None:
+    """Check that the run in ``out`` was started with ``recipe``, but for what changes no result.
+
+    Raises:
+        TrainingError: it names the settings that differ.
+    """
+    ignored = ("device", "workers", "processes", "checkpoint_minutes")
+    earlier = load(str(out / "config.toml")).to_dict()
+    changed = [
+        f"{key} {earlier[key]} -> {value}"
+        for key, value in recipe.to_dict().items()
+        if key not in ignored
+        and earlier[key] != value
+        # Crops are the same with and without pictures in memory, but not on the device.
+        and (key != "cache" or "device" in (value, earlier[key]))
+    ]
+    if changed:
+        raise TrainingError(
+            f"{out} cannot be resumed: it was started with other settings ({'; '.join(changed)}). "
+            "Give the same ones, or start anew with another --out"
+        )

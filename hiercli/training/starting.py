@@ -6,18 +6,79 @@ training classes), and the relations between classes that `relational_loss` hold
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from scipy.cluster.hierarchy import linkage
 from torch import Tensor
 
+from hiercli.data.records import Record
+from hiercli.errors import DataError
+from hiercli.geometry import poincare
+from hiercli.losses.hier import HierLoss
 from hiercli.nn.embedder import Embedder
+from hiercli.training.judging import Judge
+from hiercli.training.recipe import Recipe
 
 _MOST_LEAVES = 4096
 """Leaves of the largest tree that is grown: average linkage needs their square."""
 _MOST_PHOTOS = 200
 """Photographs of one class whose own tree is grown."""
+
+
+@torch.no_grad()
+def start_from_known(
+    recipe: Recipe,
+    embedder: Embedder,
+    hier: HierLoss,
+    judge: Judge,
+    training: Sequence[Record],
+    labels: np.ndarray,
+) -> Tensor | None:
+    """Set head and hierarchical proxies by what the backbone knows, as the recipe asks.
+
+    Args:
+        recipe: all settings.
+        embedder: with its pretrained backbone.
+        hier: with its proxies.
+        judge: it embeds the photographs.
+        training: the N photographs to learn from.
+        labels: (N,) their class ids.
+
+    Returns:
+        (N, F) centred features for the relational term; ``None`` without it. They come anew, the
+        same, in a resumed run.
+
+    Raises:
+        DataError: a class none of whose photographs can be read.
+    """
+    grown = recipe.hier_weight > 0 and recipe.proxy_init == "tree"
+    if not (recipe.relation_weight or recipe.head_init == "pca" or recipe.initial_radius or grown):
+        return None
+    small = replace(judge.preprocessing, size=recipe.train_size)
+    features, kept = judge.embed(embedder, training, small, "features")
+    if len(np.unique(labels[kept])) < len(np.unique(labels)):
+        raise DataError(
+            f"no picture of some of the {len(np.unique(labels))} training classes can be read: "
+            + "; ".join(judge.problems[:3])
+        )
+    on_device = torch.from_numpy(features).to(judge.device)
+    start_head(embedder, on_device, init=recipe.head_init, radius=recipe.initial_radius)
+    if grown:
+        tangent = poincare.clip(embedder.tangent(on_device), recipe.clip_radius).cpu().numpy()
+        places = grow_proxies(tangent, labels[kept], recipe.num_proxies)
+        hier.proxies.data.copy_(torch.from_numpy(places))
+    if not recipe.relation_weight:
+        return None
+    centred = features - features.mean(axis=0)
+    known = np.zeros((len(training), features.shape[1]), np.float32)
+    for label in np.unique(labels):
+        # Another photograph of its class stands in for a damaged one.
+        known[labels == label] = centred[labels[kept] == label].mean(axis=0)
+    known[kept] = centred
+    return torch.from_numpy(known)
 
 
 @torch.no_grad()

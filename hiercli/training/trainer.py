@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
@@ -33,18 +32,18 @@ from hiercli.geometry import lorentz, poincare
 from hiercli.images import probe
 from hiercli.nn.embedder import Embedder
 from hiercli.reports import curves
-from hiercli.training import checkpoint
+from hiercli.training import checkpoint, schedule
 from hiercli.training.device import choose_device, choose_precision, keep_freed_memory
 from hiercli.training.device_photos import DevicePhotos
 from hiercli.training.distributed import World
 from hiercli.training.judging import Judge
 from hiercli.training.loading import Key, TrainingPhotos, to_input, training_batches
 from hiercli.training.objective import Objective, collapse, watch
-from hiercli.training.recipe import Recipe, dump, load
+from hiercli.training.recipe import Recipe, dump
 from hiercli.training.reporter import Reporter, Silence
-from hiercli.training.run_folder import is_run, read_metrics
+from hiercli.training.run_folder import is_run, read_metrics, require_same_settings
 from hiercli.training.sampler import ClassBalancedSampler
-from hiercli.training.starting import grow_proxies, start_head
+from hiercli.training.starting import start_from_known
 
 _WATCHED_BATCHES = 8
 """Batches at the end of an epoch from which its signs of health are read."""
@@ -155,9 +154,13 @@ class _Run:
             keep_freed_memory()
         self.embedder.to(self.device).to(memory_format=torch.channels_last)
         self.objective = Objective(recipe, len(self.names)).to(self.device)
-        self.known = self._start_from_known()
+        self.known = start_from_known(
+            recipe, self.embedder, self.objective.hier, self.judge, self.training, self.labels
+        )
         self.averaged = copy.deepcopy(self.embedder).eval() if recipe.ema_decay else None
-        self.optimizer = torch.optim.AdamW(self._parameter_groups(), eps=recipe.adam_eps)
+        self.optimizer = schedule.optimizer(
+            recipe, self.embedder, self.objective, self.sampler.batch_size
+        )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.generator = torch.Generator(self.device).manual_seed(recipe.seed)
         self.photos = TrainingPhotos(
@@ -194,65 +197,6 @@ class _Run:
             else:
                 good.append(record)
         return tuple(good)
-
-    def _start_from_known(self) -> Tensor | None:
-        """Set head and proxies by what the backbone knows; returns (N, F) centred features.
-
-        They are needed for the relational term only, and come anew, the same, in a resumed run.
-        """
-        recipe = self.recipe
-        grown = recipe.hier_weight > 0 and recipe.proxy_init == "tree"
-        if not (recipe.relation_weight or recipe.head_init == "pca" or recipe.initial_radius
-                or grown):  # fmt: skip
-            return None
-        small = dataclasses.replace(self.preprocessing, size=recipe.train_size)
-        features, kept = self.judge.embed(self.embedder, self.training, small, "features")
-        if len(np.unique(self.labels[kept])) < len(self.names):
-            raise DataError(
-                f"no picture of some of the {len(self.names)} training classes can be read: "
-                + "; ".join(self.judge.problems[:3])
-            )
-        start_head(
-            self.embedder,
-            torch.from_numpy(features).to(self.device),
-            init=recipe.head_init,
-            radius=recipe.initial_radius,
-        )
-        if grown:
-            with torch.no_grad():
-                tangent = self.embedder.tangent(torch.from_numpy(features).to(self.device))
-            tangent = poincare.clip(tangent, recipe.clip_radius).cpu().numpy()
-            places = grow_proxies(tangent, self.labels[kept], recipe.num_proxies)
-            self.objective.hier.proxies.data.copy_(torch.from_numpy(places))
-        if not recipe.relation_weight:
-            return None
-        centred = features - features.mean(axis=0)
-        known = np.zeros((len(self.training), features.shape[1]), np.float32)
-        for label in np.unique(self.labels):
-            # Another photograph of its class stands in for a damaged one.
-            known[self.labels == label] = centred[self.labels[kept] == label].mean(axis=0)
-        known[kept] = centred
-        return torch.from_numpy(known)
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        base = self.recipe.lr * self.sampler.batch_size / 180
-        factors = {
-            "backbone": (self.embedder.backbone, 1.0),
-            "head": (self.embedder.head, self.recipe.head_lr_factor),
-            "radius": (self.embedder.radius or nn.Module(), self.recipe.radius_lr_factor),
-            "proxies": (self.objective.hier, self.recipe.proxy_lr_factor),
-            "class_proxies": (self.objective.metric, self.recipe.class_proxy_lr_factor),
-        }
-        groups = []
-        for name, (module, factor) in factors.items():
-            parameters = [weight for weight in module.parameters() if weight.requires_grad]
-            if parameters:
-                decay = self.recipe.weight_decay
-                groups.append(
-                    {"params": parameters, "base_lr": base * factor, "weight_decay": decay}
-                    | {"name": name, "lr": base * factor}
-                )
-        return groups
 
     def begin(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
@@ -379,7 +323,7 @@ class _Run:
 
     def _one_epoch(self) -> dict[str, Any]:
         self._set_training_mode()
-        self._set_learning_rates()
+        schedule.set_learning_rates(self.optimizer, self.recipe, self.epoch)
         batches = list(self.sampler.batches(self.epoch))
         if self.step == 0:
             self.totals, self.class_sums = {}, torch.zeros_like(self.class_sums)
@@ -432,18 +376,6 @@ class _Run:
             for module in self.embedder.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
-
-    def _set_learning_rates(self) -> None:
-        warmup = self.recipe.warmup_epochs
-        factor = 1.0
-        if self.recipe.schedule == "step":
-            factor = self.recipe.lr_decay ** (self.epoch // self.recipe.lr_step)
-        elif self.recipe.schedule == "cosine":
-            span = max(1, self.recipe.epochs - warmup)
-            factor = 0.5 * (1 + math.cos(math.pi * max(0, self.epoch - warmup) / span))
-        for group in self.optimizer.param_groups:
-            held = group["name"] == "backbone" and self.epoch < warmup
-            group["lr"] = 0.0 if held else group["base_lr"] * factor
 
     def _one_step(self, images: Tensor, batch: Sequence[int]) -> dict[str, float]:
         """One step from this process's ``images`` of the ``batch``; returns the loss's parts."""
@@ -529,29 +461,6 @@ class _Run:
             best.to(self.device).to(memory_format=torch.channels_last)
             scores, retrieval = self.judge.test(best, self.out, self.best_epoch)
         return Result(self.out, scores, self.best_epoch, self.judge.problems, retrieval)
-
-
-def require_same_settings(out: Path, recipe: Recipe) -> None:
-    """Check that the run in ``out`` was started with ``recipe``, but for what changes no result.
-
-    Raises:
-        TrainingError: it names the settings that differ.
-    """
-    ignored = ("device", "workers", "processes", "checkpoint_minutes")
-    earlier = load(str(out / "config.toml")).to_dict()
-    changed = [
-        f"{key} {earlier[key]} -> {value}"
-        for key, value in recipe.to_dict().items()
-        if key not in ignored
-        and earlier[key] != value
-        # Crops are the same with and without pictures in memory, but not on the device.
-        and (key != "cache" or "device" in (value, earlier[key]))
-    ]
-    if changed:
-        raise TrainingError(
-            f"{out} cannot be resumed: it was started with other settings ({'; '.join(changed)}). "
-            "Give the same ones, or start anew with another --out"
-        )
 
 
 def midpoints(sums: Tensor, c: float) -> Tensor:
