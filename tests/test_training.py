@@ -1,7 +1,9 @@
 """Resuming after a kill gives what an unbroken run gives; the settings do what they say."""
 
+import dataclasses
 import json
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, Hier
+from torch import nn
 
 from hiercli.data.records import Dataset, Record
 from hiercli.errors import TrainingError
@@ -22,6 +25,7 @@ from hiercli.training import device, recipe, trainer
 from hiercli.training.distributed import World
 from hiercli.training.loading import random_box
 from hiercli.training.reporter import Silence
+from hiercli.training.run_folder import require_same_settings
 
 LONG = [
     *TINY,
@@ -195,3 +199,37 @@ def test_a_device_that_is_not_there() -> None:
             device.choose_device("cuda")
     with pytest.raises(TrainingError, match="auto, cpu"):
         device.choose_device("toaster")
+
+
+def test_float32_where_half_the_digits_would_be_slower() -> None:
+    cpu = torch.device("cpu")
+    depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8))
+    assert device.choose_precision("auto", cpu, depthwise) == torch.float32
+    assert device.choose_precision("bf16", cpu, depthwise) == torch.bfloat16
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that gives memory back")
+@pytest.mark.parametrize(("kept", "least", "most"), [(True, 200, 400), (False, -50, 50)])
+def test_freed_memory_is_kept_for_the_next_step(kept: bool, least: int, most: int) -> None:
+    """256 MB are taken and freed; what remains is read from the process."""
+    code = f"""
+import pathlib, torch
+from hiercli.training.device import keep_freed_memory
+def held():
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096 // 2**20
+if {kept}: keep_freed_memory()
+before = held()
+block = torch.ones(64 * 2**20)
+del block
+print(held() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert least <= int(done.stdout) <= most
+
+
+def test_only_crops_on_the_device_bind_a_run_to_its_cache(tmp_path: Path) -> None:
+    plain = recipe.load("hier")
+    (tmp_path / "config.toml").write_text(recipe.dump(plain))
+    require_same_settings(tmp_path, dataclasses.replace(plain, cache="ram", workers=0))
+    with pytest.raises(TrainingError, match="cache none -> device"):
+        require_same_settings(tmp_path, dataclasses.replace(plain, cache="device"))

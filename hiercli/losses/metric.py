@@ -112,3 +112,20 @@ def create(name: str, *, num_classes: int, embedding_dim: int, c: float) -> nn.M
     if name not in _BUILDERS:
         raise InputError(f"expected a loss of {', '.join(NAMES)}, got {name!r}")
     return _BUILDERS[name](num_classes, embedding_dim, c)
+
+
+@torch.no_grad()
+def place_class_proxies(loss: nn.Module, means: Tensor) -> None:
+    """Start the class proxies at the classes' means, with the length that they have now.
+
+    In the manner of neural-collapse initialisation: from random places a short training spends
+    its first epochs on moving proxies to where the classes are already.
+
+    Args:
+        loss: from `create`; one without a proxy for each class is left as it is.
+        means: (C, D), one a class in the order of class ids; only their directions count.
+    """
+    proxies = getattr(loss, "proxies", None)
+    if isinstance(proxies, Tensor):
+        length = proxies.norm(dim=1).mean()
+        proxies.copy_(nn.functional.normalize(means.to(proxies), dim=1) * length)

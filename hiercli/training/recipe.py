@@ -49,6 +49,12 @@ class Recipe:
         "metric loss",
         ("proxy-anchor", "multi-similarity", "soft-triple", "proxy-nca", "supcon", "triplet"),
     )
+    class_proxy_init: str = _setting(
+        "random",
+        "first places of the loss's class proxies: at random, or the means of the classes under "
+        "pretrained features",
+        ("random", "mean"),
+    )
     hier_weight: float = _setting(0.5, "weight of HIER beside the metric loss; 0 switches it off")
     num_proxies: int = _setting(512, "hierarchical proxies")
     temperature: float = _setting(0.1, "tau of HIER's ancestor draws")

@@ -17,9 +17,10 @@ from torch import Tensor
 from hiercli.data.records import Record
 from hiercli.errors import DataError
 from hiercli.geometry import poincare
-from hiercli.losses.hier import HierLoss
+from hiercli.losses.metric import place_class_proxies
 from hiercli.nn.embedder import Embedder
 from hiercli.training.judging import Judge
+from hiercli.training.objective import Objective
 from hiercli.training.recipe import Recipe
 
 _MOST_LEAVES = 4096
@@ -32,17 +33,17 @@ _MOST_PHOTOS = 200
 def start_from_known(
     recipe: Recipe,
     embedder: Embedder,
-    hier: HierLoss,
+    objective: Objective,
     judge: Judge,
     training: Sequence[Record],
     labels: np.ndarray,
 ) -> Tensor | None:
-    """Set head and hierarchical proxies by what the backbone knows, as the recipe asks.
+    """Set head and proxies by what the backbone knows, as the recipe asks.
 
     Args:
         recipe: all settings.
         embedder: with its pretrained backbone.
-        hier: with its proxies.
+        objective: with its proxies, hierarchical and of classes.
         judge: it embeds the photographs.
         training: the N photographs to learn from.
         labels: (N,) their class ids.
@@ -55,7 +56,9 @@ def start_from_known(
         DataError: a class none of whose photographs can be read.
     """
     grown = recipe.hier_weight > 0 and recipe.proxy_init == "tree"
-    if not (recipe.relation_weight or recipe.head_init == "pca" or recipe.initial_radius or grown):
+    placed = recipe.class_proxy_init == "mean"
+    if not (recipe.relation_weight or recipe.head_init == "pca" or recipe.initial_radius
+            or grown or placed):  # fmt: skip
         return None
     small = replace(judge.preprocessing, size=recipe.train_size)
     features, kept = judge.embed(embedder, training, small, "features")
@@ -66,10 +69,13 @@ def start_from_known(
         )
     on_device = torch.from_numpy(features).to(judge.device)
     start_head(embedder, on_device, init=recipe.head_init, radius=recipe.initial_radius)
+    tangent = poincare.clip(embedder.tangent(on_device), recipe.clip_radius).cpu().numpy()
     if grown:
-        tangent = poincare.clip(embedder.tangent(on_device), recipe.clip_radius).cpu().numpy()
         places = grow_proxies(tangent, labels[kept], recipe.num_proxies)
-        hier.proxies.data.copy_(torch.from_numpy(places))
+        objective.hier.proxies.copy_(torch.from_numpy(places))
+    if placed:
+        means = [tangent[labels[kept] == label].mean(axis=0) for label in np.unique(labels)]
+        place_class_proxies(objective.metric, torch.from_numpy(np.stack(means)))
     if not recipe.relation_weight:
         return None
     centred = features - features.mean(axis=0)

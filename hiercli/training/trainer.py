@@ -155,7 +155,7 @@ class _Run:
         self.embedder.to(self.device).to(memory_format=torch.channels_last)
         self.objective = Objective(recipe, len(self.names)).to(self.device)
         self.known = start_from_known(
-            recipe, self.embedder, self.objective.hier, self.judge, self.training, self.labels
+            recipe, self.embedder, self.objective, self.judge, self.training, self.labels
         )
         self.averaged = copy.deepcopy(self.embedder).eval() if recipe.ema_decay else None
         self.optimizer = schedule.optimizer(
