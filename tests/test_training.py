@@ -176,10 +176,15 @@ def test_only_the_published_sampler_ignores_the_seed(photos: Path, tmp_path: Pat
 
 def test_a_run_starts_from_what_the_backbone_knows(photos: Path, tmp_path: Path) -> None:
     run = a_run(photos, tmp_path, head_init="pca", initial_radius=1.2, proxy_init="tree",
-                relation_weight=1.0, num_proxies=30, freeze_proxies=True)  # fmt: skip
+                relation_weight=1.0, num_proxies=30, freeze_proxies=True,
+                class_proxy_init="mean")  # fmt: skip
     points, _ = run.judge.embed(run.embedder, run.training)
     lengths = np.linalg.norm(poincare.logmap0(points.astype(np.float64), run.recipe.c), axis=1)
     assert lengths.mean() == pytest.approx(1.2, rel=0.05)
+    tangent = torch.from_numpy(poincare.logmap0(points.astype(np.float64), run.recipe.c)).float()
+    means = torch.stack([tangent[run.labels == label].mean(0) for label in range(len(run.names))])
+    assert isinstance(run.objective.metric.proxies, torch.Tensor)
+    assert torch.cosine_similarity(run.objective.metric.proxies, means).min() > 0.99
     assert run.known is not None
     assert run.known.mean(dim=0).abs().max() < 1e-4
     before = run.objective.hier.proxies.clone()
