@@ -37,7 +37,7 @@ def main() -> None:
         f"{returned:.1f} where memory goes back after each, ratio {kept / returned:.2f}"
     )
     with tempfile.TemporaryDirectory() as folder:
-        demo.generate(Path(folder), num_species=32, photos_per_species=24, size=256)
+        demo.generate(Path(folder), num_species=112, photos_per_species=8, size=256)
         dataset = demo.load(Path(folder))
         print(
             f"training loop, recipe hier, 160 px, photographs of 256 px, "
@@ -60,10 +60,13 @@ def main() -> None:
                             started = time.perf_counter()
                         run._one_step(next(images)[0], batch)
                     times.append(time.perf_counter() - started)
-            images = STEPS * len(ready)
+            vars(run).pop("inputs")  # ends its workers
+            del images
+            seen = STEPS * len(ready)
             print(
-                f"  cache {cache}, workers {workers}: whole loop {images / min(whole):.1f} "
-                f"images/s, network alone {images / min(alone):.1f} images/s, "
+                f"  cache {cache}, workers {workers}, batches of {len(ready)}: "
+                f"whole loop {seen / min(whole):.1f} images/s, "
+                f"network alone {seen / min(alone):.1f} images/s, "
                 f"ratio {min(alone) / min(whole):.3f}"
             )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from hiercli.data.records import Record
@@ -13,7 +14,7 @@ from hiercli.errors import InputError
 from hiercli.geometry import poincare
 from hiercli.images import Preprocessing
 from hiercli.losses.hier import HierLoss
-from hiercli.losses.metric import create
+from hiercli.losses.metric import create, place_class_proxies
 from hiercli.losses.relations import relational_loss
 from hiercli.nn.embedder import Embedder
 from hiercli.training import device_photos, loading
@@ -179,8 +180,12 @@ def test_photographs_on_the_device_are_cropped_alike(photos: Path, tmp_path: Pat
     """Boxes, flips and stand-ins of the other ways; only the resampling differs."""
     damaged = tmp_path / "bad.jpg"
     damaged.write_bytes(b"not a picture")
-    records = [Record(path, path.parent.name) for path in sorted(photos.rglob("*.jpg"))[:12]]
-    records.append(Record(damaged, records[0].label))
+    paths = sorted(photos.rglob("*.jpg"))[:10]
+    for number, size in enumerate([(150, 100), (90, 160)]):  # larger than what is kept of them
+        paths.append(tmp_path / f"{number}.jpg")
+        with Image.open(paths[number]) as picture:
+            picture.resize(size).save(paths[-1])
+    records = [Record(path, "one class") for path in (*paths, damaged)]
     look = Preprocessing(32, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
     source = loading.TrainingPhotos(records, look, size=32, crop_scale_min=0.3, seed=1)
     held = DevicePhotos(source, torch.device("cpu"))
@@ -192,7 +197,8 @@ def test_photographs_on_the_device_are_cropped_alike(photos: Path, tmp_path: Pat
     wanted = loading.to_input(wanted, source.preprocessing, torch.device("cpu"))
     apart = (ready - wanted).abs().mean(dim=(1, 2, 3))
     mirrored = (ready.flip(3) - wanted).abs().mean(dim=(1, 2, 3))
-    assert apart.mean() < 0.03
+    assert apart.mean() < 0.05
+    assert apart.max() < 0.12
     assert (apart < mirrored).all()
 
 
@@ -205,3 +211,16 @@ def test_photographs_that_the_device_cannot_hold(
     monkeypatch.setattr(device_photos, "free_memory", lambda: 10)
     with pytest.raises(InputError, match="--cache none"):
         DevicePhotos(source, torch.device("cpu"))
+
+
+def test_only_losses_with_a_proxy_a_class_start_at_the_means() -> None:
+    means = random(5, 4)
+    loss = create("proxy-anchor", num_classes=5, embedding_dim=4, c=0.1)
+    length = loss.proxies.norm(dim=1).mean()
+    place_class_proxies(loss, means)
+    assert torch.allclose(loss.proxies.norm(dim=1), length)
+    assert torch.cosine_similarity(loss.proxies, means).min() > 0.9999
+    other = create("soft-triple", num_classes=5, embedding_dim=4, c=0.1)
+    before = [weight.clone() for weight in other.parameters()]
+    place_class_proxies(other, means)
+    assert all(map(torch.equal, before, other.parameters()))

@@ -79,7 +79,18 @@ def test_classes_that_the_taxonomy_does_not_know_are_left_out() -> None:
         judge_points(points, records([()] * 7), ("genus", "family"), 0.1)
 
 
+def test_classes_are_near_in_direction_however_far_out_they_lie() -> None:
+    """The third class is the nearest to the second by geodesic, and the least of its kin."""
+    angles, radii = np.array([0.0, 0.1, 0.6, 3.0]), np.array([2.9, 0.5, 0.5, 2.9])
+    points = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
+    lineages = [("a", "x"), ("a", "x"), ("b", "x"), ("c", "y")]
+    assert judge_points(points, records(lineages), ("genus", "family"), 0.1).triplet_accuracy == 1
+
+
 def test_points_that_coincide_correlate_with_nothing() -> None:
+    several = [record for record in records(LINEAGES) for _ in range(3)][:13]
+    scores = judge_points(np.full((13, 3), 0.1), several, ("genus", "family"), 0.1)
+    assert scores.lca_correlation == 0
     scores = judge_points(np.full((5, 3), 0.1), records(LINEAGES), ("genus", "family"), 0.1)
     assert scores.lca_correlation == 0
     assert scores.triplet_accuracy == 0

@@ -42,7 +42,7 @@ LONG = [
 
 EVERYTHING = ["--relation-weight", "1", "--head-init", "pca", "--proxy-init", "tree",
               "--learned-radius", "--initial-radius", "1.5",
-              "--no-freeze-batch-norm", "--warmup-epochs", "0", "--cache", "ram"]  # fmt: skip
+              "--no-freeze-batch-norm", "--warmup-epochs", "0", "--cache", "device"]  # fmt: skip
 """Whatever keeps a state of its own or is made anew when a run goes on."""
 
 
@@ -206,26 +206,48 @@ def test_a_device_that_is_not_there() -> None:
         device.choose_device("toaster")
 
 
-def test_float32_where_half_the_digits_would_be_slower() -> None:
-    cpu = torch.device("cpu")
+def test_float32_where_half_the_digits_would_be_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    cpu, plain = torch.device("cpu"), nn.Sequential(nn.Conv2d(8, 8, 3))
     depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8))
-    assert device.choose_precision("auto", cpu, depthwise) == torch.float32
+    for has_it, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(device, "_has_bf16", lambda found=has_it: found)
+        assert device.choose_precision("auto", cpu, plain) == dtype
+        assert device.choose_precision("auto", cpu, depthwise) == torch.float32
     assert device.choose_precision("bf16", cpu, depthwise) == torch.bfloat16
+
+
+@pytest.mark.parametrize(("cache", "workers"), [("none", 2), ("ram", 0), ("device", 0)])
+def test_a_resumed_run_sees_what_it_has_not_seen(
+    photos: Path, tmp_path: Path, cache: str, workers: int
+) -> None:
+    """From the middle of an epoch on, and into the next, whatever is decoded ahead."""
+    runs = [a_run(photos, tmp_path, cache=cache, workers=workers, epochs=2) for _ in range(2)]
+    steps = len(list(runs[0].sampler.batches(0)))
+    everything = [pixels for pixels, _ in runs[0].inputs]
+    assert steps > 2
+    assert len(everything) == 2 * steps
+    runs[1].epoch, runs[1].step = 0, 2
+    rest = [pixels for pixels, _ in runs[1].inputs]
+    assert len(rest) == 2 * steps - 2
+    assert all(map(torch.equal, rest, everything[2:]))
+    assert not torch.equal(everything[0], everything[steps])
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that gives memory back")
 @pytest.mark.parametrize(("kept", "least", "most"), [(True, 200, 400), (False, -50, 50)])
 def test_freed_memory_is_kept_for_the_next_step(kept: bool, least: int, most: int) -> None:
-    """256 MB are taken and freed; what remains is read from the process."""
+    """32 blocks of 8 MB are taken and freed; what remains is read from the process."""
     code = f"""
-import pathlib, torch
+import os, pathlib, torch
 from hiercli.training.device import keep_freed_memory
 def held():
-    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096 // 2**20
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
 if {kept}: keep_freed_memory()
 before = held()
-block = torch.ones(64 * 2**20)
-del block
+blocks = [torch.ones(2 * 2**20) for _ in range(32)]
+del blocks
 print(held() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -118,7 +118,8 @@ def judge_points(
         [own.mean(axis=0) if c is None else poincare.midpoint(own, c) for own in members]
     )
     unit = means / np.linalg.norm(means, axis=1, keepdims=True).clip(np.finfo(float).tiny)
-    return judge(np.clip(1 - unit @ unit.T, 0, 2), list(lineages.values()), levels)
+    # Rounded, so that classes in one place do not come in an order made by the last digits.
+    return judge((1 - unit @ unit.T).round(12), list(lineages.values()), levels)
 
 
 def kinship(lineages: Sequence[Sequence[str]]) -> np.ndarray:

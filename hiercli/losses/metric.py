@@ -118,11 +118,12 @@ def create(name: str, *, num_classes: int, embedding_dim: int, c: float) -> nn.M
 def place_class_proxies(loss: nn.Module, means: Tensor) -> None:
     """Start the class proxies at the classes' means, with the length that they have now.
 
-    In the manner of neural-collapse initialisation: from random places a short training spends
-    its first epochs on moving proxies to where the classes are already.
+    From random places a short training spends its first epochs on moving proxies to where the
+    classes are already. Only ``proxy-anchor`` and ``proxy-nca`` have one proxy a class; the other
+    losses are left as they are.
 
     Args:
-        loss: from `create`; one without a proxy for each class is left as it is.
+        loss: from `create`.
         means: (C, D), one a class in the order of class ids; only their directions count.
     """
     proxies = getattr(loss, "proxies", None)

@@ -1,4 +1,4 @@
-"""Which device a run uses, and in which arithmetic its backbone computes."""
+"""Which device a run uses, in which arithmetic its backbone computes, and how memory is held."""
 
 import ctypes
 import platform
@@ -60,13 +60,14 @@ def keep_freed_memory() -> None:
 
     glibc otherwise returns every large block at once, and a step on a CPU spends about as long on
     getting zeroed pages anew as on computing (``make bench`` shows the ratio). Elsewhere than
-    under glibc nothing is changed.
+    under glibc nothing is changed. It holds for the whole process, to its end.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
-    for option, size in ((_MMAP_THRESHOLD, 2**30), (_TRIM_THRESHOLD, 2**31 - 1)):
-        libc.mallopt(option, size)
+    # Older versions take at most 32 MiB. Without this the other option alone would do harm.
+    if libc.mallopt(_MMAP_THRESHOLD, 2**30) or libc.mallopt(_MMAP_THRESHOLD, 2**25):
+        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hiercli.training.loading import (
+    Box,
     Key,
     TrainingPhotos,
     free_memory,
@@ -25,8 +26,9 @@ from hiercli.training.loading import (
 class DevicePhotos:
     """Photographs squeezed to squares on ``device``; the crops undo the squeezing.
 
-    Boxes and flips are those of `TrainingPhotos`. The resampling is bilinear where Pillow's is
-    bicubic, so that a run differs in the last digits from one without this cache.
+    Boxes and flips are those of `TrainingPhotos`. Pixels are resampled twice, the second time
+    bilinearly without smoothing first, so that fine detail differs by a few grey levels of 255: a
+    run with this cache is another run than one without.
 
     Args:
         photos: where they come from; every one is decoded now.
@@ -97,9 +99,7 @@ class DevicePhotos:
         raise nothing_whole(self.photos.records[index].label, self._problems[index])
 
 
-def _motion(
-    view: tuple[tuple[float, float, float, float], bool], size: tuple[int, int]
-) -> list[list[float]]:
+def _motion(view: tuple[Box, bool], size: tuple[int, int]) -> list[list[float]]:
     """2 x 3 matrix from the crop's coordinates to the picture's, both from -1 to 1."""
     (left, top, right, bottom), flipped = view
     width, height = size

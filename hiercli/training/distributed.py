@@ -196,7 +196,8 @@ def launch(processes: int, words: Sequence[str]) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # Its own report of a failure would bury the one message that the failing process wrote.
+    # torch's report of a failure, spread over several loggers, would bury the one message that
+    # the failing process wrote; this process itself logs nothing and ends after the launch.
     logging.disable(logging.CRITICAL)
     threads = max(1, (os.cpu_count() or 1) // processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))

@@ -189,12 +189,12 @@ def training_batches(
 
 
 def to_input(pixels: Tensor, preprocessing: Preprocessing, device: torch.device) -> Tensor:
-    """uint8 (B, H, W, 3) to a network's input on the device: float32 (B, 3, H, W), channels last.
+    """Pixels 0 to 255, (B, H, W, 3), to a network's input on the device: float32 (B, 3, H, W).
 
     To the bit what `Preprocessing.normalise` gives for each picture.
     """
     scaled = pixels.to(device, non_blocking=True).float()
-    scaled -= 255 * torch.tensor(preprocessing.mean, device=device)
+    scaled = scaled - 255 * torch.tensor(preprocessing.mean, device=device)
     scaled /= 255 * torch.tensor(preprocessing.std, device=device)
     return scaled.permute(0, 3, 1, 2)
 

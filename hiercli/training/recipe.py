@@ -51,8 +51,8 @@ class Recipe:
     )
     class_proxy_init: str = _setting(
         "random",
-        "first places of the loss's class proxies: at random, or the means of the classes under "
-        "pretrained features",
+        "first places of the class proxies of proxy-anchor and proxy-nca: at random, or the means "
+        "of the classes under pretrained features",
         ("random", "mean"),
     )
     hier_weight: float = _setting(0.5, "weight of HIER beside the metric loss; 0 switches it off")

@@ -1,8 +1,9 @@
 """Where a run starts: what the backbone already knows of the training photographs, put to use.
 
 One pass over them before the first step gives features. From these come the head's first weights
-(their principal directions), the hierarchical proxies' first places (the nodes of the tree of the
-training classes), and the relations between classes that `relational_loss` holds on to.
+(their principal directions), the first places of the class proxies (their classes' means) and of
+the hierarchical ones (the nodes of the tree of the training classes), and the relations between
+classes that `relational_loss` holds on to.
 """
 
 import math

@@ -80,6 +80,8 @@ def train(
 ) -> Result:
     """Train an encoder into the folder ``out``.
 
+    On a CPU the process keeps memory that it frees from here on (`keep_freed_memory`).
+
     Args:
         recipe: all settings.
         dataset: its ``train`` part is learned from, its test part scored once at the end.
@@ -154,6 +156,20 @@ class _Run:
             keep_freed_memory()
         self.embedder.to(self.device).to(memory_format=torch.channels_last)
         self.objective = Objective(recipe, len(self.names)).to(self.device)
+        self.photos = TrainingPhotos(
+            self.training,
+            self.preprocessing,
+            size=recipe.train_size,
+            crop_scale_min=recipe.crop_scale_min,
+            seed=recipe.seed,
+        )
+        self.device_photos: DevicePhotos | None = None
+        if recipe.cache == "ram":
+            self.photos.cache(reporter.judged, processes=world.size)
+        elif recipe.cache == "device":
+            self.device_photos = DevicePhotos(
+                self.photos, self.device, reporter.judged, processes=world.size
+            )
         self.known = start_from_known(
             recipe, self.embedder, self.objective, self.judge, self.training, self.labels
         )
@@ -163,20 +179,6 @@ class _Run:
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.generator = torch.Generator(self.device).manual_seed(recipe.seed)
-        self.photos = TrainingPhotos(
-            self.training,
-            self.preprocessing,
-            size=recipe.train_size,
-            crop_scale_min=recipe.crop_scale_min,
-            seed=recipe.seed,
-        )
-        self.held: DevicePhotos | None = None
-        if recipe.cache == "ram":
-            self.photos.cache(reporter.judged, processes=world.size)
-        elif recipe.cache == "device":
-            self.held = DevicePhotos(
-                self.photos, self.device, reporter.judged, processes=world.size
-            )
         self.epoch, self.step = 0, 0
         self.best, self.best_epoch = -math.inf, 0
         self.totals: dict[str, float] = {}
@@ -299,22 +301,23 @@ class _Run:
                 "resumed at epoch": self.epoch,
             }
         )
-        board: Any = contextlib.nullcontext()
-        if self.world.is_main:
-            board = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.epoch + 1)
-        with board as writer:
+        with contextlib.ExitStack() as leaving:
+            # With the inputs end the processes that decode ahead.
+            leaving.callback(vars(self).pop, "inputs", None)
+            if self.world.is_main:
+                board = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.epoch + 1)
+                leaving.callback(board.close)
             while self.epoch < self.recipe.epochs and not self._out_of_patience():
                 row = self._one_epoch()
                 if self.world.is_main:
                     for key, value in row.items():
-                        writer.add_scalar(key, value, row["epoch"])
+                        board.add_scalar(key, value, row["epoch"])
                     with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as lines:
                         lines.write(json.dumps(row) + "\n")
                 self._save("last.pt", self.embedder, to_go_on=True)
                 self.reporter.finished_epoch(row)
                 if warning := collapse(row, self.recipe):
                     self.reporter.warned(warning)
-        vars(self).pop("inputs", None)  # and with it the processes that decode ahead
         return self._judge_test()
 
     def _out_of_patience(self) -> bool:
@@ -363,8 +366,8 @@ class _Run:
     @functools.cached_property
     def inputs(self) -> Iterator[tuple[Tensor, list[str]]]:
         """Network inputs of `_turns` from here on, and why photographs had to be stood in for."""
-        if self.held:
-            return map(self.held.batch, self._turns())
+        if self.device_photos:
+            return map(self.device_photos.batch, self._turns())
         ahead = training_batches(self.photos, self._turns(), workers=self.recipe.workers)
         look = self.photos.preprocessing
         return ((to_input(pixels, look, self.device), why) for pixels, why in ahead)
