@@ -70,8 +70,8 @@ def test_train_with_a_baseline(photos: Path, hier: Hier, tmp_path: Path) -> None
 def test_nothing_to_compare_is_said_before_training(
     photos: Path, hier: Hier, tmp_path: Path
 ) -> None:
-    done = hier("train", "--data", photos, *TINY, "--hier-weight", "0", "--relation-weight", "0", "--baseline",
-                "--out", tmp_path / "run")  # fmt: skip
+    done = hier("train", "--data", photos, *TINY, "--hier-weight", "0", "--relation-weight", "0",
+                "--baseline", "--out", tmp_path / "run")  # fmt: skip
     assert done.returncode == 2
     assert "leave out --baseline" in done.stderr.decode()
     assert not (tmp_path / "run").exists()

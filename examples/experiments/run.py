@@ -1,7 +1,7 @@
 """Train every variant on every data set with every seed, judge it on unseen classes, keep a table.
 
 Each finished run is a row of results.csv and is not done again; one that was killed goes on where
-it stopped. The summary is written to table.md.
+it stopped. The summary in table.md is kept up to date.
 
     python examples/experiments/run.py --data-root ~/data
     python examples/experiments/run.py --data cub --variant d --seed 0
@@ -50,6 +50,7 @@ def main() -> None:
     words.add_argument("--results", type=Path, default=HERE / "results.csv")
     asked = words.parse_args()
     done = read(asked.results)
+    titles = {key: value["title"] for key, value in variants.items()}
     for seed in asked.seed:
         for name in asked.data:
             for variant in asked.variant:
@@ -66,11 +67,10 @@ def main() -> None:
                 row |= {"data": name, "variant": variant, "seed": seed}
                 row["seconds"] = round(time.monotonic() - started)
                 append(asked.results, row)
+                asked.results.with_name("table.md").write_text(table(read(asked.results), titles))
                 (asked.runs / f"{name}-{variant}-{seed}" / "last.pt").unlink(missing_ok=True)
                 print({key: row.get(key) for key in COLUMNS}, flush=True)
-    summary = table(read(asked.results), {key: value["title"] for key, value in variants.items()})
-    asked.results.with_name("table.md").write_text(summary)
-    print(summary)
+    print(table(read(asked.results), titles))
 
 
 def raw(dataset: Dataset, common: dict[str, Any]) -> dict[str, Any]:
