@@ -33,8 +33,11 @@ def draw(rows: list[dict[str, Any]], target: Path) -> None:
                 axes.plot(epochs, [row.get(key) for row in rows], "o-", markersize=3, label=label)
         axes.set(title=title, xlabel="epoch", ylabel=unit)
         axes.grid(alpha=0.3)
+        if unit == "loss":
+            axes.set_yscale("symlog", linthresh=0.1)  # a metric loss is many times the others
         axes.xaxis.get_major_locator().set_params(integer=True)
         if axes.has_data():
-            axes.legend()
+            # Below the panel: many lines, some of them level, would run under it.
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4, fontsize=8)
     with replacing(target) as draft:
         figure.savefig(draft, dpi=110, format="png")
