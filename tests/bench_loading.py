@@ -4,9 +4,12 @@
 gains where freed memory is kept for the next one.
 """
 
+import contextlib
 import itertools
+import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -19,9 +22,10 @@ from hiercli.training.device import keep_freed_memory
 from hiercli.training.distributed import World
 from hiercli.training.reporter import Silence
 
-STEPS = 12
+STEPS = 8
 UNTIMED = 4
-ROUNDS = 2
+ROUNDS = 7
+BATCH = 30
 MODES = (("none", 2), ("ram", 2), ("device", 0))
 
 
@@ -40,35 +44,41 @@ def main() -> None:
         demo.generate(Path(folder), num_species=112, photos_per_species=8, size=256)
         dataset = demo.load(Path(folder))
         print(
-            f"training loop, recipe hier, 160 px, photographs of 256 px, "
-            f"{torch.get_num_threads()} threads"
+            f"training loop, recipe hier, 160 px, photographs of 256 px, batches of {BATCH}, "
+            f"{torch.get_num_threads()} threads, median of {ROUNDS} pairs and their range"
         )
         for cache, workers in MODES:
             settings = recipe.load(
-                "hier", {"cache": cache, "workers": workers, "warmup_epochs": 0, "epochs": 100}
+                "hier",
+                {"cache": cache, "workers": workers, "batch_size": BATCH}
+                | {"warmup_epochs": 0, "epochs": 100},
             )
             run = trainer._Run(settings, dataset, Path(folder), Silence(), World())
             run._set_training_mode()
-            batch = next(iter(run.sampler.batches(0)))
-            ready = torch.randn(len(batch), 3, settings.train_size, settings.train_size)
-            alone, whole = [], []
-            for _ in range(ROUNDS):
-                for times, images in ((alone, itertools.repeat((ready, []))), (whole, run.inputs)):
-                    # Untimed steps first: workers have started, and have no lead left.
-                    for step in range(UNTIMED + STEPS):
-                        if step == UNTIMED:
-                            started = time.perf_counter()
-                        run._one_step(next(images)[0], batch)
-                    times.append(time.perf_counter() - started)
-            vars(run).pop("inputs")  # ends its workers
-            del images
-            seen = STEPS * len(ready)
+            ready = torch.randn(BATCH, 3, settings.train_size, settings.train_size)
+            with contextlib.closing(run.feed.batches(0, 0)) as turns:
+                batch, _, _ = next(turns)
+                alone, whole = [], []
+                for _ in range(ROUNDS):
+                    alone.append(seconds(run, itertools.repeat((batch, ready, []))))
+                    whole.append(seconds(run, turns))
+            ratios = [one / other for one, other in zip(alone, whole, strict=True)]
             print(
-                f"  cache {cache}, workers {workers}, batches of {len(ready)}: "
-                f"whole loop {seen / min(whole):.1f} images/s, "
-                f"network alone {seen / min(alone):.1f} images/s, "
-                f"ratio {min(alone) / min(whole):.3f}"
+                f"  cache {cache}, workers {workers}: "
+                f"whole loop {STEPS * BATCH / statistics.median(whole):.1f} images/s, "
+                f"network alone {STEPS * BATCH / statistics.median(alone):.1f} images/s, "
+                f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
             )
+
+
+def seconds(run: trainer._Run, turns: Iterator[tuple[list[int], Tensor, list[str]]]) -> float:
+    """Time of `STEPS` steps, after some untimed ones in which workers lose or gain their lead."""
+    for step in range(UNTIMED + STEPS):
+        if step == UNTIMED:
+            started = time.perf_counter()
+        batch, images, _ = next(turns)
+        run._one_step(images, batch)
+    return time.perf_counter() - started
 
 
 def plain_steps(network: nn.Module, pixels: Tensor) -> float:

@@ -75,6 +75,27 @@ def test_the_pca_head_keeps_what_sets_photographs_apart() -> None:
     assert shares["pca"] > 0.99 > shares["orthogonal"]
 
 
+@pytest.mark.parametrize("dim", [4, 12, 20])
+def test_whitening_evens_out_the_directions(dim: int) -> None:
+    """Spread to the power of 1 - whitening along each; the weights keep their size."""
+    features = random(500, 12) * torch.linspace(1, 3, 12) + 5
+    spreads = {}
+    for whitening in (0.0, 0.5, 1.0):
+        torch.manual_seed(0)
+        network = embedder(dim)
+        size = network.head.weight.norm()
+        start_head(network, features, init="pca", whitening=whitening, radius=0)
+        with torch.no_grad():
+            tangent = network.tangent(features)
+        assert network.head.weight.norm().item() == pytest.approx(size.item(), rel=1e-4)
+        assert tangent.mean(dim=0).abs().max() < 1e-5
+        # LayerNorm took one of the 12 directions.
+        values = torch.linalg.svdvals(tangent)[: min(dim, 11)]
+        spreads[whitening] = values / values[-1]
+    assert torch.allclose(spreads[0.5], spreads[0.0].sqrt(), rtol=1e-3)
+    assert torch.allclose(spreads[1.0], torch.ones(min(dim, 11)), rtol=1e-3)
+
+
 def test_a_learned_radius_is_no_business_of_metric_losses() -> None:
     network = embedder(learned_radius=True)
     start_head(network, random(20, 12), init="orthogonal", radius=1.2)

@@ -223,12 +223,11 @@ def test_a_resumed_run_sees_what_it_has_not_seen(
 ) -> None:
     """From the middle of an epoch on, and into the next, whatever is decoded ahead."""
     runs = [a_run(photos, tmp_path, cache=cache, workers=workers, epochs=2) for _ in range(2)]
-    steps = len(list(runs[0].sampler.batches(0)))
-    everything = [pixels for pixels, _ in runs[0].inputs]
+    steps = len(runs[0].sampler)
+    everything = [pixels for _, pixels, _ in runs[0].feed.batches(0, 0)]
     assert steps > 2
     assert len(everything) == 2 * steps
-    runs[1].epoch, runs[1].step = 0, 2
-    rest = [pixels for pixels, _ in runs[1].inputs]
+    rest = [pixels for _, pixels, _ in runs[1].feed.batches(0, 2)]
     assert len(rest) == 2 * steps - 2
     assert all(map(torch.equal, rest, everything[2:]))
     assert not torch.equal(everything[0], everything[steps])

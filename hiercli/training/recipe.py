@@ -33,6 +33,9 @@ class Recipe:
         "features",
         ("orthogonal", "pca"),
     )
+    head_whitening: float = _setting(
+        0.0, "how far a pca head evens out the spread of its directions, 0 to 1"
+    )
     learned_radius: bool = _setting(
         False, "let the head give direction and length of a tangent vector separately"
     )
@@ -127,6 +130,8 @@ class Recipe:
         for name in ("eval_crop_share", "crop_scale_min"):
             if not 0 < getattr(self, name) <= 1:
                 raise _refused(name, "a share above 0 and at most 1", self)
+        if not 0 <= self.head_whitening <= 1:
+            raise _refused("head_whitening", "between 0 and 1", self)
         for name in ("validation_share", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise _refused(name, "at least 0 and below 1", self)

@@ -69,7 +69,13 @@ def start_from_known(
             + "; ".join(judge.problems[:3])
         )
     on_device = torch.from_numpy(features).to(judge.device)
-    start_head(embedder, on_device, init=recipe.head_init, radius=recipe.initial_radius)
+    start_head(
+        embedder,
+        on_device,
+        init=recipe.head_init,
+        whitening=recipe.head_whitening,
+        radius=recipe.initial_radius,
+    )
     tangent = poincare.clip(embedder.tangent(on_device), recipe.clip_radius).cpu().numpy()
     if grown:
         places = grow_proxies(tangent, labels[kept], recipe.num_proxies)
@@ -89,7 +95,9 @@ def start_from_known(
 
 
 @torch.no_grad()
-def start_head(embedder: Embedder, features: Tensor, *, init: str, radius: float) -> None:
+def start_head(
+    embedder: Embedder, features: Tensor, *, init: str, whitening: float = 0.0, radius: float
+) -> None:
     """Set the head's first weights.
 
     Args:
@@ -98,6 +106,9 @@ def start_head(embedder: Embedder, features: Tensor, *, init: str, radius: float
         init: ``pca`` projects centred, normalised features on their principal directions, which
             loses the least of what sets photographs apart; ``orthogonal`` leaves the head's random
             directions, as published.
+        whitening: 0 to 1, with ``pca``: the spread of the photographs along each direction is
+            raised to one minus this power. In full it is the whitening of Jegou & Chum (ECCV
+            2012), who found that directions in which everything varies drown fine differences.
         radius: mean length of the photographs' tangent vectors; 0 leaves the head's own scale,
             which is near sqrt(D).
     """
@@ -105,9 +116,16 @@ def start_head(embedder: Embedder, features: Tensor, *, init: str, radius: float
     if init == "pca":
         centre = normal.mean(dim=0)
         spread = (normal - centre).double()
-        if embedder.embedding_dim < normal.shape[1]:  # else every direction is kept anyway
-            directions = torch.linalg.eigh(spread.T @ spread).eigenvectors.flip(1)
-            embedder.head.weight.copy_(directions[:, : embedder.embedding_dim].T)
+        variances, directions = torch.linalg.eigh(spread.T @ spread)
+        # Directions without photographs are no reason to divide by nothing.
+        scales = variances.clamp(min=1e-3 * float(variances[-1]) + 1e-30) ** (-whitening / 2)
+        if embedder.embedding_dim < normal.shape[1]:
+            kept = slice(-embedder.embedding_dim, None)
+            weight = (directions[:, kept] * _unit_scale(scales[kept])).flip(1).T
+        else:  # every direction is kept anyway
+            whole = directions * _unit_scale(scales) @ directions.T
+            weight = embedder.head.weight.double() @ whole
+        embedder.head.weight.copy_(weight)
         embedder.head.bias.copy_(-embedder.head.weight @ centre)
     if radius and embedder.radius is not None:
         assert embedder.to_poincare.clip_radius is not None
@@ -117,6 +135,11 @@ def start_head(embedder: Embedder, features: Tensor, *, init: str, radius: float
         scale = radius / embedder.head(normal).norm(dim=1).mean()
         embedder.head.weight.mul_(scale)
         embedder.head.bias.mul_(scale)
+
+
+def _unit_scale(scales: Tensor) -> Tensor:
+    """The same proportions with a mean square of 1, which keeps the size of the head's weights."""
+    return scales / scales.square().mean().sqrt()
 
 
 def grow_proxies(tangent: np.ndarray, labels: np.ndarray, num_proxies: int) -> np.ndarray:

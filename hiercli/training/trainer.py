@@ -3,13 +3,11 @@
 import contextlib
 import copy
 import dataclasses
-import functools
-import itertools
 import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +32,9 @@ from hiercli.nn.embedder import Embedder
 from hiercli.reports import curves
 from hiercli.training import checkpoint, schedule
 from hiercli.training.device import choose_device, choose_precision, keep_freed_memory
-from hiercli.training.device_photos import DevicePhotos
 from hiercli.training.distributed import World
+from hiercli.training.feed import Feed, Turns
 from hiercli.training.judging import Judge
-from hiercli.training.loading import Key, TrainingPhotos, to_input, training_batches
 from hiercli.training.objective import Objective, collapse, watch
 from hiercli.training.recipe import Recipe, dump
 from hiercli.training.reporter import Reporter, Silence
@@ -147,7 +144,6 @@ class _Run:
             # The published sampler orders classes the same way whatever the seed.
             seed=0 if recipe.published_faults else recipe.seed,
         )
-        self.share = world.share(self.sampler.batch_size)
         torch.manual_seed(recipe.seed)
         self.embedder, self.preprocessing = checkpoint.new_embedder(recipe)
         self.judge.preprocessing = self.preprocessing
@@ -156,20 +152,15 @@ class _Run:
             keep_freed_memory()
         self.embedder.to(self.device).to(memory_format=torch.channels_last)
         self.objective = Objective(recipe, len(self.names)).to(self.device)
-        self.photos = TrainingPhotos(
+        self.feed = Feed(
+            recipe,
             self.training,
             self.preprocessing,
-            size=recipe.train_size,
-            crop_scale_min=recipe.crop_scale_min,
-            seed=recipe.seed,
+            self.sampler,
+            device=self.device,
+            world=world,
+            progress=reporter.judged,
         )
-        self.device_photos: DevicePhotos | None = None
-        if recipe.cache == "ram":
-            self.photos.cache(reporter.judged, processes=world.size)
-        elif recipe.cache == "device":
-            self.device_photos = DevicePhotos(
-                self.photos, self.device, reporter.judged, processes=world.size
-            )
         self.known = start_from_known(
             recipe, self.embedder, self.objective, self.judge, self.training, self.labels
         )
@@ -302,13 +293,14 @@ class _Run:
             }
         )
         with contextlib.ExitStack() as leaving:
-            # With the inputs end the processes that decode ahead.
-            leaving.callback(vars(self).pop, "inputs", None)
+            turns = leaving.enter_context(
+                contextlib.closing(self.feed.batches(self.epoch, self.step))
+            )
             if self.world.is_main:
                 board = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.epoch + 1)
                 leaving.callback(board.close)
             while self.epoch < self.recipe.epochs and not self._out_of_patience():
-                row = self._one_epoch()
+                row = self._one_epoch(turns)
                 if self.world.is_main:
                     for key, value in row.items():
                         board.add_scalar(key, value, row["epoch"])
@@ -324,16 +316,16 @@ class _Run:
         waited = self.epoch - self.best_epoch
         return 0 < self.recipe.patience <= waited and self.epoch > self.recipe.warmup_epochs
 
-    def _one_epoch(self) -> dict[str, Any]:
+    def _one_epoch(self, turns: Turns) -> dict[str, Any]:
         self._set_training_mode()
         schedule.set_learning_rates(self.optimizer, self.recipe, self.epoch)
-        batches = list(self.sampler.batches(self.epoch))
+        num_batches = len(self.sampler)
         if self.step == 0:
             self.totals, self.class_sums = {}, torch.zeros_like(self.class_sums)
         started = saved = time.monotonic()
         seen = 0
-        for batch in batches[self.step :]:
-            images, reasons = next(self.inputs)
+        while self.step < num_batches:
+            batch, images, reasons = next(turns)
             values = self._one_step(images, batch)
             self.judge.note(reasons)
             self.step += 1
@@ -341,12 +333,12 @@ class _Run:
             for key, value in values.items():
                 self.totals[key] = self.totals.get(key, 0.0) + value
             rate = {"images/s": seen / (time.monotonic() - started)}
-            self.reporter.stepped(self.epoch + 1, self.step, len(batches), values | rate)
+            self.reporter.stepped(self.epoch + 1, self.step, num_batches, values | rate)
             if time.monotonic() - saved > 60 * self.recipe.checkpoint_minutes:
                 self._save("last.pt", self.embedder, to_go_on=True)
                 saved = time.monotonic()
         row: dict[str, Any] = {"epoch": self.epoch + 1}
-        row |= {key: value / len(batches) for key, value in self.totals.items()}
+        row |= {key: value / num_batches for key, value in self.totals.items()}
         seen_now = self.class_sums[:, 0] > 0  # a class may have had no turn in a short epoch
         self.class_points[seen_now] = midpoints(self.class_sums[seen_now], self.recipe.c)
         row |= watch(self.objective.hier, self.recent, self.generator, self.recipe.hier_weight > 0)
@@ -355,22 +347,6 @@ class _Run:
             self.judge.note(problems)
         self.epoch, self.step = self.epoch + 1, 0
         return row | self._validate()
-
-    def _turns(self) -> Iterator[list[Key]]:
-        """This process's share of every batch that is still to come."""
-        for epoch in range(self.epoch, self.recipe.epochs):
-            done = self.step if epoch == self.epoch else 0
-            for batch in itertools.islice(self.sampler.batches(epoch), done, None):
-                yield [(epoch, place, index) for place, index in enumerate(batch)][self.share]
-
-    @functools.cached_property
-    def inputs(self) -> Iterator[tuple[Tensor, list[str]]]:
-        """Network inputs of `_turns` from here on, and why photographs had to be stood in for."""
-        if self.device_photos:
-            return map(self.device_photos.batch, self._turns())
-        ahead = training_batches(self.photos, self._turns(), workers=self.recipe.workers)
-        look = self.photos.preprocessing
-        return ((to_input(pixels, look, self.device), why) for pixels, why in ahead)
 
     def _set_training_mode(self) -> None:
         self.embedder.train()
