@@ -85,6 +85,7 @@ def test_a_dumped_recipe_reads_back(tmp_path: Path) -> None:
         ({"curv": 1}, "no setting is called curv"),
         ({"validation_share": 1.0}, "below 1"),
         ({"initial_radius": 2.3}, "below the clip_radius"),
+        ({"head_whitening": 1.5}, "between 0 and 1"),
     ],
 )
 def test_refusals(override: dict[str, object], words: str) -> None:
@@ -96,6 +97,7 @@ def test_unknown_and_unreadable_recipes(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("= 3")
     for name, words in (
         ("nope", "paper/vit-s-384/cub"),
+        ("paper/vit-384/cub", "close to .*paper/vit-s-384/cub"),
         (str(tmp_path / "bad.toml"), "valid TOML"),
         ("gone.toml", "cannot read"),
     ):

@@ -1,6 +1,7 @@
 """Recipes: every setting of a training run, named, documented and checked in one place."""
 
 import dataclasses
+import difflib
 import math
 import tomllib
 from dataclasses import dataclass, field
@@ -224,8 +225,12 @@ def _read(name: str) -> dict[str, Any]:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{name} is not valid TOML: {error}") from error
     if name not in names():
+        known = [own for own in names() if "/" not in own]
+        near = difflib.get_close_matches(name, names(), n=3)
         raise InputError(
-            f"expected a recipe of {', '.join(names())}, or a path that ends in .toml; got {name!r}"
+            f"expected a recipe of {', '.join(known)}, a cell of the published table such as "
+            f"paper/vit-s-384/cub (hier train --list-recipes), or a path that ends in .toml; got "
+            f"{name!r}" + (f", which is close to {', '.join(near)}" if near else "")
         )
     base, *cell = name.split("/")
     settings = tomllib.loads((_shipped() / f"{base}.toml").read_text(encoding="utf-8"))
