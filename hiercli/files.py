@@ -47,7 +47,7 @@ def replacing(target: Path | str) -> Iterator[Path]:
         with open(draft, "rb") as written:
             os.fsync(written.fileno())
         os.replace(draft, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise InputError(
             f"writing {target} failed: {error.strerror or error}. Nothing was left behind; "
@@ -114,7 +114,7 @@ def _umask() -> int:
     return mask
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself durable, where the system lets a folder be synced."""
     try:
         handle = os.open(folder, os.O_RDONLY)

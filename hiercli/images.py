@@ -5,6 +5,7 @@ Orientation (EXIF) is applied, transparency is laid on white, 16-bit greys are s
 CMYK and palettes become RGB, and of an animation the first frame counts.
 """
 
+import io
 import os
 import re
 import stat
@@ -124,13 +125,16 @@ def centre_box(picture: Image.Image, share: float) -> tuple[float, float, float,
     return left, top, left + side, top + side
 
 
-def read(path: Path | str, shortest_side: int | None = None) -> Image.Image:
+def read(
+    path: Path | str, shortest_side: int | None = None, content: bytes | None = None
+) -> Image.Image:
     """Decode a picture, upright and in RGB.
 
     Args:
         path: the file.
         shortest_side: pixels that the short side will be used at; a JPEG much larger than that
             is decoded at a half, quarter or eighth. ``None`` decodes in full.
+        content: the file's bytes, where they were read already.
 
     Returns:
         a loaded RGB picture.
@@ -139,8 +143,9 @@ def read(path: Path | str, shortest_side: int | None = None) -> Image.Image:
         ImageError: missing, not a picture, damaged, or too large to be a photograph.
     """
     try:
-        _require_file(path)
-        with Image.open(path) as picture:
+        if content is None:
+            _require_file(path)
+        with Image.open(path if content is None else io.BytesIO(content)) as picture:
             if shortest_side is not None:
                 scale = _DRAFT_FACTOR * shortest_side / min(picture.size)
                 wanted = (round(picture.width * scale), round(picture.height * scale))
@@ -167,6 +172,31 @@ def read(path: Path | str, shortest_side: int | None = None) -> Image.Image:
     except Exception as error:
         # Pillow's decoders answer damage with errors of nearly every kind, struct.error included.
         raise ImageError(f"{path}: the picture is damaged ({error})") from error
+
+
+def read_bytes(path: Path | str) -> tuple[bytes, int, int]:
+    """A file's bytes, its size and when it was changed (ns), all of the same moment.
+
+    Raises:
+        ImageError: missing, no file, or not to be read.
+    """
+    try:
+        _require_file(path)
+        with open(path, "rb") as file:
+            before = os.fstat(file.fileno())
+            content = file.read()
+            after = os.fstat(file.fileno())
+        stood_still = (before.st_size, before.st_mtime_ns) == (len(content), after.st_mtime_ns)
+        # A file that was written to meanwhile is given no time: it is looked at again next time.
+        return content, len(content), after.st_mtime_ns if stood_still else 0
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file") from error
+    except PermissionError as error:
+        raise ImageError(f"{path}: reading it is not permitted") from error
+    except OSError as error:
+        raise ImageError(f"{path}: it cannot be read ({error.strerror})") from error
+    except MemoryError as error:
+        raise ImageError(f"{path}: too large for the memory at hand. Scale it down") from error
 
 
 def _require_file(path: Path | str) -> None:

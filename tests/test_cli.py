@@ -335,7 +335,7 @@ def test_what_a_folder_leaves_out_is_named_and_counted(
     fails(inside(*embed, "--strict"), 2, words[0], "nothing was written")
     assert not index.exists()
     done = inside(*embed, "--json")
-    fails(done, 3, words[0], "49 pictures embedded", "1 skipped")
+    fails(done, 3, words[0], "0 pictures embedded", "49 added", "1 skipped")  # the journal had all
     assert json.loads(done.stdout)["skipped"] == 1
     with sqlite3.connect(f"{index}.sqlite") as database:
         assert database.execute("SELECT count(*) FROM quarantine").fetchone() == (1,)
@@ -547,7 +547,8 @@ main()
 @pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
 @pytest.mark.parametrize(
     ("limit", "target"),
-    [(1024, "idx.faiss"), (8192, "idx.faiss"), (1024, "vecs.npy"), (1024, "vecs.parquet")],
+    [(1024, "idx.faiss"), (8192, "idx.faiss"), (24576, "idx.faiss"),
+     (1024, "vecs.npy"), (1024, "vecs.parquet")],
 )  # fmt: skip
 def test_a_disk_that_fills_up_leaves_what_was_there(
     exported: Path, photos: Path, inside: Hier, tmp_path: Path, limit: int, target: str
@@ -560,8 +561,11 @@ def test_a_disk_that_fills_up_leaves_what_was_there(
         [sys.executable, "-c", LIMITED, str(limit), *map(str, words), str(photos)],
         capture_output=True, check=False,
     )  # fmt: skip
-    fails(done, 2, f"writing {tmp_path / target}", "failed", "Nothing was left behind")
+    fails(done, 2, f"writing {tmp_path / target}", "failed", "free some space")
     assert done.stderr.decode().count("error:") == 1
+    journal = tmp_path / "idx.faiss.part"
+    assert journal.exists() == (limit > 8192)
+    journal.unlink(missing_ok=True)
     assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == before
 
 
@@ -631,22 +635,26 @@ def test_ctrl_c_while_training(photos: Path, tmp_path: Path, way: tuple[str, str
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals to a group of processes")
 @pytest.mark.parametrize("target", ["vecs.npy", "idx.faiss"])
-def test_ctrl_c_while_embedding(exported: Path, photos: Path, tmp_path: Path, target: str) -> None:
+def test_ctrl_c_while_embedding(
+    exported: Path, photos: Path, inside: Hier, tmp_path: Path, target: str
+) -> None:
     folder, results = tmp_path / "many", tmp_path / "results"
     for entry in (folder, results):
         entry.mkdir()
     for number in range(5000):
         os.link(photos / "kind0" / "photo0.jpg", folder / f"{number}.jpg")
-    (results / target).write_text("old")
     option = "--index" if target == "idx.faiss" else "-o"
-    words = ["embed", folder, "--model", exported, option, results / target]
-    code, said = interrupted(words, "embedding: ")
+    words = ["embed", "--model", exported, option, results / target]
+    assert inside(*words, photos / "kind1").returncode == 0
+    before = {entry.name: entry.read_bytes() for entry in results.iterdir()}
+    code, said = interrupted([*words, folder], "embedding: ")
     assert code == 130, said
     assert "Traceback" not in said
     assert said.count("interrupted") == 1
     assert "interrupted" in said.splitlines()[-1]
-    assert [entry.name for entry in results.iterdir()] == [target]
-    assert (results / target).read_text() == "old"
+    # What was embedded waits in a journal for the next run.
+    (results / "idx.faiss.part").unlink(missing_ok=True)
+    assert {entry.name: entry.read_bytes() for entry in results.iterdir()} == before
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

@@ -1,4 +1,4 @@
-"""The `hier` command: its seven subcommands, and the one place where errors become exit codes."""
+"""The `hier` command: its subcommands, and the one place where errors become exit codes."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hiercli import __version__
-from hiercli.cli import data, embed, evaluate, export, hierarchy, search, train
+from hiercli.cli import data, embed, evaluate, export, hierarchy, index, search, train
 from hiercli.cli.render import complain
 from hiercli.errors import EXIT_INPUT, EXIT_INTERRUPTED, HierError, InterruptError, ReportedError
 
@@ -50,6 +50,7 @@ app.command()(embed.embed)
 app.command()(search.search)
 app.command()(hierarchy.hierarchy)
 app.add_typer(data.app, name="data")
+app.add_typer(index.app, name="index")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,14 +21,22 @@ def embed(
         typer.Option("--output", "-o", help="Write .npy (with a list of paths) or .parquet."),
     ] = None,
     index: Annotated[
-        Path | None, typer.Option(help="Write a FAISS index with its catalogue.")
+        Path | None,
+        typer.Option(help="Write a FAISS index with its catalogue, or bring it up to date."),
     ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="With --index: forget what it holds, start anew.")
+    ] = False,
     strict: options.Strict = False,
     json_output: options.Json = False,
 ) -> None:
     """Turn pictures into points of the ball: float32 (N, D), in natural path order.
 
     Without -o and --index the points go to stdout as .npy.
+
+    An index that is there is brought up to date: what is new or changed in the given folders is
+    embedded, what is gone is taken out, moved files keep their ids, other folders' pictures stay.
+    A run that was killed goes on where it stopped.
 
     Examples:
 
@@ -56,45 +64,63 @@ def embed(
         raise InputError(
             f"expected -o to end in {' or '.join(embeddings.SUFFIXES)}, got {output.name}"
         )
+    if rebuild and index is None:
+        raise InputError("--rebuild is about an index: name it with --index")
     for target in (output, index):
         if target is not None:
             require_replaceable(target)
-    problems: list[tuple[Path, str]] = []
-    pictures = find(paths, lambda folder, reason: problems.append((folder, reason)))
     session = EncoderSession(model or default_model())
-    with progress("embedding") as bar:
-        done = session.embed(pictures, progress=bar)
-    problems += [(pictures[position], reason) for position, reason in done.problems]
-    for _, reason in problems:
-        warn(reason)
-    if not done.kept or (strict and problems):
-        raise InputError(
-            f"{len(problems)} inputs could not be read, {len(done.kept)} pictures could; nothing "
-            "was written"
-        )
-    kept = [pictures[position] for position in done.kept]
     metadata = session.metadata
-    result = embeddings.Embeddings(
-        done.points, [str(path) for path in kept], metadata.fingerprint, metadata.c
-    )
+    facts: dict[str, Any] = {"output": output, "index": index}
+    if index is not None:
+        from hiercli.index.catalogue import points_at
+        from hiercli.index.update import update
+
+        with progress("embedding") as bar:
+            done = update(
+                index, paths, session, rebuild=rebuild, strict=strict, progress=bar,
+                skipped=lambda _, reason: warn(reason),
+            )  # fmt: skip
+        problems, kept, count = done.problems, done.kept, done.embedded
+        facts |= {name: getattr(done, name) for name in _CHANGES}
+        points = points_at(index, kept if output is not None else [])
+    else:
+        problems = []
+        pictures = find(paths, lambda folder, reason: problems.append((folder, reason)))
+        with progress("embedding") as bar:
+            embedded = session.embed(pictures, progress=bar)
+        problems += [(pictures[position], reason) for position, reason in embedded.problems]
+        for _, reason in problems:
+            warn(reason)
+        kept, points = [pictures[position] for position in embedded.kept], embedded.points
+        count = len(kept)
+        if not kept or (strict and problems):
+            raise InputError(
+                f"{len(problems)} inputs could not be read, {count} pictures could; nothing "
+                "was written"
+            )
     if to_stdout:
         try:
-            embeddings.write_npy(result.points, sys.stdout.buffer)
+            embeddings.write_npy(points, sys.stdout.buffer)
             sys.stdout.buffer.flush()
         except BrokenPipeError:  # the reader has what it wanted (`| head`)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if output is not None:
+        result = embeddings.Embeddings(
+            points, [str(path) for path in kept], metadata.fingerprint, metadata.c
+        )
         embeddings.write(result, output)
-    if index is not None:
-        from hiercli.index import catalogue
-
-        catalogue.write(index, done.points, kept, problems, metadata, session.path)
     say(
-        f"{len(kept)} pictures embedded in {metadata.embedding_dim} dimensions with {session.path}"
+        f"{count} pictures embedded in {metadata.embedding_dim} dimensions with {session.path}"
         + (f", {len(problems)} skipped" if problems else "")
     )
+    if index is not None:
+        told = ", ".join(f"{facts[name]} {name}" for name in _CHANGES if facts[name])
+        say(f"{index}: {told}")
     if json_output:
-        facts = {"embedded": len(kept), "skipped": len(problems), "output": output, "index": index}
-        print(json.dumps(facts, default=str))
+        print(json.dumps({"embedded": count, "skipped": len(problems), **facts}, default=str))
     if problems:
         raise typer.Exit(EXIT_SKIPPED)
+
+
+_CHANGES = ("added", "changed", "moved", "removed", "unchanged", "total")

@@ -37,12 +37,12 @@ def search(
 
     from hiercli.encoder.session import EncoderSession
     from hiercli.images import find
-    from hiercli.index.catalogue import PhotoIndex
+    from hiercli.index.photos import PhotoIndex
 
     photos = PhotoIndex(index)
     closed: list[str] = []
     pictures = find(queries, lambda _, reason: closed.append(reason))
-    built_with = Path(photos.facts["model"])
+    built_with = photos.model
     if model is None and not built_with.is_file():
         raise InputError(
             f"the encoder that built {index} is no longer at {built_with}: name it with --model"

@@ -2,16 +2,20 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError, ImageError, InputError
 from hiercli.images import read
+
+Item = TypeVar("Item")
+Note = TypeVar("Note")
 
 _BATCH = 32
 _BATCHES_AHEAD = 3
@@ -97,46 +101,75 @@ class EncoderSession:
             progress: called with (done, total).
             workers: decoding threads; as many as cores where left out.
         """
-        points, kept, problems, done = [], [], [], 0
-        for batch in self._decoded(paths, workers or os.cpu_count() or 1):
-            good = [(done + place, item) for place, item in enumerate(batch)
-                    if not isinstance(item, str)]  # fmt: skip
-            problems += [(done + place, item) for place, item in enumerate(batch)
-                         if isinstance(item, str)]  # fmt: skip
-            if good:
-                points.append(self.run(np.stack([pixels for _, pixels in good])))
-                kept += [position for position, _ in good]
-            done += len(batch)
-            if progress:
-                progress(done, len(paths))
-        if not all(np.isfinite(part).all() for part in points):
-            raise FileFormatError(f"{self.path} gives points that are not finite: export it again")
+        points, kept, problems = [], [], []
+        for position, (note, point) in enumerate(self.stream(paths, self._load, workers=workers)):
+            if point is None:
+                problems.append((position, note))
+            else:
+                points.append(point)
+                kept.append(position)
+            if progress and (position % _BATCH == _BATCH - 1 or position == len(paths) - 1):
+                progress(position + 1, len(paths))
         empty = np.empty((0, self.metadata.embedding_dim), np.float32)
-        return Embedded(np.concatenate([empty, *points]), kept, problems)
+        return Embedded(np.concatenate([empty, *(row[None] for row in points)]), kept, problems)
 
-    def _decoded(
-        self, paths: Sequence[Path | str], workers: int
-    ) -> Iterator[list[np.ndarray | str]]:
-        """Batches of pixels, or of the reason why there are none, decoded ahead in threads."""
-        pending: deque[Future[np.ndarray | str]] = deque()
-        waiting = iter(paths)
-        pool = ThreadPoolExecutor(workers)
-        try:
-            while True:
-                while len(pending) < _BATCH * _BATCHES_AHEAD:
-                    path = next(waiting, None)
-                    if path is None:
-                        break
-                    pending.append(pool.submit(self._pixels, path))
-                if not pending:
-                    return
-                yield [pending.popleft().result() for _ in range(min(_BATCH, len(pending)))]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    def stream(
+        self,
+        items: Iterable[Item],
+        load: Callable[[Item], tuple[np.ndarray | None, Note]],
+        *,
+        workers: int | None = None,
+    ) -> Iterator[tuple[Note, np.ndarray | None]]:
+        """Load items in threads, ahead of the network, and embed those that come with pixels.
 
-    def _pixels(self, path: Path | str) -> np.ndarray | str:
+        Args:
+            items: anything that ``load`` understands.
+            load: gives (3, size, size) float32 pixels, or ``None`` where there are none, and a
+                note, which comes back with the point. It must not raise.
+            workers: loading threads; as many as cores where left out.
+
+        Yields:
+            for each item in order its note and its point (D,), or ``None`` where it had no pixels.
+
+        Raises:
+            FileFormatError: the encoder gives points that are not finite.
+        """
+        for batch in _ahead(items, load, workers or os.cpu_count() or 1):
+            pixels = [found for found, _ in batch if found is not None]
+            points = iter(self.run(np.stack(pixels)) if pixels else ())
+            for found, note in batch:
+                point = None if found is None else next(points)
+                if point is not None and not np.isfinite(point).all():
+                    raise FileFormatError(
+                        f"{self.path} gives points that are not finite: export it again"
+                    )
+                yield note, point
+
+    def _load(self, path: Path | str) -> tuple[np.ndarray | None, str]:
         preprocessing = self.metadata.preprocessing
         try:
-            return preprocessing(read(path, preprocessing.shortest_side))
+            return preprocessing(read(path, preprocessing.shortest_side)), ""
         except ImageError as error:
-            return str(error)
+            return None, str(error)
+
+
+def _ahead(
+    items: Iterable[Item], load: Callable[[Item], tuple[np.ndarray | None, Note]], workers: int
+) -> Iterator[list[tuple[np.ndarray | None, Note]]]:
+    """Batches of what ``load`` gives, in order, loaded before they are asked for."""
+    pending: deque[Future[tuple[np.ndarray | None, Note]]] = deque()
+    waiting = iter(items)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        while True:
+            while len(pending) < _BATCH * _BATCHES_AHEAD:
+                try:
+                    item = next(waiting)
+                except StopIteration:
+                    break
+                pending.append(pool.submit(load, item))
+            if not pending:
+                return
+            yield [pending.popleft().result() for _ in range(min(_BATCH, len(pending)))]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

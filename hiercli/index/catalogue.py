@@ -1,44 +1,67 @@
 """The catalogue beside an index: what each id is, and the point that FAISS holds lifted.
 
 ``birds.faiss`` is a plain FAISS file; ``birds.faiss.sqlite`` says path, label and state of each id
-and keeps its float32 point for exact ordering. Both are written whole; the catalogue records a
-checksum of its FAISS file, so two that do not belong together are noticed.
+and keeps its float32 point for exact ordering. A catalogue is never changed in place: it is
+written anew beside the old one and takes its place as a whole, so a reader that has opened one
+keeps what it has opened.
 """
 
 import hashlib
 import os
+import shutil
 import sqlite3
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
-import faiss
 import numpy as np
 
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.files import replacing
-from hiercli.index import hyperbolic
 
-_VERSION = "1"
+VERSION = "2"
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE photos (
-    id INTEGER PRIMARY KEY, path BLOB NOT NULL, label TEXT NOT NULL, size INTEGER NOT NULL,
-    modified_ns INTEGER NOT NULL, point BLOB NOT NULL
+    id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, label TEXT NOT NULL, content BLOB NOT NULL,
+    size INTEGER NOT NULL, modified_ns INTEGER NOT NULL, point BLOB NOT NULL, seal BLOB NOT NULL
 );
-CREATE TABLE quarantine (path BLOB NOT NULL, reason TEXT NOT NULL);
+CREATE INDEX photos_by_content ON photos (content);
+CREATE TABLE quarantine (path BLOB PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
 """
+_COLUMNS = "id, path, label, content, size, modified_ns, point"
+_AT_ONCE = 500
+"""Ids of one query, below what any SQLite accepts."""
 
 
 @dataclass(frozen=True)
-class Hit:
-    """One neighbour: its rank from 1, its picture, its class, its distance (lower is closer)."""
+class Photo:
+    """One row of the catalogue.
 
-    rank: int
-    path: str
+    Attributes:
+        id: never given to another picture of the same index.
+        path: absolute, as the file system spells it.
+        label: class, the name of its folder.
+        content: hash of the file's bytes.
+        size, modified_ns: of the file when it was read.
+        point: (D,) little-endian float32 in the ball.
+    """
+
+    id: int
+    path: bytes
     label: str
-    distance: float
+    content: bytes
+    size: int
+    modified_ns: int
+    point: bytes
+
+    def seal(self) -> bytes:
+        """Hash of the row, by which a reader knows that nothing in it was damaged."""
+        return hashlib.blake2b(repr(astuple(self)).encode(), digest_size=8).digest()
 
 
 def catalogue_path(index: Path) -> Path:
@@ -48,136 +71,72 @@ def catalogue_path(index: Path) -> Path:
 
 def label_of(path: Path) -> str:
     """The class of a picture in a folder of class folders: the name of its folder."""
-    return path.absolute().parent.name
+    return readable(os.fsencode(path.absolute().parent.name))
 
 
-def write(
-    target: Path,
-    points: np.ndarray,
-    paths: Sequence[Path],
-    problems: Iterable[tuple[Path, str]],
-    metadata: Metadata,
-    model: Path,
-) -> None:
-    """Write an index and its catalogue, replacing older ones.
+def readable(name: bytes) -> str:
+    """A file name for reading: such names may hold bytes that are not UTF-8."""
+    return name.decode("utf-8", "replace")
 
-    Args:
-        target: FAISS file.
-        points: (N, D) in the ball.
-        paths: N pictures.
-        problems: pictures that could not be read, with the reason.
-        metadata, model: of the encoder that made the points, and its file.
+
+def facts_of(metadata: Metadata, model: Path) -> dict[str, str]:
+    """What an index says of the encoder that made its points."""
+    return {
+        "version": VERSION,
+        "fingerprint": metadata.fingerprint,
+        "c": repr(metadata.c),
+        "embedding_dim": str(metadata.embedding_dim),
+        "model": str(model.absolute()),
+    }
+
+
+class Catalogue:
+    """A catalogue opened for reading.
+
+    Attributes:
+        facts: text by name: encoder, geometry, checksum of the FAISS file.
 
     Raises:
-        InputError: nothing to index, or the files cannot be written.
+        InputError: missing.
+        FileFormatError: damaged, foreign or of another version.
     """
-    if not len(points):
-        raise InputError("expected at least one readable picture to index, found none")
-    with replacing(catalogue_path(target)) as catalogue_draft, replacing(target) as index_draft:
-        content = faiss.serialize_index(hyperbolic.build(points, metadata.c)).tobytes()
-        index_draft.write_bytes(content)
-        facts = {
-            "version": _VERSION,
-            "fingerprint": metadata.fingerprint,
-            "c": repr(metadata.c),
-            "embedding_dim": str(metadata.embedding_dim),
-            "model": str(model.absolute()),
-            "checksum": _checksum(content),
-        }
-        try:
-            _fill(catalogue_draft, facts, points, paths, problems)
-        except sqlite3.Error as error:
+
+    def __init__(self, index: Path) -> None:
+        self.index = index
+        self.path = catalogue_path(index)
+        if not self.path.is_file():
+            # What lies there without a catalogue may be somebody's own: it is not replaced unasked.
+            over = " --rebuild" if index.exists() else ""
             raise InputError(
-                f"writing {catalogue_path(target)} failed ({error}). Nothing was left behind; free "
-                "some space or choose another place, then run it again"
-            ) from error
-
-
-def _fill(
-    file: Path,
-    facts: dict[str, str],
-    points: np.ndarray,
-    paths: Sequence[Path],
-    problems: Iterable[tuple[Path, str]],
-) -> None:
-    database = sqlite3.connect(file)
-    try:
-        database.executescript(_SCHEMA)
-        database.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
-        rows = np.ascontiguousarray(points, "<f4")
-        database.executemany(
-            "INSERT INTO photos VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                (number, os.fsencode(path.absolute()), _text(label_of(path)), *_state(path),
-                 rows[number].tobytes())
-                for number, path in enumerate(paths)
-            ),
-        )  # fmt: skip
-        database.executemany(
-            "INSERT INTO quarantine VALUES (?, ?)",
-            ((os.fsencode(path.absolute()), _text(reason)) for path, reason in problems),
-        )
-        database.commit()
-    finally:
-        database.close()
-
-
-def _text(path: str) -> str:
-    """File names may hold bytes that are not UTF-8; a label is for reading."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _state(path: Path) -> tuple[int, int]:
-    state = os.stat(path)
-    return state.st_size, state.st_mtime_ns
-
-
-def _checksum(content: bytes) -> str:
-    return hashlib.blake2b(content).hexdigest()
-
-
-class PhotoIndex:
-    """An index and its catalogue, opened for searching.
-
-    Raises:
-        InputError: a file is missing.
-        FileFormatError: a file is damaged or foreign.
-        MismatchError: the two do not belong together.
-    """
-
-    def __init__(self, path: Path) -> None:
-        for file in (path, catalogue_path(path)):
-            if not file.is_file():
-                raise InputError(
-                    f"expected an index, but {file} is missing: build one with "
-                    f"`hier embed FOLDER --model M.onnx --index {path}`"
-                )
-        self.path = path
-        try:
-            self._database = sqlite3.connect(
-                f"file:{_quoted(catalogue_path(path))}?mode=ro", uri=True
+                f"expected an index, but {self.path} is missing: build one with "
+                f"`hier embed FOLDER --model M.onnx --index {index}{over}`"
             )
+        # Immutable: no lock, and none of the files beside it that a read-only folder refuses.
+        where = f"file:{quote(os.fsencode(self.path.absolute()))}?mode=ro&immutable=1"
+        with self._damage():
+            self._database = sqlite3.connect(where, uri=True, check_same_thread=False)
             self.facts = dict(self._database.execute("SELECT name, value FROM facts"))
-            self.c = float(self.facts["c"])
-            self.fingerprint = self.facts["fingerprint"]
-            checksum = self.facts["checksum"]
-        except (sqlite3.Error, KeyError, ValueError) as error:
+            version = self.facts["version"]
+        if version != VERSION:
+            self.close()
             raise FileFormatError(
-                f"{catalogue_path(path)} is not the catalogue of an index ({error}): build the "
-                "index again with `hier embed`"
-            ) from error
-        if self.facts["version"] != _VERSION:
-            raise FileFormatError(f"{path} was written by another hier: build it again")
-        content = path.read_bytes()
-        if _checksum(content) != checksum:
-            raise MismatchError(
-                f"{path} is not the file that its catalogue {catalogue_path(path).name} describes: "
-                "one of the two was damaged or replaced. Build the index again with `hier embed`"
+                f"{index} was written by another version of hier: build it again with `hier embed "
+                "FOLDER --index ... --rebuild`"
             )
-        self._index: faiss.IndexFlatIP = faiss.deserialize_index(np.frombuffer(content, np.uint8))  # type: ignore[assignment]
+        with self._damage():
+            self.c = float(self.facts["c"])
+            self.dim = int(self.facts["embedding_dim"])
+            self.fingerprint = self.facts["fingerprint"]
+            self.checksum = self.facts["checksum"]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
 
     def __len__(self) -> int:
-        return int(self._index.ntotal)
+        with self._damage():
+            (count,) = self._database.execute("SELECT count(*) FROM photos").fetchone()
+        return int(count)
 
     def check(self, metadata: Metadata, model: Path) -> None:
         """Refuse an encoder that did not make this index.
@@ -187,37 +146,174 @@ class PhotoIndex:
         """
         if metadata.fingerprint != self.fingerprint:
             raise MismatchError(
-                f"the index {self.path} was built with encoder {self.fingerprint} (c={self.c:g}, "
-                f"{self.facts['embedding_dim']} dimensions), {model} is {metadata.fingerprint} "
-                f"(c={metadata.c:g}, {metadata.embedding_dim} dimensions). Search with "
-                f"{self.facts['model']}, or rebuild the index with `hier embed ... --index`"
+                f"the index {self.index} was built with encoder {self.fingerprint} (c={self.c:g}, "
+                f"{self.dim} dimensions), {model} is {metadata.fingerprint} "
+                f"(c={metadata.c:g}, {metadata.embedding_dim} dimensions). Use "
+                f"{self.facts['model']}, or build the index anew with `hier embed ... --rebuild`"
             )
 
-    def search(self, queries: np.ndarray, k: int) -> list[list[Hit]]:
-        """The k nearest pictures of each query point, (Q, D), exactly, nearest first."""
-        found = []
-        for query, ids in zip(
-            queries, hyperbolic.fetch(self._index, queries, self.c, k), strict=True
-        ):
-            rows = [self._row(int(number)) for number in ids]
-            candidates = np.stack([np.frombuffer(row[2], "<f4") for row in rows])
-            distances, best = hyperbolic.order(query, candidates, np.arange(len(ids)), self.c, k)
-            found.append(
-                [
-                    Hit(rank, os.fsdecode(rows[place][0]), rows[place][1], float(distance))
-                    for rank, (place, distance) in enumerate(zip(best, distances, strict=True), 1)
-                ]
-            )
+    def photos(self, ids: Sequence[int]) -> list[Photo]:
+        """The rows of some ids, in their order.
+
+        Raises:
+            FileFormatError: a row is missing or damaged.
+        """
+        return self._find("id", [int(number) for number in ids])
+
+    def at(self, paths: Sequence[bytes]) -> list[Photo]:
+        """The rows of some absolute paths, in their order.
+
+        Raises:
+            FileFormatError: a row is missing or damaged.
+        """
+        return self._find("path", paths)
+
+    def _find(self, column: str, wanted: Sequence[Any]) -> list[Photo]:
+        found: dict[Any, Photo] = {}
+        for first in range(0, len(wanted), _AT_ONCE):
+            some = wanted[first : first + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            for photo, whole in self._rows(f"WHERE {column} IN ({marks})", some):
+                if not whole:
+                    raise self._damaged(f"the row of id {photo.id} was changed")
+                found[getattr(photo, column)] = photo
+        lost = [value for value in wanted if value not in found]
+        if lost:
+            raise self._damaged(f"there is no row of {column} {lost[0]!r}")
+        return [found[value] for value in wanted]
+
+    def every(self, *, backwards: bool = False) -> Iterator[tuple[Photo, bool]]:
+        """All rows by id, each with whether it is whole."""
+        return self._rows("ORDER BY id DESC" if backwards else "ORDER BY id", ())
+
+    def quarantine(self) -> list[tuple[bytes, str]]:
+        """Path and reason of each file that was passed over."""
+        with self._damage():
+            return list(self._database.execute("SELECT path, reason FROM quarantine ORDER BY path"))
+
+    def integrity(self) -> list[str]:
+        """What SQLite itself finds amiss."""
+        with self._damage():
+            found = [row[0] for row in self._database.execute("PRAGMA integrity_check")]
+        return [] if found == ["ok"] else found
+
+    def _rows(self, where: str, values: Sequence[Any]) -> Iterator[tuple[Photo, bool]]:
+        with self._damage():
+            for *fields, seal in self._database.execute(
+                f"SELECT {_COLUMNS}, seal FROM photos {where}", values
+            ):
+                photo = Photo(*fields)
+                yield photo, photo.seal() == seal and len(photo.point) == 4 * self.dim
+
+    def _damaged(self, what: object) -> FileFormatError:
+        return FileFormatError(
+            f"{self.path} is not the catalogue of an index, or it is damaged ({what}): `hier index "
+            f"repair {self.index}` saves what can be saved; else build the index again with "
+            "`hier embed FOLDER --index ... --rebuild`"
+        )
+
+    @contextmanager
+    def _damage(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, KeyError, ValueError, TypeError, OverflowError) as error:
+            raise self._damaged(error) from error
+
+
+def points_at(index: Path, paths: Sequence[Path]) -> np.ndarray:
+    """Points (N, D) float32 of pictures that an index holds.
+
+    Raises:
+        FileFormatError: a picture is not there.
+    """
+    with closing(Catalogue(index)) as catalogue:
+        photos = catalogue.at([os.fsencode(os.path.abspath(path)) for path in paths])
+        flat = np.frombuffer(b"".join(photo.point for photo in photos), "<f4")
+        return flat.reshape(len(photos), catalogue.dim)
+
+
+class Draft:
+    """A catalogue in the making; see `drafting`."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def say(self, facts: dict[str, str]) -> None:
+        """Set facts."""
+        self._database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+
+    def fact(self, name: str) -> str | None:
+        """A fact, where it was set."""
+        row = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Forget some ids for good."""
+        self._database.executemany("DELETE FROM photos WHERE id = ?", ((n,) for n in ids))
+
+    def put(self, photos: Iterable[Photo]) -> None:
+        """Add rows, or replace those of the same id."""
+        marks = ", ".join("?" * (_COLUMNS.count(",") + 2))
+        self._database.executemany(
+            f"INSERT OR REPLACE INTO photos ({_COLUMNS}, seal) VALUES ({marks})",
+            ((*astuple(photo), photo.seal()) for photo in photos),
+        )
+
+    def set_quarantine(self, removed: Iterable[bytes], added: Iterable[tuple[bytes, str]]) -> None:
+        """Take some paths out of quarantine and put others into it."""
+        self._database.executemany(
+            "DELETE FROM quarantine WHERE path = ?", ((path,) for path in removed)
+        )
+        self._database.executemany("INSERT OR REPLACE INTO quarantine VALUES (?, ?)", added)
+
+    def points_by_content(self, contents: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The point of each content that some row holds."""
+        ask = "SELECT point FROM photos WHERE content = ? LIMIT 1"
+        found = {}
+        for content in contents:
+            row = self._database.execute(ask, (content,)).fetchone()
+            if row:
+                found[content] = bytes(row[0])
         return found
 
-    def _row(self, number: int) -> tuple[bytes, str, bytes]:
-        row: tuple[bytes, str, bytes] = self._database.execute(
-            "SELECT path, label, point FROM photos WHERE id = ?", (number,)
-        ).fetchone()
-        return row
+    def points(self, at_once: int = 65_536) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Ids (N,) and points (N, D) of all rows by id, in blocks."""
+        cursor = self._database.execute("SELECT id, point FROM photos ORDER BY id")
+        while block := cursor.fetchmany(at_once):
+            ids = np.array([number for number, _ in block], np.int64)
+            flat = np.frombuffer(b"".join(point for _, point in block), "<f4")
+            yield ids, flat.reshape(len(ids), -1)
 
 
-def _quoted(path: Path) -> str:
-    from urllib.parse import quote
+@contextmanager
+def drafting(index: Path, *, anew: bool) -> Iterator[Draft]:
+    """A catalogue to be filled, which takes its place when the block ends well.
 
-    return quote(os.fsencode(path.absolute()))
+    Args:
+        index: whose catalogue.
+        anew: start empty, instead of from the catalogue that is there.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    target = catalogue_path(index)
+    with replacing(target) as file:
+        if not anew:
+            shutil.copyfile(target, file)
+        try:
+            database = sqlite3.connect(file)
+            try:
+                # Nobody else sees the draft, and it is thrown away whole where this fails.
+                database.execute("PRAGMA journal_mode = OFF")
+                database.execute("PRAGMA synchronous = OFF")
+                if anew:
+                    database.executescript(_SCHEMA)
+                yield Draft(database)
+                database.commit()
+            finally:
+                database.close()
+        except sqlite3.Error as error:
+            raise InputError(
+                f"writing {target} failed ({error}). Nothing was left behind; free some space or "
+                "choose another place, then run it again"
+            ) from error

@@ -32,11 +32,16 @@ def as_queries(points: np.ndarray, c: float) -> np.ndarray:
     return lorentz.as_query(lift(points, c))
 
 
-def build(points: np.ndarray, c: float) -> faiss.IndexFlatIP:
-    """A flat FAISS index over the lifted points, (N, D)."""
-    index = faiss.IndexFlatIP(points.shape[1] + 1)
-    index.add(lift(points, c))
-    return index
+def empty(dim: int) -> faiss.IndexIDMap2:
+    """A flat FAISS index for lifted points of a ball of ``dim`` dimensions, each with an id."""
+    return faiss.IndexIDMap2(faiss.IndexFlatIP(dim + 1))
+
+
+def rows(index: faiss.IndexIDMap2) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (N,) and lifted points (N, D+1) of a flat index, as views of its memory."""
+    flat: faiss.IndexFlatIP = faiss.downcast_index(index.index)  # type: ignore[assignment]
+    points = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(-1, flat.d)
+    return faiss.vector_to_array(index.id_map), points
 
 
 def order(
@@ -92,7 +97,7 @@ def candidates(
     return found
 
 
-def fetch(index: faiss.IndexFlatIP, queries: np.ndarray, c: float, k: int) -> list[np.ndarray]:
+def fetch(index: faiss.IndexIDMap2, queries: np.ndarray, c: float, k: int) -> list[np.ndarray]:
     """Candidate ids of each query in a flat index, see `candidates`.
 
     Raises:
@@ -103,9 +108,9 @@ def fetch(index: faiss.IndexFlatIP, queries: np.ndarray, c: float, k: int) -> li
             f"the index holds points of {index.d - 1} dimensions, the encoder gives "
             f"{queries.shape[1]}: search with the encoder that the index was built with"
         )
-    rows = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
     asked = as_queries(queries, c)
-    lengths = 2 * np.abs(asked[:, 0]) * rows[:, 0].max()
+    _, points = rows(index)
+    lengths = 2 * np.abs(asked[:, 0]) * points[:, 0].max()
     return candidates(index.search, asked, lengths, min(k, index.ntotal), index.ntotal)
 
 

@@ -1,0 +1,94 @@
+"""`hier index`: what an index holds, whether it is whole, and how to mend it."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hiercli.cli import options
+from hiercli.cli.render import progress, say, table, warn
+from hiercli.errors import EXIT_INPUT
+
+app = typer.Typer(no_args_is_help=True)
+
+Index = Annotated[Path, typer.Argument(help="Index written by `hier embed --index`.")]
+
+
+@app.callback()
+def index() -> None:
+    """Look after an index and the catalogue beside it.
+
+    Examples:
+
+    - `hier index stats birds.faiss`
+
+    - `hier index verify birds.faiss --files`
+
+    - `hier index repair birds.faiss`
+    """
+
+
+@app.command()
+def stats(index: Index, json_output: options.Json = False) -> None:
+    """Say what an index holds."""
+    from hiercli.index import health
+
+    facts = health.stats(index)
+    if json_output:
+        print(json.dumps(facts))
+        return
+    facts["largest_labels"] = ", ".join(f"{n} ({k})" for n, k in facts["largest_labels"].items())
+    rows = [
+        [name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)]
+        for name, value in facts.items()
+    ]
+    table(str(index), ["", "index"], rows)
+
+
+@app.command()
+def verify(
+    index: Index,
+    files: Annotated[
+        bool, typer.Option("--files", help="Compare every picture with its file too.")
+    ] = False,
+    json_output: options.Json = False,
+) -> None:
+    """Check that index and catalogue are whole and agree; exit code 2 where they do not."""
+    from hiercli.index import health
+
+    with progress("verifying") as bar:
+        found = health.verify(index, files=files, progress=bar)
+    if json_output:
+        print(json.dumps({"index": str(index), "whole": not found, "amiss": found}))
+    for line in [] if json_output else found[:20]:
+        warn(line)
+    if found:
+        more = f", the first 20 above: --json gives all {len(found)}" if len(found) > 20 else ""
+        say(f"{index} is not whole{more}. `hier index repair {index}` saves what can be saved, and "
+            "the next `hier embed` of the same folders adds what is missing")  # fmt: skip
+        raise typer.Exit(EXIT_INPUT)
+    say(f"{index} is whole")
+
+
+@app.command()
+def repair(index: Index, json_output: options.Json = False) -> None:
+    """Make index and catalogue whole again from every row that is."""
+    from hiercli.index import health
+
+    done = health.repair(index)
+    if json_output:
+        print(json.dumps({"index": str(index), "kept": done.kept, "lost": done.lost}))
+    again = ": the next `hier embed` of their folders adds them again" if done.lost else ""
+    say(f"{done.kept} pictures kept, {done.lost} lost{again}")
+
+
+@app.command()
+def compact(index: Index, json_output: options.Json = False) -> None:
+    """Give back the room that removed pictures have left."""
+    from hiercli.index import health
+
+    before, after = health.compact(index)
+    if json_output:
+        print(json.dumps({"index": str(index), "bytes_before": before, "bytes_after": after}))
+    say(f"{before:,} bytes before, {after:,} after")

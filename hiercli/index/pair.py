@@ -1,0 +1,156 @@
+"""A FAISS file and its catalogue as one: both change together or not at all.
+
+The catalogue records a checksum of its FAISS file. A writer lays the new FAISS file ready as
+``birds.faiss.next``, replaces the catalogue, which is the moment of change, and moves the FAISS
+file into place. Whoever reads in between, or after a writer was killed in between, finds the file
+that the catalogue speaks of under the one name or the other.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import faiss
+from filelock import FileLock, Timeout
+
+from hiercli.errors import FileFormatError, InputError, MismatchError
+from hiercli.files import replacing, require_replaceable, sync_folder
+from hiercli.index import hyperbolic
+from hiercli.index.catalogue import Catalogue, Draft, catalogue_path, drafting
+
+_LOOKS = 3
+"""At a catalogue without its FAISS file, before that is damage and not a writer at work."""
+
+
+def next_path(index: Path) -> Path:
+    """Where a new FAISS file lies ready."""
+    return index.with_name(index.name + ".next")
+
+
+def exists(index: Path) -> bool:
+    """Whether there is an index, whole or not."""
+    return index.exists() or catalogue_path(index).exists()
+
+
+@contextmanager
+def writing(index: Path) -> Iterator[None]:
+    """Be the only writer of an index; finish first what a killed one left half done.
+
+    Raises:
+        InputError: another process writes to it, or the folder cannot be written to.
+    """
+    for file in (index, catalogue_path(index)):
+        require_replaceable(file)
+    # It stays when all is done: to remove it would let two writers hold two files of one name.
+    lock = FileLock(index.with_name(f".{index.name}.lock"), timeout=0)
+    try:
+        index.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"another process is writing to {index}: wait until it is done, or end it. Searches "
+            "go on meanwhile"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"cannot write {index}: {error.strerror or error}. Choose a folder you can write to"
+        ) from error
+    try:
+        _settle(index)
+        yield
+    finally:
+        lock.release()
+
+
+def _settle(index: Path) -> None:
+    ready = next_path(index)
+    if not ready.is_file():
+        return
+    if not catalogue_path(index).exists():
+        ready.unlink()
+        return
+    try:
+        catalogue = Catalogue(index)
+    except FileFormatError:
+        return
+    with closing(catalogue), open(ready, "rb") as file:
+        wanted = _checksum(file) == catalogue.checksum
+    if wanted:
+        os.replace(ready, index)
+        sync_folder(index.parent)
+    else:
+        ready.unlink()
+
+
+def change(index: Path, fill: Callable[[Draft], None], *, anew: bool) -> None:
+    """Write a new state of an index, under `writing`.
+
+    Args:
+        index: FAISS file.
+        fill: changes the catalogue.
+        anew: start from an empty catalogue, instead of from the one that is there.
+
+    Raises:
+        InputError: the files cannot be written; the old state stands.
+    """
+    try:
+        _lay_ready(index, fill, anew=anew)
+    finally:  # whichever state was reached: the other's FAISS file goes
+        _settle(index)
+
+
+def _lay_ready(index: Path, fill: Callable[[Draft], None], *, anew: bool) -> None:
+    with drafting(index, anew=anew) as draft:
+        fill(draft)
+        c = draft.fact("c")
+        dim = draft.fact("embedding_dim")
+        assert c is not None and dim is not None
+        flat = hyperbolic.empty(int(dim))
+        for ids, points in draft.points():
+            flat.add_with_ids(hyperbolic.lift(points, float(c)), ids)
+        with replacing(next_path(index)) as file:
+            with open(file, "wb") as content:
+                faiss.write_index(flat, faiss.PyCallbackIOWriter(content.write))  # type: ignore[attr-defined]
+            with open(file, "rb") as content:
+                draft.say({"checksum": _checksum(content)})
+
+
+def read(index: Path) -> tuple[Catalogue, faiss.IndexIDMap2]:
+    """The catalogue of an index and the FAISS index that belongs to it.
+
+    Raises:
+        InputError: a file is missing.
+        FileFormatError: a file is damaged or foreign.
+        MismatchError: the two do not belong together.
+    """
+    looks: list[str] = []
+    while looks.count(looks[-1] if looks else "") < _LOOKS:
+        catalogue = Catalogue(index)
+        looks.append(catalogue.checksum)
+        for name in (index, next_path(index)):
+            # The file may be renamed at any moment: what was opened stays what was checked.
+            with contextlib.suppress(FileNotFoundError), open(name, "rb") as file:
+                if _checksum(file) == catalogue.checksum:
+                    file.seek(0)
+                    reader = faiss.PyCallbackIOReader(file.read)  # type: ignore[attr-defined]
+                    found: faiss.IndexIDMap2 = faiss.read_index(reader)  # type: ignore[assignment]
+                    return catalogue, found
+        catalogue.close()
+    if not index.is_file():
+        raise InputError(
+            f"expected an index, but {index} is missing; its catalogue is there: `hier index "
+            f"repair {index}` makes it anew"
+        )
+    raise MismatchError(
+        f"{index} is not the file that its catalogue {catalogue_path(index).name} describes: one "
+        f"of the two was damaged or replaced. `hier index repair {index}` makes it anew from the "
+        "catalogue"
+    )
+
+
+def _checksum(file: io.BufferedReader) -> str:
+    return hashlib.file_digest(file, hashlib.blake2b).hexdigest()

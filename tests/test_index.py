@@ -1,0 +1,354 @@
+"""A catalogue that is never wrong: updates, kills, damage, two writers, readers meanwhile."""
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from conftest import Hier
+from PIL import Image
+
+from hiercli.encoder.metadata import Metadata
+from hiercli.encoder.session import EncoderSession
+from hiercli.errors import FileFormatError, HierError, InputError, MismatchError
+from hiercli.images import Preprocessing
+from hiercli.index import health, pair, update
+from hiercli.index.catalogue import Catalogue, catalogue_path
+from hiercli.index.photos import PhotoIndex
+
+
+class Colours(EncoderSession):
+    """An encoder of no weight at all: the mean colour of a picture's quarters."""
+
+    def __init__(self, fingerprint: str = "colours") -> None:
+        self.path = Path("colours.onnx")
+        nothing = np.zeros((0, 12), np.float32)
+        self.metadata = Metadata(
+            fingerprint=fingerprint,
+            preprocessing=Preprocessing(16, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+            c=0.1, clip_radius=2.3, embedding_dim=12, backbone="none", seed=0,
+            class_names=[], class_points=nothing, proxies=nothing,
+        )  # fmt: skip
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        quarters = pixels.reshape(len(pixels), 3, 2, 8, 2, 8).mean(axis=(3, 5))
+        points: np.ndarray = 0.3 * quarters.reshape(len(pixels), 12)
+        return points
+
+
+def paint(file: Path, seed: int) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 255, (2, 2, 3)).astype(np.uint8))
+    small.resize((24, 24), Image.Resampling.NEAREST).save(file)
+    return file
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    for number in range(40):
+        paint(tmp_path / "album" / f"kind{number % 4}" / f"photo{number}.png", number)
+    return tmp_path / "album"
+
+
+def rows(index: Path) -> dict[str, tuple[int, str, bytes]]:
+    """Id, label and point by the last two parts of each path."""
+    with closing(Catalogue(index)) as catalogue:
+        return {
+            "/".join(os.fsdecode(photo.path).split("/")[-2:]): (photo.id, photo.label, photo.point)
+            for photo, _ in catalogue.every()
+        }
+
+
+def counts(done: update.Update) -> tuple[int, ...]:
+    return (done.added, done.changed, done.moved, done.removed, done.unchanged, done.embedded)
+
+
+def test_an_update_does_what_changed_and_no_more(album: Path, tmp_path: Path) -> None:
+    index, session = tmp_path / "idx.faiss", Colours()
+    assert counts(update.update(index, [album], session)) == (40, 0, 0, 0, 0, 40)
+    before = rows(index)
+    stamp = index.stat().st_mtime_ns
+    assert counts(update.update(index, [album], session)) == (0, 0, 0, 0, 40, 0)
+    assert index.stat().st_mtime_ns == stamp  # nothing to do: nothing written
+
+    (album / "kind0" / "photo0.png").rename(album / "kind1" / "elsewhere.png")
+    (album / "kind1" / "photo1.png").unlink()
+    paint(album / "kind2" / "photo2.png", 1000)
+    paint(album / "kind3" / "new.png", 1001)
+    shutil.copy(album / "kind3" / "photo3.png", album / "kind0" / "copy.png")
+    os.utime(album / "kind0" / "photo4.png", ns=(1, 1))  # touched, by a clock that went back
+    done = update.update(index, [album], session)
+    assert counts(done) == (2, 1, 1, 1, 37, 2)
+    assert health.verify(index, files=True) == []
+    after = rows(index)
+    assert after["kind1/elsewhere.png"] == (before["kind0/photo0.png"][0], "kind1",
+                                            before["kind0/photo0.png"][2])  # fmt: skip
+    assert after["kind2/photo2.png"][0] == before["kind2/photo2.png"][0]
+    assert after["kind2/photo2.png"][2] != before["kind2/photo2.png"][2]
+    assert after["kind0/copy.png"][2] == before["kind3/photo3.png"][2]
+    assert after["kind0/copy.png"][0] not in {number for number, _, _ in before.values()}
+    assert len(after) == 41
+    anew = tmp_path / "anew.faiss"
+    update.update(anew, [album], session)
+    assert {k: v[1:] for k, v in rows(anew).items()} == {k: v[1:] for k, v in after.items()}
+    assert counts(update.update(index, [album], session)) == (0, 0, 0, 0, 41, 0)
+
+
+def test_two_that_change_places(album: Path, tmp_path: Path) -> None:
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album], session)
+    before = rows(index)
+    one, other = album / "kind0" / "photo0.png", album / "kind1" / "photo1.png"
+    one.rename(album / "aside")
+    other.rename(one)
+    (album / "aside").rename(other)
+    assert counts(update.update(index, [album], session)) == (0, 2, 0, 0, 38, 0)
+    after = rows(index)
+    assert after["kind0/photo0.png"][2] == before["kind1/photo1.png"][2]
+    assert after["kind1/photo1.png"][2] == before["kind0/photo0.png"][2]
+
+
+def test_what_was_not_asked_about_stays(
+    album: Path, tmp_path: Path, closed: Callable[[Path], None]
+) -> None:
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album / "kind0"], session)
+    assert counts(update.update(index, [album / "kind1", album / "kind2"], session))[0] == 20
+    (album / "kind0" / "photo0.png").unlink()
+    update.update(index, [album / "kind1" / "photo1.png"], session)
+    assert len(rows(index)) == 30
+    closed(album / "kind2")  # out of reach is not gone
+    done = update.update(index, [album], session)
+    assert (done.removed, done.added, done.total) == (1, 10, 39)
+    assert "cannot be read" in done.problems[0][1]
+    with pytest.raises(InputError, match="nothing was written"):
+        update.update(index, [album], session, strict=True)
+
+
+def test_a_damaged_picture_leaves_and_an_unreadable_one_stays(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album], session)
+    (album / "kind0" / "photo0.png").write_bytes(b"no picture any more")
+    paint(album / "kind1" / "photo1.png", 1000)
+    read_bytes = update.read_bytes
+
+    def refused(path: Path) -> tuple[bytes, int, int]:
+        if path.name == "photo1.png":
+            raise update.ImageError(f"{path}: reading it is not permitted")
+        return read_bytes(path)
+
+    monkeypatch.setattr(update, "read_bytes", refused)
+    done = update.update(index, [album], session)
+    assert (done.removed, done.total, len(done.problems)) == (1, 39, 2)
+    assert "kind1/photo1.png" in rows(index)
+    assert health.stats(index)["quarantined"] == 2
+    monkeypatch.undo()
+    paint(album / "kind0" / "photo0.png", 0)
+    done = update.update(index, [album], session)
+    assert (done.added, done.changed, done.total, done.problems) == (1, 1, 40, [])
+    assert health.stats(index)["quarantined"] == 0
+
+
+def work(index: str, folder: str) -> None:
+    """What the killed process does."""
+    update._SECONDS_BETWEEN_SAVES = 0.0
+    update.update(Path(index), [Path(folder)], Colours())
+
+
+def test_a_hundred_kills_lose_nothing(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each at a random moment; after each, the index is the old one or the new one, whole."""
+    rng = random.Random(0)
+    index = tmp_path / "idx.faiss"
+    context = multiprocessing.get_context("forkserver")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    context.set_forkserver_preload(["test_index"])  # else each process would import it anew
+    words = (str(index), str(album))
+    for name in ("first.faiss", "second.faiss"):  # the first process also starts the server
+        started = time.monotonic()
+        whole = context.Process(target=work, args=(str(tmp_path / name), str(album)))
+        whole.start()
+        whole.join()
+        length = time.monotonic() - started
+    old: set[str] | None = None
+    kills = 0
+    while kills < 100:
+        run = context.Process(target=work, args=words)
+        run.start()
+        run.join(rng.uniform(0, 1.1 * length))
+        run.kill()
+        run.join()
+        kills += run.exitcode == -signal.SIGKILL
+        new = {f"{file.parent.name}/{file.name}" for file in album.rglob("*.png")}
+        if not catalogue_path(index).exists():
+            assert old is None
+        else:
+            assert health.verify(index) == []
+            found = set(rows(index))
+            assert found in ([new] if old is None else [old, new])
+            probe = sorted(found)[0]
+            (hits,) = PhotoIndex(index).search(np.frombuffer(rows(index)[probe][2], "<f4")[None], 1)
+            assert hits[0].distance == pytest.approx(0, abs=1e-6)
+            old = found
+        if run.exitcode == 0:
+            assert old == new
+        if run.exitcode == 0 or rng.random() < 0.2:
+            rng.choice(sorted(album.rglob("*.png"))).unlink()
+            paint(album / f"kind{kills % 4}" / f"later{kills}.png", 2000 + kills)
+            moving = rng.choice(sorted(album.rglob("*.png")))
+            moving.rename(moving.with_name(f"moved{kills}.png"))
+    done = update.update(index, [album], Colours())
+    anew = tmp_path / "anew.faiss"
+    update.update(anew, [album], Colours())
+    assert health.verify(index, files=True) == []
+    assert {k: v[1:] for k, v in rows(index).items()} == {k: v[1:] for k, v in rows(anew).items()}
+    assert done.total == len(list(album.rglob("*.png")))
+    left = {file.name for file in tmp_path.iterdir() if file.name.startswith((".idx", "idx"))}
+    assert left == {"idx.faiss", "idx.faiss.sqlite", ".idx.faiss.lock"}
+
+
+def test_points_of_a_killed_run_are_not_made_again(album: Path, tmp_path: Path) -> None:
+    class Dies(Colours):
+        seen = 0
+
+        def run(self, pixels: np.ndarray) -> np.ndarray:
+            self.seen += 1
+            if self.seen == 2:
+                raise KeyboardInterrupt
+            return super().run(pixels)
+
+    index = tmp_path / "idx.faiss"
+    with pytest.raises(KeyboardInterrupt):
+        update.update(index, [album], Dies())
+    assert not pair.exists(index)
+    assert update.update(index, [album], Colours()).embedded == 8
+    assert not index.with_name("idx.faiss.part").exists()
+    # Another encoder's points would be wrong ones.
+    with pytest.raises(KeyboardInterrupt):
+        update.update(index, [album], Dies("other"), rebuild=True)
+    assert update.update(index, [album], Colours("third"), rebuild=True).embedded == 40
+
+
+def test_a_killed_writer_between_the_two_files(album: Path, tmp_path: Path) -> None:
+    """The catalogue is new already, the FAISS file lies ready: readers and writers cope."""
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album], session)
+    old = index.read_bytes()
+    (album / "kind0" / "photo0.png").unlink()
+    update.update(index, [album], session)
+    index.rename(pair.next_path(index))
+    index.write_bytes(old)
+    assert health.verify(index) == []
+    assert len(PhotoIndex(index)) == 39
+    update.update(index, [album], session)
+    assert not pair.next_path(index).exists()
+    assert faiss.read_index(str(index)).ntotal == 39
+
+
+def test_one_writer_at_a_time_while_readers_go_on(album: Path, tmp_path: Path) -> None:
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album], session)
+    reader = PhotoIndex(index)
+    point = np.frombuffer(rows(index)["kind0/photo0.png"][2], "<f4")[None]
+    with pair.writing(index):
+        with pytest.raises(InputError, match="another process is writing"):
+            update.update(index, [album], session)
+        assert len(PhotoIndex(index)) == 40
+    (album / "kind0" / "photo0.png").unlink()
+    update.update(index, [album], session)
+    assert reader.search(point, 1)[0][0].path.endswith("photo0.png")
+    assert not PhotoIndex(index).search(point, 1)[0][0].path.endswith("photo0.png")
+
+
+def test_another_encoder_is_refused_unless_all_is_made_anew(album: Path, tmp_path: Path) -> None:
+    index = tmp_path / "idx.faiss"
+    update.update(index, [album], Colours())
+    with pytest.raises(MismatchError, match="--rebuild"):
+        update.update(index, [album], Colours("other"))
+    assert update.update(index, [album], Colours("other"), rebuild=True).embedded == 40
+
+
+@pytest.mark.parametrize("which", ["index", "catalogue"])
+def test_damage_is_found_and_mended(album: Path, tmp_path: Path, which: str) -> None:
+    """Truncated at each tenth, then with flipped bytes: never a wrong answer."""
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album], session)
+    whole = {file: file.read_bytes() for file in (index, catalogue_path(index))}
+    truth = rows(index)
+    target = index if which == "index" else catalogue_path(index)
+    content = whole[target]
+    rng = random.Random(1)
+    cases = [content[: len(content) * tenth // 10] for tenth in range(10)]
+    for _ in range(60):
+        place = rng.randrange(len(content))
+        flipped = content[place] ^ (1 << rng.randrange(8))
+        cases.append(content[:place] + bytes([flipped]) + content[place + 1 :])
+    query = np.stack([np.frombuffer(point, "<f4") for _, _, point in truth.values()])
+    expected = [[hit.path for hit in hits] for hits in PhotoIndex(index).search(query, 3)]
+    noticed = 0
+    for case in cases:
+        for file, good in whole.items():
+            file.write_bytes(good)
+        target.write_bytes(case)
+        try:
+            answers = [[hit.path for hit in hits] for hits in PhotoIndex(index).search(query, 3)]
+        except HierError:
+            noticed += 1
+            assert health.verify(index) != []
+        else:
+            assert answers == expected
+        try:
+            health.repair(index)
+        except FileFormatError:
+            continue
+        assert health.verify(index) == []
+        kept = rows(index)
+        assert all(truth[name] == row for name, row in kept.items())
+        update.update(index, [album], session)
+        assert {k: v[1:] for k, v in rows(index).items()} == {k: v[1:] for k, v in truth.items()}
+    assert noticed >= (len(cases) - 1 if which == "index" else 10)
+
+
+def test_looking_after_an_index(index: Path, photos: Path, inside: Hier, tmp_path: Path) -> None:
+    own = tmp_path / "own.faiss"
+    shutil.copy(index, own)
+    shutil.copy(catalogue_path(index), catalogue_path(own))
+    done = inside("index", "stats", own, "--json")
+    facts = json.loads(done.stdout)
+    assert (facts["pictures"], facts["labels"], facts["quarantined"]) == (48, 8, 0)
+    assert inside("index", "stats", own).returncode == 0
+    done = inside("index", "verify", own, "--files", "--json")
+    assert (done.returncode, json.loads(done.stdout)["whole"]) == (0, True)
+    with sqlite3.connect(catalogue_path(own)) as database:
+        database.execute("UPDATE photos SET label = 'wrong' WHERE id = 3")
+        database.execute("UPDATE photos SET point = ? WHERE id = 4", (b"\0" * 64,))
+    done = inside("index", "verify", own)
+    assert done.returncode == 2
+    assert done.stderr.decode().count("in the catalogue was changed") == 2
+    assert "hier index repair" in done.stderr.decode()
+    done = inside("search", photos / "kind0", "--index", own, "-k", "48")
+    assert (done.returncode, b"hier index repair" in done.stderr) == (2, True)
+    done = inside("index", "repair", own, "--json")
+    assert json.loads(done.stdout) == {"index": str(own), "kept": 46, "lost": 2}
+    assert inside("index", "verify", own).returncode == 0
+    done = inside("index", "compact", own, "--json")
+    assert done.returncode == 0
+    own.unlink()
+    assert b"repair" in inside("search", photos, "--index", own).stderr
+    assert inside("index", "repair", own).returncode == 0
+    assert len(PhotoIndex(own)) == 46
+    assert inside("index", "stats", tmp_path / "gone.faiss").returncode == 2
