@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hiercli.data.records import Dataset, Record
+from hiercli.encoder import golden
 from hiercli.encoder.metadata import Metadata
 from hiercli.encoder.session import EncoderSession
 from hiercli.errors import DataError, ExportError, InputError
@@ -46,7 +47,7 @@ def export(
     tolerance: float = TOLERANCE,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Write the encoder of a checkpoint as ONNX and prove it on pictures.
+    """Write the encoder of a checkpoint as ONNX with its golden vectors, and prove it on pictures.
 
     Args:
         source: checkpoint.
@@ -67,10 +68,11 @@ def export(
     encoder = load(source)
     dataset = data(encoder.recipe.seed) if data else None
     encoder.embedder.to_poincare.riemannian = False
-    with replacing(target) as draft:
+    # Both are whole before either takes its place.
+    with replacing(golden.golden_path(target)) as vectors, replacing(target) as draft:
         _write_graph(encoder, draft)
         _describe(draft, encoder, {})
-        session = EncoderSession(draft)
+        session = EncoderSession(draft, device="cpu")
         proof = _prove(encoder, session, dataset, progress)
         if not proof["largest_difference"] <= tolerance:
             raise ExportError(
@@ -79,7 +81,17 @@ def export(
                 "Please report the backbone; --tolerance accepts more"
             )
         _describe(draft, encoder, proof)
+        golden.write(vectors, session.metadata, _torch_points(encoder), proof)
     return proof
+
+
+def _torch_points(encoder: Encoder) -> Callable[[np.ndarray], np.ndarray]:
+    def run(pixels: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            points: np.ndarray = encoder.embedder(torch.from_numpy(pixels)).numpy()
+        return points
+
+    return run
 
 
 def _write_graph(encoder: Encoder, file: Path) -> None:
@@ -131,8 +143,7 @@ def _prove(
     if dataset is None or not dataset.query:
         size = encoder.preprocessing.size
         pixels = np.random.default_rng(0).standard_normal((8, 3, size, size)).astype(np.float32)
-        with torch.inference_mode():
-            expected = encoder.embedder(torch.from_numpy(pixels)).numpy()
+        expected = _torch_points(encoder)(pixels)
         difference = float(np.abs(session.run(pixels) - expected).max())
         return {"pictures": "8 of random pixels", "largest_difference": difference}
     records: Sequence[Record] = dataset.query

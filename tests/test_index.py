@@ -31,7 +31,7 @@ class Colours(EncoderSession):
     """An encoder of no weight at all: the mean colour of a picture's quarters."""
 
     def __init__(self, fingerprint: str = "colours") -> None:
-        self.path = Path("colours.onnx")
+        self.path, self.batch = Path("colours.onnx"), 32
         nothing = np.zeros((0, 12), np.float32)
         self.metadata = Metadata(
             fingerprint=fingerprint,

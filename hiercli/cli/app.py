@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hiercli import __version__
-from hiercli.cli import data, embed, evaluate, export, hierarchy, index, search, train
+from hiercli.cli import data, embed, evaluate, export, hierarchy, index, search, train, verify
 from hiercli.cli.render import complain
 from hiercli.errors import EXIT_INPUT, EXIT_INTERRUPTED, HierError, InterruptError, ReportedError
 
@@ -49,6 +49,7 @@ app.command()(export.export)
 app.command()(embed.embed)
 app.command()(search.search)
 app.command()(hierarchy.hierarchy)
+app.command()(verify.verify)
 app.add_typer(data.app, name="data")
 app.add_typer(index.app, name="index")
 

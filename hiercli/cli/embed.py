@@ -27,6 +27,11 @@ def embed(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="With --index: forget what it holds, start anew.")
     ] = False,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Pictures that go through the network together.")
+    ] = 32,
     strict: options.Strict = False,
     json_output: options.Json = False,
 ) -> None:
@@ -69,7 +74,9 @@ def embed(
     for target in (output, index):
         if target is not None:
             require_replaceable(target)
-    session = EncoderSession(model or default_model())
+    session = EncoderSession(model or default_model(), threads=threads, device=device, batch=batch)
+    if session.fallback:
+        say(session.fallback)
     metadata = session.metadata
     facts: dict[str, Any] = {"output": output, "index": index}
     if index is not None:

@@ -17,6 +17,11 @@ DataRoot = Annotated[
     typer.Option("--data-root", envvar="HIER_DATA", help="Where benchmarks live (default: data)."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Device = Annotated[
+    str,
+    typer.Option(help="auto, cpu or cuda. Where the GPU cannot be used it says so and goes on."),
+]
+Threads = Annotated[int, typer.Option(min=0, help="Cores for inference; 0: all.")]
 Model = Annotated[
     Path | None,
     typer.Option(

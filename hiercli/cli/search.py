@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from hiercli.cli import options
-from hiercli.cli.render import output, table, warn
+from hiercli.cli.render import output, say, table, warn
 from hiercli.errors import EXIT_SKIPPED, InputError
 
 
@@ -19,6 +19,8 @@ def search(
         Path | None,
         typer.Option(help="Encoder; without it the one that built the index."),
     ] = None,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
     strict: options.Strict = False,
     json_output: options.Json = False,
 ) -> None:
@@ -47,7 +49,9 @@ def search(
         raise InputError(
             f"the encoder that built {index} is no longer at {built_with}: name it with --model"
         )
-    session = EncoderSession(model or built_with)
+    session = EncoderSession(model or built_with, threads=threads, device=device)
+    if session.fallback:
+        say(session.fallback)
     photos.check(session.metadata, session.path)
     done = session.embed(pictures)
     problems = [*closed, *(reason for _, reason in done.problems)]

@@ -17,7 +17,8 @@ from hiercli.images import read
 Item = TypeVar("Item")
 Note = TypeVar("Note")
 
-_BATCH = 32
+DEVICES = ("auto", "cpu", "cuda")
+_CUDA = "CUDAExecutionProvider"
 _BATCHES_AHEAD = 3
 """Batches decoded before they are needed: enough to keep the network busy, bounded in memory."""
 
@@ -43,31 +44,40 @@ class EncoderSession:
     Args:
         path: written by `hier export`.
         threads: cores for inference; 0: all.
+        device: ``cuda``, ``cpu``, or ``auto``: cuda where there is a GPU. Without a usable GPU
+            inference runs on the CPU, and `fallback` says so.
+        batch: pictures that go through the network together.
+
+    Attributes:
+        fallback: why it does not run on the device that was asked for; mostly empty.
 
     Raises:
         InputError: missing.
         FileFormatError: not ONNX, damaged, or without our metadata.
     """
 
-    def __init__(self, path: Path | str, *, threads: int = 0) -> None:
+    def __init__(
+        self, path: Path | str, *, threads: int = 0, device: str = "auto", batch: int = 32
+    ) -> None:
         import onnxruntime
 
-        self.path = Path(path)
+        if device not in DEVICES:
+            raise InputError(f"expected a device of {', '.join(DEVICES)}, got {device!r}")
+        self.path, self.batch = Path(path), batch
         if not self.path.is_file():
             raise InputError(
                 f"expected an exported encoder, but {path} is missing: write one with `hier export`"
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        available = onnxruntime.get_available_providers()
-        wanted = [
-            name
-            for name in ("CUDAExecutionProvider", "CPUExecutionProvider")
-            if name in available and (name[:3] == "CPU" or os.path.exists("/dev/nvidia0"))
-        ]
+        options.log_severity_level = 4  # what it would log of a missing GPU, `fallback` says
+        has_gpu = os.path.exists("/dev/nvidia0") or os.name == "nt"
+        wants_gpu = device == "cuda" or (device == "auto" and has_gpu)
+        providers = ["CPUExecutionProvider"]
+        if wants_gpu and _CUDA in onnxruntime.get_available_providers():
+            providers.insert(0, _CUDA)
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # ONNX Runtime's own errors share no base but this
             reason = str(error).splitlines()[0]
             raise FileFormatError(
@@ -76,6 +86,12 @@ class EncoderSession:
         properties = self._session.get_modelmeta().custom_metadata_map
         self.metadata = Metadata.from_properties(properties, str(path))
         self._input = self._session.get_inputs()[0].name
+        self.fallback = ""
+        if wants_gpu and self.device == "cpu" and (device == "cuda" or _CUDA in providers):
+            self.fallback = (
+                "ONNX Runtime finds no usable GPU (driver, CUDA and cuDNN must fit its build): "
+                "running on the CPU"
+            )
 
     @property
     def device(self) -> str:
@@ -108,7 +124,7 @@ class EncoderSession:
             else:
                 points.append(point)
                 kept.append(position)
-            if progress and (position % _BATCH == _BATCH - 1 or position == len(paths) - 1):
+            if progress and ((position + 1) % self.batch == 0 or position == len(paths) - 1):
                 progress(position + 1, len(paths))
         empty = np.empty((0, self.metadata.embedding_dim), np.float32)
         return Embedded(np.concatenate([empty, *(row[None] for row in points)]), kept, problems)
@@ -134,7 +150,7 @@ class EncoderSession:
         Raises:
             FileFormatError: the encoder gives points that are not finite.
         """
-        for batch in _ahead(items, load, workers or os.cpu_count() or 1):
+        for batch in _ahead(items, load, self.batch, workers or os.cpu_count() or 1):
             pixels = [found for found, _ in batch if found is not None]
             points = iter(self.run(np.stack(pixels)) if pixels else ())
             for found, note in batch:
@@ -154,7 +170,10 @@ class EncoderSession:
 
 
 def _ahead(
-    items: Iterable[Item], load: Callable[[Item], tuple[np.ndarray | None, Note]], workers: int
+    items: Iterable[Item],
+    load: Callable[[Item], tuple[np.ndarray | None, Note]],
+    batch: int,
+    workers: int,
 ) -> Iterator[list[tuple[np.ndarray | None, Note]]]:
     """Batches of what ``load`` gives, in order, loaded before they are asked for."""
     pending: deque[Future[tuple[np.ndarray | None, Note]]] = deque()
@@ -162,7 +181,7 @@ def _ahead(
     pool = ThreadPoolExecutor(workers)
     try:
         while True:
-            while len(pending) < _BATCH * _BATCHES_AHEAD:
+            while len(pending) < batch * _BATCHES_AHEAD:
                 try:
                     item = next(waiting)
                 except StopIteration:
@@ -170,6 +189,6 @@ def _ahead(
                 pending.append(pool.submit(load, item))
             if not pending:
                 return
-            yield [pending.popleft().result() for _ in range(min(_BATCH, len(pending)))]
+            yield [pending.popleft().result() for _ in range(min(batch, len(pending)))]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,54 @@
+"""`hier verify`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hiercli.cli import options
+from hiercli.cli.render import say, table
+from hiercli.errors import EXIT_INPUT
+
+
+def verify(
+    model: Annotated[Path, typer.Argument(help="Encoder written by `hier export`.")],
+    golden: Annotated[
+        Path | None, typer.Option(help="Golden vectors, where they do not lie beside the encoder.")
+    ] = None,
+    device: options.Device = "auto",
+    json_output: options.Json = False,
+) -> None:
+    """Check that an encoder gives on this machine what it gave where it was exported.
+
+    Takes the small pictures that were exported with it through decoding, resizing and inference,
+    and compares tensors and points. Exit code 2 where they differ by more than rounding.
+
+    Examples:
+
+    - `hier verify birds.onnx`
+    """
+    from hiercli.encoder import golden as vectors
+    from hiercli.encoder.session import EncoderSession
+
+    session = EncoderSession(model, device=device)
+    if session.fallback:
+        say(session.fallback)
+    done = vectors.replay(session, golden or vectors.golden_path(model))
+    if json_output:
+        print(json.dumps({"model": str(model), "passed": done.passed, **asdict(done)}))
+    else:
+        rows = [
+            ["pictures", str(done.pictures), ""],
+            ["tensors", f"{done.tensor_difference:.2g}", f"{vectors.TENSOR_TOLERANCE:g}"],
+            ["points of their tensors", f"{done.point_difference:.2g}",
+             f"{vectors.POINT_TOLERANCE:g}"],
+            ["points of the pictures", f"{done.whole_difference:.2g}",
+             f"{vectors.POINT_TOLERANCE:g}"],
+        ]  # fmt: skip
+        table(str(model), ["", "largest difference", "accepted"], rows)
+    if not done.passed:
+        say(f"{model} does not give here what it gave where it was exported: compare the versions "
+            "of Pillow and ONNX Runtime, and run it with --device cpu")  # fmt: skip
+        raise typer.Exit(EXIT_INPUT)
