@@ -1,20 +1,49 @@
 """`hier search`."""
 
+import csv
 import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hiercli.cli import options
-from hiercli.cli.render import output, say, table, warn
-from hiercli.errors import EXIT_SKIPPED, InputError
+from hiercli.cli.render import output, progress, say, table, warn
+from hiercli.errors import EXIT_SKIPPED, ImageError, InputError
+
+if TYPE_CHECKING:
+    from hiercli.index.photos import Hit
+    from hiercli.index.queries import Query
 
 
 def search(
-    queries: Annotated[list[Path], typer.Argument(help="Pictures, or folders, to search for.")],
+    queries: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Pictures, folders, .npy files of points, or - for a picture on stdin."
+        ),
+    ],
     index: Annotated[Path, typer.Option(help="Index written by `hier embed --index`.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="Neighbours a query.")] = 10,
+    k: Annotated[
+        int | None, typer.Option("-k", min=1, help="Neighbours a query (10; all with --radius).")
+    ] = None,
+    radius: Annotated[
+        float | None, typer.Option(min=0, help="Only pictures at this distance or nearer.")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only pictures with label=PATTERN or path=PATTERN; * and ? stand for "
+            "anything. Several must all hold."
+        ),
+    ] = None,
+    unique: Annotated[
+        bool, typer.Option("--unique", help="Show pictures with the same content once.")
+    ] = False,
     model: Annotated[
         Path | None,
         typer.Option(help="Encoder; without it the one that built the index."),
@@ -22,70 +51,124 @@ def search(
     device: options.Device = "auto",
     threads: options.Threads = 0,
     strict: options.Strict = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page of queries and pictures.")] = None,
+    csv_output: Annotated[bool, typer.Option("--csv", help="Print the result as CSV.")] = False,
     json_output: options.Json = False,
 ) -> None:
     """Find the nearest pictures of an index, exactly, by hyperbolic distance (lower is closer).
 
     With --json one object a query:
-    {"query", "results": [{"rank", "path", "label", "distance"}]}.
+    {"query", "results": [{"rank", "path", "label", "distance", "copies"}]}.
 
     Examples:
 
     - `hier search query.jpg --index idx.faiss`
 
     - `hier search queries/ --index idx.faiss -k 5 --json`
+
+    - `hier search query.jpg --index idx.faiss --where 'label=*warbler' --unique --html found.html`
+
+    - `curl -s URL | hier search - --index idx.faiss`
     """
-    from dataclasses import asdict
+    if csv_output and json_output:
+        raise InputError("--csv and --json cannot share stdout: give one of them")
+    conditions = [_condition(text) for text in where or ()]
+    import numpy as np
 
     from hiercli.encoder.session import EncoderSession
-    from hiercli.images import find
+    from hiercli.files import require_replaceable
     from hiercli.index.photos import PhotoIndex
+    from hiercli.index.queries import embed, gather
 
+    if html is not None:
+        require_replaceable(html)
     photos = PhotoIndex(index)
-    closed: list[str] = []
-    pictures = find(queries, lambda _, reason: closed.append(reason))
-    built_with = photos.model
-    if model is None and not built_with.is_file():
-        raise InputError(
-            f"the encoder that built {index} is no longer at {built_with}: name it with --model"
-        )
-    session = EncoderSession(model or built_with, threads=threads, device=device)
-    if session.fallback:
-        say(session.fallback)
-    photos.check(session.metadata, session.path)
-    done = session.embed(pictures)
-    problems = [*closed, *(reason for _, reason in done.problems)]
+    problems: list[str] = []
+    asked = gather(queries, photos, sys.stdin.buffer, problems.append)
+    if any(query.point is None for query in asked):
+        if model is None and not photos.model.is_file():
+            raise InputError(
+                f"the encoder that built {index} is no longer at {photos.model}: name it with "
+                "--model"
+            )
+        session = EncoderSession(model or photos.model, threads=threads, device=device)
+        if session.fallback:
+            say(session.fallback)
+        photos.check(session.metadata, session.path)
+        with progress("embedding") as bar:
+            asked = embed(asked, session, problems.append, bar)
     for problem in problems:
         warn(problem)
-    if not done.kept or (strict and problems):
-        raise InputError(f"{len(problems)} queries could not be read, {len(done.kept)} could")
-    for position, hits in zip(done.kept, photos.search(done.points, k), strict=True):
-        if json_output:
-            result: dict[str, Any] = {"query": str(pictures[position])}
+    if not asked or (strict and problems):
+        raise InputError(f"{len(problems)} queries could not be read, {len(asked)} could")
+    points = np.stack([query.point for query in asked if query.point is not None])
+    most = 10 if k is None and radius is None else k
+    within = math.inf if radius is None else radius
+    found = photos.search(points, most, radius=within, unique=unique, where=conditions)
+    if html is not None:
+        from hiercli.reports import neighbours
+
+        rows = [(query.name, query.path, query.content, hits)
+                for query, hits in zip(asked, found, strict=True)]  # fmt: skip
+        neighbours.write_hits(html, rows, f"Nearest in {index.name}")
+        say(f"{html}: {len(rows)} queries with their neighbours")
+    _show(asked, found, json_output, csv_output)
+    if problems:
+        raise typer.Exit(EXIT_SKIPPED)
+
+
+def _condition(text: str) -> tuple[str, str]:
+    name, _, pattern = text.partition("=")
+    if name not in ("label", "path") or not pattern:
+        raise InputError(
+            f"expected --where label=PATTERN or path=PATTERN, got {text!r}. Quote patterns, so "
+            "that the shell leaves them alone"
+        )
+    return name, pattern
+
+
+def _show(
+    asked: Sequence["Query"], found: Sequence[Sequence["Hit"]], as_json: bool, as_csv: bool
+) -> None:
+    if as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["query", "rank", "distance", "label", "path"])
+    for query, hits in zip(asked, found, strict=True):
+        if as_json:
+            result: dict[str, Any] = {"query": query.name}
             result["results"] = [asdict(hit) for hit in hits]
             print(json.dumps(result))
             continue
+        if as_csv:
+            for hit in hits:
+                writer.writerow([query.name, hit.rank, repr(hit.distance), hit.label, hit.path])
+            continue
         if output.is_terminal and output.color_system in ("truecolor", "256"):
-            _pictures([pictures[position], *(Path(hit.path) for hit in hits)])
-        rows = [[str(hit.rank), f"{hit.distance:.4f}", hit.label, hit.path] for hit in hits]
-        table(str(pictures[position]), ["rank", "distance", "label", "path"], rows)
-    if problems:
-        raise typer.Exit(EXIT_SKIPPED)
+            _pictures([query.path, *(Path(hit.path) for hit in hits)])
+        rows = [
+            [str(hit.rank), f"{hit.distance:.4f}", hit.label,
+             hit.path + (f" (+{len(hit.copies)} copies)" if hit.copies else "")]
+            for hit in hits
+        ]  # fmt: skip
+        table(query.name, ["rank", "distance", "label", "path"], rows)
+        if not hits:
+            say(f"{query.name}: no picture is that near")
 
 
 _WIDTH = 12
 """Columns of a thumbnail; a character cell shows two pixels, one above the other."""
 
 
-def _pictures(paths: list[Path]) -> None:
+def _pictures(paths: Sequence[Path | None]) -> None:
     """A strip of thumbnails, the query first, in half-block characters."""
     from rich.text import Text
 
-    from hiercli.errors import ImageError
     from hiercli.images import centre_box, read
 
     strips = [Text() for _ in range(_WIDTH // 2)]
     for path in paths[: max(1, output.width // (_WIDTH + 1))]:
+        if path is None:
+            continue
         try:
             picture = read(path, _WIDTH)
         except ImageError:

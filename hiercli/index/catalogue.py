@@ -182,6 +182,21 @@ class Catalogue:
             raise self._damaged(f"there is no row of {column} {lost[0]!r}")
         return [found[value] for value in wanted]
 
+    def where(self, conditions: Sequence[tuple[str, str]]) -> np.ndarray:
+        """Ids (M,) of the rows that meet all conditions, in order.
+
+        Args:
+            conditions: pairs of ``label`` or ``path`` and a pattern in which ``*``, ``?`` and
+                ``[...]`` stand for characters, as in a shell; a star also stands for slashes.
+        """
+        columns = {"label": "label", "path": "CAST(path AS TEXT)"}
+        words = " AND ".join(f"{columns[name]} GLOB ?" for name, _ in conditions)
+        with self._damage():
+            found = self._database.execute(
+                f"SELECT id FROM photos WHERE {words} ORDER BY id", [text for _, text in conditions]
+            ).fetchall()
+        return np.array([number for (number,) in found], np.int64)
+
     def every(self, *, backwards: bool = False) -> Iterator[tuple[Photo, bool]]:
         """All rows by id, each with whether it is whole."""
         return self._rows("ORDER BY id DESC" if backwards else "ORDER BY id", ())

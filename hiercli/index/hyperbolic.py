@@ -97,8 +97,17 @@ def candidates(
     return found
 
 
-def fetch(index: faiss.IndexIDMap2, queries: np.ndarray, c: float, k: int) -> list[np.ndarray]:
+def fetch(
+    index: faiss.IndexIDMap2,
+    queries: np.ndarray,
+    c: float,
+    k: int,
+    among: np.ndarray | None = None,
+) -> list[np.ndarray]:
     """Candidate ids of each query in a flat index, see `candidates`.
+
+    Args:
+        among: (M,) the ids that may be found; ``None`` for all.
 
     Raises:
         MismatchError: the queries have another dimension than the index.
@@ -111,7 +120,17 @@ def fetch(index: faiss.IndexIDMap2, queries: np.ndarray, c: float, k: int) -> li
     asked = as_queries(queries, c)
     _, points = rows(index)
     lengths = 2 * np.abs(asked[:, 0]) * points[:, 0].max()
-    return candidates(index.search, asked, lengths, min(k, index.ntotal), index.ntotal)
+    total = index.ntotal if among is None else len(among)
+    options = None
+    if among is not None:
+        chosen = faiss.IDSelectorBatch(np.ascontiguousarray(among, np.int64))
+        options = faiss.SearchParameters(sel=chosen)  # type: ignore[call-arg]
+
+    def search(some: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+        products, ids = index.search(some, width, params=options)
+        return products, ids
+
+    return candidates(search, asked, lengths, min(k, total), total)
 
 
 def nearest(

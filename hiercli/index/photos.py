@@ -1,23 +1,35 @@
 """An index of pictures, opened for searching."""
 
+import math
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from hiercli.encoder.metadata import Metadata
+from hiercli.errors import InputError
 from hiercli.index import hyperbolic, pair
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One neighbour: its rank from 1, its picture, its class, its distance (lower is closer)."""
+    """One neighbour.
+
+    Attributes:
+        rank: from 1.
+        path: of the picture.
+        label: its class.
+        distance: hyperbolic, lower is closer.
+        copies: other pictures with the same content, where copies are folded.
+    """
 
     rank: int
     path: str
     label: str
     distance: float
+    copies: list[str] = field(default_factory=list)
 
 
 class PhotoIndex:
@@ -49,22 +61,69 @@ class PhotoIndex:
         """
         self.catalogue.check(metadata, model)
 
-    def search(self, queries: np.ndarray, k: int) -> list[list[Hit]]:
-        """The k nearest pictures of each query point, (Q, D), exactly, nearest first.
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int | None,
+        *,
+        radius: float = math.inf,
+        unique: bool = False,
+        where: Sequence[tuple[str, str]] = (),
+    ) -> list[list[Hit]]:
+        """The nearest pictures of each query point, (Q, D), exactly, nearest first.
+
+        Args:
+            k: how many at most; ``None`` for all.
+            radius: only those at this distance or nearer.
+            unique: count pictures with the same content once, as the nearest's copies.
+            where: only those that meet these conditions, see `Catalogue.where`.
 
         Raises:
+            InputError: no picture meets the conditions.
             FileFormatError: a row of the catalogue is damaged.
         """
-        c = self.catalogue.c
-        found = []
-        for query, ids in zip(queries, hyperbolic.fetch(self._index, queries, c, k), strict=True):
-            photos = self.catalogue.photos(np.sort(ids).tolist())
-            points = np.stack([np.frombuffer(photo.point, "<f4") for photo in photos])
-            distances, best = hyperbolic.order(query, points, np.arange(len(photos)), c, k)
-            found.append(
-                [
-                    Hit(rank, os.fsdecode(photos[place].path), photos[place].label, float(distance))
-                    for rank, (place, distance) in enumerate(zip(best, distances, strict=True), 1)
-                ]
+        among = self.catalogue.where(where) if where else None
+        total = len(self) if among is None else len(among)
+        if not total:
+            asked = ", ".join(f"{name}={pattern}" for name, pattern in where)
+            raise InputError(
+                f"expected pictures to search among, but none of {len(self)} in {self.path} has "
+                f"{asked}. Patterns may hold * and ?"
             )
-        return found
+        wanted = total if k is None else min(k, total)
+        found: list[list[Hit]] = [[] for _ in queries]
+        pending, width = np.arange(len(queries)), wanted if k is not None else min(64, total)
+        while pending.size:
+            again = []
+            for row, ids in zip(
+                pending,
+                hyperbolic.fetch(self._index, queries[pending], self.catalogue.c, width, among),
+                strict=True,
+            ):
+                found[row], farthest = self._hits(queries[row], ids, width, radius, unique)
+                if len(found[row]) < wanted and width < total and farthest <= radius:
+                    again.append(row)
+            pending, width = np.array(again, np.int64), min(4 * width, total)
+        return [hits[:wanted] for hits in found]
+
+    def _hits(
+        self, query: np.ndarray, ids: np.ndarray, k: int, radius: float, unique: bool
+    ) -> tuple[list[Hit], float]:
+        """Hits among some ids, and the distance of the last of the k nearest."""
+        photos = self.catalogue.photos(np.sort(ids).tolist())
+        points = np.stack([np.frombuffer(photo.point, "<f4") for photo in photos])
+        distances, best = hyperbolic.order(
+            query, points, np.arange(len(photos)), self.catalogue.c, k
+        )
+        hits: dict[object, Hit] = {}
+        for place, distance in zip(best, distances, strict=True):
+            if distance > radius:
+                break
+            photo = photos[place]
+            path = os.fsdecode(photo.path)
+            key = photo.content if unique else photo.id
+            if key in hits:
+                hits[key].copies.append(path)
+            else:
+                hits[key] = Hit(len(hits) + 1, path, photo.label, float(distance))
+        return list(hits.values()), float(distances[-1])

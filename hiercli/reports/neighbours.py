@@ -13,6 +13,7 @@ from hiercli.errors import ImageError
 from hiercli.files import write_text
 from hiercli.images import read
 from hiercli.index.hyperbolic import nearest
+from hiercli.index.photos import Hit
 
 _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif; }
@@ -68,27 +69,67 @@ def write(
             )  # fmt: skip
         rows.append(f'<div class="row">{"".join(cells)}</div>')
     numbers = ", ".join(f"{name} {value:g}" for name, value in scores.items())
+    _page(
+        target,
+        title,
+        [numbers, "The query stands left; a solid blue frame is its class, a dashed orange one is "
+         "not. Numbers are distances."],
+        rows,
+    )  # fmt: skip
+
+
+def write_hits(
+    target: Path, found: Sequence[tuple[str, Path | None, bytes | None, Sequence[Hit]]], title: str
+) -> None:
+    """Write one self-contained HTML file with a row a query of a search.
+
+    Args:
+        target: the file.
+        found: for each query its name, its file or bytes where there is a picture, and its hits.
+    """
+    rows = []
+    for name, path, content, hits in found:
+        seen = "" if path is None and content is None else thumbnail(path or name, content=content)
+        cells = [_cell("query", seen, name, "query")]
+        for hit in hits:
+            copies = f" (+{len(hit.copies)} copies)" if hit.copies else ""
+            note = f"{hit.rank}. {hit.distance:.3f}{copies}"
+            cells.append(_cell("hit", thumbnail(hit.path), hit.label, note, hit.path))
+        rows.append(f'<div class="row">{"".join(cells)}</div>')
+    _page(target, title, ["The query stands left; numbers are rank and hyperbolic distance."], rows)
+
+
+def _page(target: Path, title: str, words: Sequence[str], rows: Sequence[str]) -> None:
+    told = "".join(f"<p>{html.escape(_readable(line))}</p>" for line in words if line)
     write_text(
         target,
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1><p>{html.escape(numbers)}</p>"
-        "<p>The query stands left; a solid blue frame is its class, a dashed orange one is not. "
-        f"Numbers are distances.</p>{''.join(rows)}</html>\n",
+        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>{told}{''.join(rows)}</html>\n",
     )
 
 
 def _figure(record: Record, kind: str, note: str) -> str:
-    label = html.escape(record.label)
+    return _cell(kind, thumbnail(record.path), record.label, note)
+
+
+def _cell(kind: str, picture: str, label: str, note: str, path: str = "") -> str:
+    label = html.escape(_readable(label))
     return (
-        f'<figure class="{kind}"><img alt="{label}" src="{thumbnail(record.path)}">'
+        f'<figure class="{kind}" title="{html.escape(_readable(path))}">'
+        f'<img alt="{label}" src="{picture}">'
         f"<figcaption>{html.escape(note)}<br>{label}</figcaption></figure>"
     )
 
 
-def thumbnail(path: Path, side: int = 108) -> str:
+def _readable(text: str) -> str:
+    """File names may hold bytes that are not UTF-8, which a page cannot hold."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def thumbnail(path: Path | str, side: int = 108, content: bytes | None = None) -> str:
     """A small JPEG of a picture as a data address; empty where it cannot be read."""
     try:
-        picture = read(path, side)
+        picture = read(path, side, content)
     except ImageError:
         return ""
     picture.thumbnail((2 * side, 2 * side))

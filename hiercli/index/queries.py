@@ -1,0 +1,112 @@
+"""What people search for: picture files, folders, a picture on stdin, arrays of points."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from hiercli.encoder.session import EncoderSession
+from hiercli.errors import ImageError, InputError
+from hiercli.images import find, read
+from hiercli.index.photos import PhotoIndex
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is searched for.
+
+    Attributes:
+        name: as people gave it.
+        path: of a picture file.
+        content: bytes of a picture that has no file.
+        point: (D,) in the ball, once it is known.
+    """
+
+    name: str
+    path: Path | None = None
+    content: bytes | None = None
+    point: np.ndarray | None = None
+
+
+def gather(
+    given: Sequence[Path], photos: PhotoIndex, stdin: BinaryIO, skipped: Callable[[str], None]
+) -> list[Query]:
+    """The queries that some paths stand for, in order; those of ``.npy`` files have points.
+
+    Args:
+        given: pictures, folders, ``.npy`` files, or ``-``.
+        photos: what will be searched.
+        stdin: where ``-`` is read from.
+        skipped: told why a folder cannot be read.
+
+    Raises:
+        InputError: a path is missing, or points do not fit the index.
+    """
+    asked: list[Query] = []
+    for path in given:
+        if str(path) == "-":
+            asked.append(Query("-", content=stdin.read()))
+        elif path.suffix == ".npy" and path.is_file():
+            points = _points(path, photos)
+            asked += [Query(f"{path}[{row}]", point=point) for row, point in enumerate(points)]
+        else:
+            pictures = find([path], lambda _, reason: skipped(reason))
+            asked += [Query(str(picture), path=picture) for picture in pictures]
+    return asked
+
+
+def _points(path: Path, photos: PhotoIndex) -> np.ndarray:
+    catalogue = photos.catalogue
+    try:
+        points = np.atleast_2d(np.load(path, allow_pickle=False))
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path} is not an array of points ({error})") from error
+    if points.ndim != 2 or points.shape[1] != catalogue.dim or points.dtype.kind != "f":
+        raise InputError(
+            f"expected points of {catalogue.dim} dimensions as floats, (N, {catalogue.dim}), but "
+            f"{path} holds {points.dtype} {points.shape}: embed with {photos.model}"
+        )
+    # Not so: not a number, or infinite.
+    if not (catalogue.c * np.square(points.astype(np.float64)).sum(axis=1) < 1).all():
+        raise InputError(
+            f"{path} holds points outside the ball of curvature -{catalogue.c:g}: embed with "
+            f"{photos.model}"
+        )
+    return points.astype(np.float32)
+
+
+def embed(
+    queries: Sequence[Query],
+    session: EncoderSession,
+    skipped: Callable[[str], None],
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Query]:
+    """The queries with their points, without those that cannot be read.
+
+    Args:
+        skipped: told why a picture cannot be read.
+        progress: called with (done, total).
+    """
+    preprocessing = session.metadata.preprocessing
+
+    def load(query: Query) -> tuple[np.ndarray | None, tuple[Query, str]]:
+        if query.point is not None:
+            return None, (query, "")
+        try:
+            picture = read(query.path or query.name, preprocessing.shortest_side, query.content)
+            return preprocessing(picture), (query, "")
+        except ImageError as error:
+            return None, (query, str(error))
+
+    good = []
+    for done, ((query, problem), point) in enumerate(session.stream(queries, load), 1):
+        if problem:
+            skipped(problem)
+        else:
+            good.append(query if point is None else dataclasses.replace(query, point=point))
+        if progress:
+            progress(done, len(queries))
+    return good

@@ -1,0 +1,154 @@
+"""Searches as people ask them: filters, copies, radius, points, stdin; against brute force."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Hier
+from test_index import Colours, paint
+
+from hiercli.errors import InputError
+from hiercli.geometry import poincare
+from hiercli.index import update
+from hiercli.index.catalogue import Catalogue
+from hiercli.index.photos import PhotoIndex
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> PhotoIndex:
+    """300 pictures of 6 kinds; of every tenth there are four copies."""
+    folder = tmp_path_factory.mktemp("library")
+    for number in range(300):
+        file = paint(folder / "album" / f"kind{number % 6}" / f"photo{number}.png", number)
+        if number % 10 == 0:
+            for copy in range(3):
+                shutil.copy(file, file.with_name(f"copy{copy}of{number}.png"))
+    update.update(folder / "idx.faiss", [folder / "album"], Colours())
+    return PhotoIndex(folder / "idx.faiss")
+
+
+def brute_force(library: PhotoIndex, query: np.ndarray) -> list[tuple[float, str, str, bytes]]:
+    """Distance, path, label and content of every picture, nearest first."""
+    with closing(Catalogue(library.path)) as catalogue:
+        photos = [photo for photo, _ in catalogue.every()]
+    points = np.stack([np.frombuffer(photo.point, "<f4") for photo in photos]).astype(np.float64)
+    far = poincare.dist(query[None].astype(np.float64), points, 0.1)
+    order = np.lexsort(([photo.id for photo in photos], far))
+    return [
+        (float(far[n]), os.fsdecode(photos[n].path), photos[n].label, photos[n].content)
+        for n in order
+    ]
+
+
+def some_queries(library: PhotoIndex) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    stored = [photo.point for photo in library.catalogue.photos([0, 10, 20])]
+    own = np.stack([np.frombuffer(point, "<f4") for point in stored])
+    return np.concatenate([own, 0.3 * rng.uniform(-1, 1, (5, 12))]).astype(np.float32)
+
+
+def test_filters_are_exact(library: PhotoIndex) -> None:
+    queries = some_queries(library)
+    where = [("label", "kind[12]"), ("path", "*photo*")]
+    for query, hits in zip(queries, library.search(queries, 7, where=where), strict=True):
+        truth = [row for row in brute_force(library, query)
+                 if row[2] in ("kind1", "kind2") and "photo" in Path(row[1]).name][:7]  # fmt: skip
+        assert [hit.path for hit in hits] == [path for _, path, _, _ in truth]
+    assert len(library.search(queries[:1], 1000, where=[("label", "kind3")])[0]) == 50
+    with pytest.raises(InputError, match="label=nothing"):
+        library.search(queries, 3, where=[("label", "nothing")])
+
+
+def test_copies_count_once(library: PhotoIndex) -> None:
+    queries = some_queries(library)
+    for query, hits in zip(queries, library.search(queries, 12, unique=True), strict=True):
+        truth: dict[bytes, list[str]] = {}
+        for _, path, _, content in brute_force(library, query):
+            truth.setdefault(content, []).append(path)
+        expected = [paths[0] for paths in truth.values()][:12]
+        assert [hit.path for hit in hits] == expected
+        assert [hit.rank for hit in hits] == list(range(1, 13))
+        near = hits[0]
+        assert [near.path, *near.copies] == next(iter(truth.values()))
+    (everything,) = library.search(queries[:1], None, unique=True)
+    assert (len(everything), sum(len(hit.copies) for hit in everything)) == (300, 90)
+
+
+def test_all_within_a_radius(library: PhotoIndex) -> None:
+    queries = some_queries(library)
+    rows = brute_force(library, queries[0])
+    for count in (0, 3, 130, len(rows)):
+        radius = 0.5 * (rows[count - 1][0] + rows[count][0]) if 0 < count < len(rows) else (
+            rows[-1][0] + 1 if count else 0.0)  # fmt: skip
+        (hits,) = library.search(queries[:1], None, radius=radius)
+        expected = [path for far, path, _, _ in rows if far <= radius]
+        assert [hit.path for hit in hits] == expected
+        (hits,) = library.search(queries[:1], 2, radius=radius)
+        assert [hit.path for hit in hits] == expected[:2]
+
+
+def test_ways_to_ask_and_to_be_answered(
+    index: Path, exported: Path, photos: Path, inside: Hier, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    picture = photos / "kind2" / "photo3.jpg"
+    search = ("search", "--index", index)
+    by_file = json.loads(inside(*search, picture, "--json").stdout)
+    assert len(by_file["results"]) == 10
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(picture.read_bytes())))
+    by_stdin = json.loads(inside(*search, "-", "--json").stdout)
+    assert by_stdin == by_file | {"query": "-"}
+
+    points = tmp_path / "points.npy"
+    assert inside("embed", photos / "kind2", "--model", exported, "-o", points).returncode == 0
+    answers = inside(*search, points, "--json").stdout.splitlines()
+    assert len(answers) == 6
+    (by_point,) = [json.loads(line) for line in answers if b"points.npy[3]" in line]
+    assert [hit["path"] for hit in by_point["results"]] == [
+        hit["path"] for hit in by_file["results"]
+    ]
+
+    done = inside(*search, picture, points, "--csv", "-k", "2")
+    rows = list(csv.DictReader(io.StringIO(done.stdout.decode())))
+    assert len(rows) == 14
+    assert float(rows[0]["distance"]) == by_file["results"][0]["distance"]
+    assert inside(*search, picture, "--csv", "--json").returncode == 2
+
+    page = tmp_path / "found.html"
+    assert inside(*search, picture, points, "--html", page).returncode == 0
+    text = page.read_text()
+    assert text.count('class="row"') == 7
+    assert text.count("data:image/jpeg") == 71  # the points have no picture of their own
+    assert "http" not in text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (np.zeros((3, 5), np.float32), b"points of 16 dimensions"),
+        (np.zeros((3, 16), np.int64), b"as floats"),
+        (np.full((3, 16), np.nan), b"outside the ball"),
+        (np.full((3, 16), 1.0), b"outside the ball"),
+        (np.array([None]), b"not an array of points"),
+    ],
+)
+def test_points_that_do_not_fit(
+    index: Path, inside: Hier, tmp_path: Path, content: np.ndarray, words: bytes
+) -> None:
+    np.save(tmp_path / "points.npy", content)
+    done = inside("search", tmp_path / "points.npy", "--index", index)
+    assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+
+
+def test_conditions_that_say_nothing(index: Path, photos: Path, inside: Hier) -> None:
+    for text in ("robin", "colour=red", "label="):
+        done = inside("search", photos, "--index", index, "--where", text)
+        assert (done.returncode, b"label=PATTERN" in done.stderr) == (2, True)
