@@ -24,7 +24,7 @@ from hiercli.data import catalogue
 from hiercli.geometry import poincare
 from hiercli.images import find
 
-COMMANDS = ("train", "eval", "export", "embed", "search", "hierarchy", "data")
+COMMANDS = ("train", "eval", "export", "embed", "search", "hierarchy", "index", "verify", "data")
 README = Path(__file__).parents[1] / "README.md"
 
 

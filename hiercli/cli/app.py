@@ -15,7 +15,7 @@ from hiercli.errors import EXIT_INPUT, EXIT_INTERRUPTED, HierError, InterruptErr
 app = typer.Typer(
     name="hier",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # plain help is there in half the time
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -43,15 +43,18 @@ def hier(
     """
 
 
-app.command("train")(train.train)
-app.command("eval")(evaluate.evaluate)
-app.command()(export.export)
-app.command()(embed.embed)
-app.command()(search.search)
-app.command()(hierarchy.hierarchy)
-app.command()(verify.verify)
-app.add_typer(data.app, name="data")
-app.add_typer(index.app, name="index")
+for name, command, summary in (
+    ("train", train.train, "Train an encoder, judge it on unseen classes."),
+    ("eval", evaluate.evaluate, "Score an encoder on a data set's test classes."),
+    ("export", export.export, "Write an encoder as ONNX, with proof."),
+    ("embed", embed.embed, "Turn pictures into points, or into an index."),
+    ("search", search.search, "Find the nearest pictures of an index."),
+    ("hierarchy", hierarchy.hierarchy, "Show the tree that an encoder discovered."),
+    ("verify", verify.verify, "Check an exported encoder on this machine."),
+):
+    app.command(name, short_help=summary)(command)
+app.add_typer(data.app, name="data", short_help="List data sets, fetch one.")
+app.add_typer(index.app, name="index", short_help="Look into an index, check it, mend it.")
 
 
 def main() -> None:
