@@ -103,7 +103,7 @@ def fetch(name: str, root: Path) -> None:
         DownloadColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bars:
+    with Progress(*columns, console=errors(), disable=not errors().is_terminal) as bars:
         tasks: dict[str, Any] = {}
 
         def moved(file: str, done: int, total: int | None) -> None:

@@ -1,23 +1,32 @@
 """Words and progress for people go to stderr; data goes to stdout and stays clean for pipes."""
 
+import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
-output = Console(highlight=False)
+
+# Rich is imported where it is first used: `hier --help` does without.
+@functools.cache
+def errors() -> "Console":
+    """What people read: stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@functools.cache
+def output() -> "Console":
+    """What programs read, and people where it is a terminal: stdout."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
 
 _UNFOLDED = 1_000_000
 """Columns of what is no terminal: more than any row takes."""
@@ -25,25 +34,30 @@ _UNFOLDED = 1_000_000
 
 def complain(message: str) -> None:
     """An error, to stderr."""
-    errors.print("[bold red]error:[/] ", end="")
-    errors.print(message, markup=False)
+    errors().print("[bold red]error:[/] ", end="")
+    errors().print(message, markup=False)
 
 
 def say(message: str) -> None:
     """A word on what is going on, to stderr."""
-    errors.print(message, markup=False)
+    errors().print(message, markup=False)
 
 
 def warn(message: str) -> None:
     """Something that was passed over, to stderr."""
-    errors.print("[yellow]skipped:[/] ", end="")
-    errors.print(message, markup=False)
+    errors().print("[yellow]skipped:[/] ", end="")
+    errors().print(message, markup=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table to stdout, folded to the width of a terminal; elsewhere nothing is folded."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    whole = Console(highlight=False, width=_UNFOLDED)
     # Only the file itself tells: colours forced by the environment do not make it a terminal.
-    console = output if output.file.isatty() else Console(highlight=False, width=_UNFOLDED)
+    console = output() if output().file.isatty() else whole
     if title:  # apart from the table, which would fold it to its own width
         console.print(Text(_printable(title), style="table.title"), soft_wrap=True)
     drawn = Table()
@@ -62,13 +76,21 @@ def _printable(text: str) -> str:
 @contextmanager
 def progress(task: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, a line each tenth of the way elsewhere; called with (done, total)."""
-    if not errors.is_terminal:
+    if not errors().is_terminal:
         yield _Tenths(task)
         return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     )  # fmt: skip
-    with Progress(*columns, console=errors, transient=True) as bars:
+    with Progress(*columns, console=errors(), transient=True) as bars:
         bar = bars.add_task(task, total=None)
         yield lambda done, total: bars.update(bar, completed=done, total=total)
 
@@ -100,14 +122,22 @@ class TrainingProgress:
                 say(f"{name}: {value}")
 
     def _show(self, task: str, done: int, total: int, note: str) -> None:
-        if not errors.is_terminal:
+        if not errors().is_terminal:
             return
         if self._bars is None:
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
             columns = (
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                 TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
             )  # fmt: skip
-            self._bars = Progress(*columns, console=errors, transient=True)
+            self._bars = Progress(*columns, console=errors(), transient=True)
             self._bars.start()
         if self._bar is None or task != self._task:
             if self._bar is not None:
@@ -118,7 +148,7 @@ class TrainingProgress:
     def stepped(self, epoch: int, step: int, steps: int, values: dict[str, float]) -> None:
         """Move the bar of the epoch, or print a line at each quarter of it."""
         note = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
-        if not errors.is_terminal and step % max(1, steps // 4) == 0:
+        if not errors().is_terminal and step % max(1, steps // 4) == 0:
             say(f"epoch {epoch} step {step}/{steps}  {note}")
         self._show(f"epoch {epoch}", step, steps, note)
 
@@ -128,8 +158,8 @@ class TrainingProgress:
 
     def warned(self, message: str) -> None:
         """Print a warning."""
-        errors.print("[yellow]warning:[/] ", end="")
-        errors.print(message, markup=False)
+        errors().print("[yellow]warning:[/] ", end="")
+        errors().print(message, markup=False)
 
     def finished_epoch(self, row: dict[str, Any]) -> None:
         """Print the epoch's line."""

@@ -143,7 +143,7 @@ def _show(
             for hit in hits:
                 writer.writerow([query.name, hit.rank, repr(hit.distance), hit.label, hit.path])
             continue
-        if output.is_terminal and output.color_system in ("truecolor", "256"):
+        if output().is_terminal and output().color_system in ("truecolor", "256"):
             _pictures([query.path, *(Path(hit.path) for hit in hits)])
         rows = [
             [str(hit.rank), f"{hit.distance:.4f}", hit.label,
@@ -166,7 +166,7 @@ def _pictures(paths: Sequence[Path | None]) -> None:
     from hiercli.images import centre_box, read
 
     strips = [Text() for _ in range(_WIDTH // 2)]
-    for path in paths[: max(1, output.width // (_WIDTH + 1))]:
+    for path in paths[: max(1, output().width // (_WIDTH + 1))]:
         if path is None:
             continue
         try:
@@ -183,4 +183,4 @@ def _pictures(paths: Sequence[Path | None]) -> None:
                 strip.append("▀", style=f"{above} on {below}")
             strip.append(" ")
     for strip in strips:
-        output.print(strip, no_wrap=True)
+        output().print(strip, no_wrap=True)
