@@ -4,7 +4,7 @@ import glob
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,6 +69,17 @@ def require_replaceable(target: Path) -> None:
         raise InputError(
             f"expected a file to write to, but {target} is a device or a pipe: name another"
         )
+
+
+def require_apart(target: Path | None, others: Iterable[Path]) -> None:
+    """Check that a file to be written is none of the files that are used for it.
+
+    Raises:
+        InputError: it is one of them.
+    """
+    for other in others:
+        if target is not None and os.path.realpath(target) == os.path.realpath(other):
+            raise InputError(f"writing {target} would destroy what it is made from: name another")
 
 
 def write_text(target: Path | str, text: str) -> None:

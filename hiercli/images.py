@@ -164,7 +164,7 @@ def read(
             "the limit that keeps a hostile file from filling the memory. Scale it down"
         ) from error
     except UnidentifiedImageError as error:
-        size = os.path.getsize(path)
+        size = os.path.getsize(path) if content is None else len(content)
         found = "an empty file" if size == 0 else f"{size} bytes of something else"
         raise ImageError(f"{path}: expected a picture, found {found}") from error
     except MemoryError as error:
@@ -174,8 +174,19 @@ def read(
         raise ImageError(f"{path}: the picture is damaged ({error})") from error
 
 
-def read_bytes(path: Path | str) -> tuple[bytes, int, int]:
-    """A file's bytes, its size and when it was changed (ns), all of the same moment.
+State = tuple[int, int, int]
+"""Size of a file, when its content was changed and when anything about it was (ns)."""
+
+
+def state_of(found: os.stat_result) -> State:
+    """By which a file is known to be the one that was read, as long as it is the same."""
+    most = 2**63 - 1  # what a database holds
+    times = (max(-most, min(most, time)) for time in (found.st_mtime_ns, found.st_ctime_ns))
+    return (found.st_size, *times)  # type: ignore[return-value]
+
+
+def read_bytes(path: Path | str) -> tuple[bytes, State]:
+    """A file's bytes, and its state then.
 
     Raises:
         ImageError: missing, no file, or not to be read.
@@ -186,9 +197,9 @@ def read_bytes(path: Path | str) -> tuple[bytes, int, int]:
             before = os.fstat(file.fileno())
             content = file.read()
             after = os.fstat(file.fileno())
-        stood_still = (before.st_size, before.st_mtime_ns) == (len(content), after.st_mtime_ns)
+        stood_still = state_of(before) == state_of(after) and len(content) == after.st_size
         # A file that was written to meanwhile is given no time: it is looked at again next time.
-        return content, len(content), after.st_mtime_ns if stood_still else 0
+        return content, state_of(after) if stood_still else (len(content), 0, 0)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error
     except PermissionError as error:
@@ -249,6 +260,30 @@ def _upright(picture: Image.Image) -> Image.Image:
     return picture if turn is None else picture.transpose(turn)
 
 
+class Places:
+    """Where a file lies, whatever way it was reached: its folder without links, and its name.
+
+    What it has found out about folders it remembers: keep it no longer than one piece of work.
+    """
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, path: Path | str) -> bytes:
+        text = os.fspath(path)
+        parent, name = os.path.split(text)
+        if name in ("", ".", ".."):  # a folder, and not under its own name
+            return os.fsencode(self._real(text))
+        return os.fsencode(os.path.join(self._real(parent), name))
+
+    def _real(self, folder: str) -> str:
+        if folder not in self._folders:
+            real = os.path.realpath(folder or ".")
+            # Two slashes at the front are kept by POSIX and mean one.
+            self._folders[folder] = "/" + real.lstrip("/") if real.startswith("//") else real
+        return self._folders[folder]
+
+
 Skipped = Callable[[Path, str], None]
 """Told of something that was passed over, and why."""
 
@@ -275,12 +310,14 @@ def find(paths: Sequence[Path | str], skipped: Skipped | None = None) -> list[Pa
         closed.append(reason)
         skipped(folder, reason)
 
-    found: dict[Path, None] = {}
+    found: dict[bytes, Path] = {}
+    place = Places()
     for path in map(Path, paths):
         if path.is_dir():
-            found.update(dict.fromkeys(_walk(path, pass_over)))
+            for picture in _walk(path, pass_over):
+                found.setdefault(place(picture), picture)
         elif path.exists():
-            found[path] = None
+            found.setdefault(place(path), path)
         else:
             raise InputError(f"expected a picture or a folder of pictures, but {path} is missing")
     if not found:
@@ -290,7 +327,7 @@ def find(paths: Sequence[Path | str], skipped: Skipped | None = None) -> list[Pa
             f"no pictures in {where}: looked, also in subfolders, for {suffixes}"
             + "".join(f"; {reason}" for reason in closed[:1])
         )
-    return list(found)
+    return list(found.values())
 
 
 def _walk(folder: Path, skipped: Skipped) -> list[Path]:
@@ -307,6 +344,8 @@ def _walk(folder: Path, skipped: Skipped) -> list[Path]:
             continue
         seen.add((here.st_dev, here.st_ino))
         folders[:] = [name for name in folders if not name.startswith(".")]
+        # A folder that can be reached by two names goes by its own.
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
         pictures += [
             Path(parent, name)
             for name in files

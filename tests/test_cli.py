@@ -563,7 +563,7 @@ def test_a_disk_that_fills_up_leaves_what_was_there(
     )  # fmt: skip
     fails(done, 2, f"writing {tmp_path / target}", "failed", "free some space")
     assert done.stderr.decode().count("error:") == 1
-    journal = tmp_path / "idx.faiss.part"
+    journal = tmp_path / ".idx.faiss.hier-part"
     assert journal.exists() == (limit > 8192)
     journal.unlink(missing_ok=True)
     assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == before
@@ -653,7 +653,7 @@ def test_ctrl_c_while_embedding(
     assert said.count("interrupted") == 1
     assert "interrupted" in said.splitlines()[-1]
     # What was embedded waits in a journal for the next run.
-    (results / "idx.faiss.part").unlink(missing_ok=True)
+    (results / ".idx.faiss.hier-part").unlink(missing_ok=True)
     assert {entry.name: entry.read_bytes() for entry in results.iterdir()} == before
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from hiercli.encoder.metadata import Metadata
 from hiercli.encoder.session import EncoderSession
 from hiercli.errors import FileFormatError, HierError, InputError, MismatchError
-from hiercli.images import Preprocessing
+from hiercli.images import Preprocessing, State
 from hiercli.index import health, pair, update
 from hiercli.index.catalogue import Catalogue, catalogue_path
 from hiercli.index.photos import PhotoIndex
@@ -90,7 +90,7 @@ def test_an_update_does_what_changed_and_no_more(album: Path, tmp_path: Path) ->
     os.utime(album / "kind0" / "photo4.png", ns=(1, 1))  # touched, by a clock that went back
     done = update.update(index, [album], session)
     assert counts(done) == (2, 1, 1, 1, 37, 2)
-    assert health.verify(index, files=True) == []
+    assert health.verify(index, files=True) == health.Health([], [])
     after = rows(index)
     assert after["kind1/elsewhere.png"] == (before["kind0/photo0.png"][0], "kind1",
                                             before["kind0/photo0.png"][2])  # fmt: skip
@@ -145,7 +145,7 @@ def test_a_damaged_picture_leaves_and_an_unreadable_one_stays(
     paint(album / "kind1" / "photo1.png", 1000)
     read_bytes = update.read_bytes
 
-    def refused(path: Path) -> tuple[bytes, int, int]:
+    def refused(path: Path) -> tuple[bytes, State]:
         if path.name == "photo1.png":
             raise update.ImageError(f"{path}: reading it is not permitted")
         return read_bytes(path)
@@ -197,7 +197,7 @@ def test_a_hundred_kills_lose_nothing(
         if not catalogue_path(index).exists():
             assert old is None
         else:
-            assert health.verify(index) == []
+            assert health.verify(index).damage == []
             found = set(rows(index))
             assert found in ([new] if old is None else [old, new])
             probe = sorted(found)[0]
@@ -214,11 +214,11 @@ def test_a_hundred_kills_lose_nothing(
     done = update.update(index, [album], Colours())
     anew = tmp_path / "anew.faiss"
     update.update(anew, [album], Colours())
-    assert health.verify(index, files=True) == []
+    assert health.verify(index, files=True) == health.Health([], [])
     assert {k: v[1:] for k, v in rows(index).items()} == {k: v[1:] for k, v in rows(anew).items()}
     assert done.total == len(list(album.rglob("*.png")))
     left = {file.name for file in tmp_path.iterdir() if file.name.startswith((".idx", "idx"))}
-    assert left == {"idx.faiss", "idx.faiss.sqlite", ".idx.faiss.lock"}
+    assert left == {"idx.faiss", "idx.faiss.sqlite", ".idx.faiss.hier-lock"}
 
 
 def test_points_of_a_killed_run_are_not_made_again(album: Path, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_points_of_a_killed_run_are_not_made_again(album: Path, tmp_path: Path) 
         update.update(index, [album], Dies())
     assert not pair.exists(index)
     assert update.update(index, [album], Colours()).embedded == 8
-    assert not index.with_name("idx.faiss.part").exists()
+    assert not pair.journal_path(index).exists()
     # Another encoder's points would be wrong ones.
     with pytest.raises(KeyboardInterrupt):
         update.update(index, [album], Dies("other"), rebuild=True)
@@ -252,7 +252,7 @@ def test_a_killed_writer_between_the_two_files(album: Path, tmp_path: Path) -> N
     update.update(index, [album], session)
     index.rename(pair.next_path(index))
     index.write_bytes(old)
-    assert health.verify(index) == []
+    assert health.verify(index).damage == []
     assert len(PhotoIndex(index)) == 39
     update.update(index, [album], session)
     assert not pair.next_path(index).exists()
@@ -308,14 +308,14 @@ def test_damage_is_found_and_mended(album: Path, tmp_path: Path, which: str) -> 
             answers = [[hit.path for hit in hits] for hits in PhotoIndex(index).search(query, 3)]
         except HierError:
             noticed += 1
-            assert health.verify(index) != []
+            assert health.verify(index).damage != []
         else:
             assert answers == expected
         try:
             health.repair(index)
         except FileFormatError:
             continue
-        assert health.verify(index) == []
+        assert health.verify(index).damage == []
         kept = rows(index)
         assert all(truth[name] == row for name, row in kept.items())
         update.update(index, [album], session)
@@ -339,6 +339,9 @@ def test_looking_after_an_index(index: Path, photos: Path, inside: Hier, tmp_pat
     done = inside("index", "verify", own)
     assert done.returncode == 2
     assert done.stderr.decode().count("in the catalogue was changed") == 2
+    # A label that is not what it was must not decide who is searched.
+    done = inside("search", photos / "kind0", "--index", own, "--where", "label=kind1")
+    assert (done.returncode, b"hier index repair" in done.stderr) == (2, True)
     assert "hier index repair" in done.stderr.decode()
     done = inside("search", photos / "kind0", "--index", own, "-k", "48")
     assert (done.returncode, b"hier index repair" in done.stderr) == (2, True)
@@ -352,3 +355,147 @@ def test_looking_after_an_index(index: Path, photos: Path, inside: Hier, tmp_pat
     assert inside("index", "repair", own).returncode == 0
     assert len(PhotoIndex(own)) == 46
     assert inside("index", "stats", tmp_path / "gone.faiss").returncode == 2
+
+
+def test_a_damaged_journal_costs_time_and_nothing_else(album: Path, tmp_path: Path) -> None:
+    class Dies(Colours):
+        def run(self, pixels: np.ndarray) -> np.ndarray:
+            if len(pixels) < 32:
+                raise KeyboardInterrupt
+            return super().run(pixels)
+
+    index, rng = tmp_path / "idx.faiss", random.Random(2)
+    with pytest.raises(KeyboardInterrupt):
+        update.update(index, [album], Dies())
+    journal = pair.journal_path(index)
+    content = journal.read_bytes()
+    update.update(tmp_path / "anew.faiss", [album], Colours())
+    truth = {name: row[1:] for name, row in rows(tmp_path / "anew.faiss").items()}
+    cases = [content[: len(content) // 2], b"hello", b"", content[:5000] + b"\xff" * 200]
+    for _ in range(40):
+        place = rng.randrange(len(content))
+        flipped = bytes([content[place] ^ (1 << rng.randrange(8))])
+        cases.append(content[:place] + flipped + content[place + 1 :])
+    for case in cases:
+        for file in (index, catalogue_path(index)):
+            file.unlink(missing_ok=True)
+        journal.write_bytes(case)
+        update.update(index, [album], Colours())
+        assert {name: row[1:] for name, row in rows(index).items()} == truth
+    journal.mkdir()
+    with pytest.raises(InputError, match="failed"):
+        update.update(index, [album, paint(tmp_path / "extra.png", 9)], Colours())
+
+
+def test_one_file_by_whatever_way_it_is_reached(tmp_path: Path) -> None:
+    far = paint(tmp_path / "far" / "robin" / "1.png", 1).parent
+    (tmp_path / "here").mkdir()
+    paint(tmp_path / "here" / "robin" / "1.png", 2)
+    (tmp_path / "here" / "link").symlink_to(far)
+    index, session = tmp_path / "idx.faiss", Colours()
+    assert update.update(index, [tmp_path / "here"], session).added == 2
+    # Behind a link, `..` is the folder that the link leads to.
+    done = update.update(index, [tmp_path / "here" / "link" / ".."], session)
+    assert counts(done) == (0, 0, 0, 0, 1, 0)
+    spellings = [tmp_path / "here" / ".", Path(f"/{tmp_path}/here"), far, far / "1.png",
+                 far / ".." / "robin"]  # fmt: skip
+    assert update.update(index, spellings, session).total == 2
+    assert {label for _, label, _ in rows(index).values()} == {"robin"}
+    assert len(PhotoIndex(Path(f"/{index}"))) == 2
+    (tmp_path / "other.faiss").symlink_to(index)
+    paint(far / "2.png", 3)
+    update.update(tmp_path / "other.faiss", [far], session)
+    assert len(PhotoIndex(index)) == 3
+
+
+def test_swapped_files_of_one_size_and_time_are_noticed(tmp_path: Path) -> None:
+    folder, index, session = tmp_path / "k", tmp_path / "idx.faiss", Colours()
+    for number in range(2):
+        os.utime(paint(folder / f"{number}.bmp", number), ns=(10, 10))
+    update.update(index, [folder], session)
+    before = rows(index)
+    (folder / "0.bmp").rename(folder / "aside")
+    (folder / "1.bmp").rename(folder / "0.bmp")
+    (folder / "aside").rename(folder / "1.bmp")
+    assert update.update(index, [folder], session).changed == 2
+    assert rows(index)["k/0.bmp"][2] == before["k/1.bmp"][2]
+
+
+def test_what_is_missing_goes_only_if_asked(album: Path, tmp_path: Path) -> None:
+    index, session = tmp_path / "idx.faiss", Colours()
+    hidden = paint(album / ".own" / "seen.png", 500)
+    odd = paint(album / "kind0" / "odd.png", 501).rename(album / "kind0" / "odd.dat")
+    assert update.update(index, [album, hidden, odd], session).total == 42
+    assert update.update(index, [album], session).total == 42  # named outright before
+    shutil.rmtree(album / "kind1")
+    (album / "kind2").rename(tmp_path / "elsewhere")
+    (album / "kind2").mkdir()
+    for gone in (album / "kind1", album / "kind2"):
+        with pytest.raises(InputError):
+            update.update(index, [gone, album / "kind3"], session)
+    done = update.update(index, [album / "kind1", album / "kind2"], session, prune=True)
+    assert (done.removed, done.total) == (20, 22)
+    (album / "kind0" / "photo0.png").unlink()
+    (album / "kind0" / "photo0.png").symlink_to("nowhere")
+    done = update.update(index, [album], session)
+    assert (done.removed, done.total, len(done.problems)) == (1, 21, 1)
+
+
+def test_ids_are_not_given_again(album: Path, tmp_path: Path) -> None:
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album], session)
+    last = max(rows(index).items(), key=lambda item: item[1][0])
+    (album / last[0]).unlink()
+    update.update(index, [album], session)
+    health.repair(index)
+    health.compact(index)
+    paint(album / "kind0" / "new.png", 500)
+    update.update(index, [album], session)
+    assert rows(index)["kind0/new.png"][0] == last[1][0] + 1
+
+
+def test_copies_are_embedded_once(tmp_path: Path) -> None:
+    first = paint(tmp_path / "k" / "0.png", 0)
+    bad = tmp_path / "k" / "bad0.png"
+    bad.write_bytes(b"no picture")
+    for number in range(1, 30):
+        shutil.copy(first, tmp_path / "k" / f"{number}.png")
+        shutil.copy(bad, tmp_path / "k" / f"bad{number}.png")
+    done = update.update(tmp_path / "idx.faiss", [tmp_path / "k"], Colours())
+    assert (done.embedded, done.added, len(done.problems)) == (1, 30, 30)
+    assert all(str(path) in reason for path, reason in done.problems)
+    assert len({point for _, _, point in rows(tmp_path / "idx.faiss").values()}) == 1
+
+
+def test_damaged_facts_are_not_believed(album: Path, tmp_path: Path) -> None:
+    index = tmp_path / "idx.faiss"
+    update.update(index, [album], Colours())
+    with sqlite3.connect(catalogue_path(index)) as database:
+        database.execute("UPDATE facts SET value = '0.3' WHERE name = 'c'")
+    for attempt in (PhotoIndex, health.repair, health.stats):
+        with pytest.raises(FileFormatError, match="--rebuild"):
+            attempt(index)
+
+
+def test_a_time_that_no_clock_shows(album: Path, tmp_path: Path) -> None:
+    index = tmp_path / "idx.faiss"
+    os.utime(album / "kind0" / "photo0.png", (2**34, 2**34))
+    assert update.update(index, [album], Colours()).total == 40
+    assert update.update(index, [album], Colours()).unchanged == 40
+
+
+def test_other_files_are_safe(index: Path, exported: Path, photos: Path, inside: Hier) -> None:
+    before = index.read_bytes()
+    words = ("embed", photos, "--model", exported, "--index", index)
+    for target in (index, catalogue_path(index)):
+        done = inside("search", photos / "kind0", "--index", index, "--html", target)
+        assert (done.returncode, b"would destroy" in done.stderr) == (2, True)
+    other = index.with_name("v.npy")
+    words = ("embed", photos, "--model", exported, "--index", other, "-o", other)
+    done = inside(*words)
+    assert (done.returncode, b"would destroy" in done.stderr) == (2, True)
+    assert index.read_bytes() == before
+    for command in ("repair", "compact"):
+        nowhere = index.with_name("no") / "such"
+        assert inside("index", command, nowhere).returncode == 2
+        assert not nowhere.parent.exists()

@@ -10,7 +10,14 @@ import typer
 from hiercli import __version__
 from hiercli.cli import data, embed, evaluate, export, hierarchy, index, search, train, verify
 from hiercli.cli.render import complain
-from hiercli.errors import EXIT_INPUT, EXIT_INTERRUPTED, HierError, InterruptError, ReportedError
+from hiercli.errors import (
+    EXIT_DONE,
+    EXIT_INPUT,
+    EXIT_INTERRUPTED,
+    HierError,
+    InterruptError,
+    ReportedError,
+)
 
 app = typer.Typer(
     name="hier",
@@ -78,4 +85,6 @@ def main() -> None:
     except SystemExit as end:
         if end.code == EXIT_INTERRUPTED:  # typer's answer to Ctrl-C, without a word
             complain("interrupted. Nothing is half-written: give the same command again")
+        if isinstance(end.__context__, BrokenPipeError):  # `| head` has what it wanted
+            sys.exit(EXIT_DONE)
         raise

@@ -27,6 +27,13 @@ def embed(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="With --index: forget what it holds, start anew.")
     ] = False,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="With --index: take out pictures of folders that are empty or missing, too.",
+        ),
+    ] = False,
     device: options.Device = "auto",
     threads: options.Threads = 0,
     batch: Annotated[
@@ -62,15 +69,15 @@ def embed(
     from hiercli import embeddings
     from hiercli.encoder.general import default_model
     from hiercli.encoder.session import EncoderSession
-    from hiercli.files import require_replaceable
+    from hiercli.files import require_apart, require_replaceable
     from hiercli.images import find
 
     if output is not None and output.suffix not in embeddings.SUFFIXES:
         raise InputError(
             f"expected -o to end in {' or '.join(embeddings.SUFFIXES)}, got {output.name}"
         )
-    if rebuild and index is None:
-        raise InputError("--rebuild is about an index: name it with --index")
+    if (rebuild or prune) and index is None:
+        raise InputError("--rebuild and --prune are about an index: name it with --index")
     for target in (output, index):
         if target is not None:
             require_replaceable(target)
@@ -80,12 +87,14 @@ def embed(
     metadata = session.metadata
     facts: dict[str, Any] = {"output": output, "index": index}
     if index is not None:
+        from hiercli.index import pair
         from hiercli.index.catalogue import points_at
         from hiercli.index.update import update
 
+        require_apart(output, (*pair.files(index), session.path))
         with progress("embedding") as bar:
             done = update(
-                index, paths, session, rebuild=rebuild, strict=strict, progress=bar,
+                index, paths, session, rebuild=rebuild, prune=prune, strict=strict, progress=bar,
                 skipped=lambda _, reason: warn(reason),
             )  # fmt: skip
         problems, kept, count = done.problems, done.kept, done.embedded

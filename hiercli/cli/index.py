@@ -1,14 +1,15 @@
 """`hier index`: what an index holds, whether it is whole, and how to mend it."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hiercli.cli import options
-from hiercli.cli.render import progress, say, table, warn
-from hiercli.errors import EXIT_INPUT
+from hiercli.cli.render import progress, say, table
+from hiercli.errors import EXIT_INPUT, EXIT_SKIPPED
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -54,21 +55,30 @@ def verify(
     ] = False,
     json_output: options.Json = False,
 ) -> None:
-    """Check that index and catalogue are whole and agree; exit code 2 where they do not."""
+    """Check that index and catalogue are whole and agree; exit code 2 where they do not.
+
+    With --files exit code 3 where pictures are not what they were when they were embedded.
+    """
     from hiercli.index import health
 
     with progress("verifying") as bar:
         found = health.verify(index, files=files, progress=bar)
     if json_output:
-        print(json.dumps({"index": str(index), "whole": not found, "amiss": found}))
-    for line in [] if json_output else found[:20]:
-        warn(line)
-    if found:
-        more = f", the first 20 above: --json gives all {len(found)}" if len(found) > 20 else ""
-        say(f"{index} is not whole{more}. `hier index repair {index}` saves what can be saved, and "
-            "the next `hier embed` of the same folders adds what is missing")  # fmt: skip
+        print(json.dumps({"index": str(index), "whole": not found.damage, **asdict(found)}))
+    else:
+        for line in [*found.damage[:20], *found.outdated[:20]]:
+            say(line)
+    if found.damage:
+        say(
+            f"{index} is damaged in {len(found.damage)} places: `hier index repair {index}` saves "
+            "what can be saved, and the next `hier embed` of the same folders adds the rest"
+        )
         raise typer.Exit(EXIT_INPUT)
     say(f"{index} is whole")
+    if found.outdated:
+        say(f"{len(found.outdated)} pictures are not what they were: `hier embed` of their folders "
+            "brings the index up to date")  # fmt: skip
+        raise typer.Exit(EXIT_SKIPPED)
 
 
 @app.command()

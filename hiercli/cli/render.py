@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -69,8 +70,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def _printable(text: str) -> str:
-    """File names may hold bytes that are not UTF-8, which a terminal cannot be sent."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """File names may hold what a terminal cannot be sent, or would obey."""
+    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(repr(sign)[1:-1] if unicodedata.category(sign) == "Cc" else sign
+                   for sign in shown)  # fmt: skip
 
 
 @contextmanager

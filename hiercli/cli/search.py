@@ -1,11 +1,11 @@
 """`hier search`."""
 
 import csv
+import io
 import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,15 +76,17 @@ def search(
     import numpy as np
 
     from hiercli.encoder.session import EncoderSession
-    from hiercli.files import require_replaceable
+    from hiercli.files import require_apart, require_replaceable
+    from hiercli.index import pair
     from hiercli.index.photos import PhotoIndex
     from hiercli.index.queries import embed, gather
 
     if html is not None:
         require_replaceable(html)
     photos = PhotoIndex(index)
+    require_apart(html, (*pair.files(photos.path), photos.model, model or photos.model))
     problems: list[str] = []
-    asked = gather(queries, photos, sys.stdin.buffer, problems.append)
+    asked = gather(queries, photos, sys.stdin, problems.append)
     if any(query.point is None for query in asked):
         if model is None and not photos.model.is_file():
             raise InputError(
@@ -131,17 +133,21 @@ def _show(
     asked: Sequence["Query"], found: Sequence[Sequence["Hit"]], as_json: bool, as_csv: bool
 ) -> None:
     if as_csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["query", "rank", "distance", "label", "path"])
+        # File names may hold bytes that are not UTF-8: they go out as they are.
+        bytes_out = io.TextIOWrapper(sys.stdout.buffer, "utf-8", "surrogateescape", newline="")
+        writer = csv.writer(bytes_out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        writer.writerow(["query", "rank", "distance", "label", "path", "copies"])
     for query, hits in zip(asked, found, strict=True):
         if as_json:
             result: dict[str, Any] = {"query": query.name}
-            result["results"] = [asdict(hit) for hit in hits]
+            result["results"] = [hit.to_dict() for hit in hits]
             print(json.dumps(result))
             continue
         if as_csv:
             for hit in hits:
-                writer.writerow([query.name, hit.rank, repr(hit.distance), hit.label, hit.path])
+                writer.writerow(
+                    [query.name, hit.rank, hit.distance, hit.label, hit.path, len(hit.copies)]
+                )
             continue
         if output().is_terminal and output().color_system in ("truecolor", "256"):
             _pictures([query.path, *(Path(hit.path) for hit in hits)])
@@ -153,6 +159,9 @@ def _show(
         table(query.name, ["rank", "distance", "label", "path"], rows)
         if not hits:
             say(f"{query.name}: no picture is that near")
+    if as_csv:
+        bytes_out.flush()
+        bytes_out.detach()
 
 
 _WIDTH = 12

@@ -7,7 +7,9 @@ first its preprocessing against the tensors, then its inference against the poin
 
 import io
 import json
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +50,12 @@ class Replay:
     @property
     def passed(self) -> bool:
         """Whether all differences are within tolerance."""
-        points = max(self.point_difference, self.whole_difference)
-        return self.tensor_difference <= TENSOR_TOLERANCE and points <= POINT_TOLERANCE
+        # One by one: the largest of some numbers may not be a number, and hide it.
+        return (
+            self.tensor_difference <= TENSOR_TOLERANCE
+            and self.point_difference <= POINT_TOLERANCE
+            and self.whole_difference <= POINT_TOLERANCE
+        )
 
 
 def golden_path(model: Path) -> Path:
@@ -117,7 +123,9 @@ def replay(session: EncoderSession, file: Path) -> Replay:
         )
         if found.shape != tensors.shape or points.shape[0] != len(found):
             raise ValueError(f"tensors of {tensors.shape}, pictures of {found.shape}")
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, ImageError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, SyntaxError,
+            MemoryError, OverflowError, NotImplementedError, RuntimeError, tokenize.TokenError,
+            zipfile.BadZipFile, zlib.error, ImageError) as error:  # fmt: skip
         raise FileFormatError(
             f"{file} does not hold golden vectors, or is damaged ({error}): export again"
         ) from error

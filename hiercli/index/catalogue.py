@@ -6,13 +6,17 @@ written anew beside the old one and takes its place as a whole, so a reader that
 keeps what it has opened.
 """
 
+import fnmatch
 import hashlib
+import json
 import os
+import re
 import shutil
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,18 +26,21 @@ import numpy as np
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.files import replacing
+from hiercli.images import Places, State
 
-VERSION = "2"
+VERSION = "3"
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE photos (
     id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, label TEXT NOT NULL, content BLOB NOT NULL,
-    size INTEGER NOT NULL, modified_ns INTEGER NOT NULL, point BLOB NOT NULL, seal BLOB NOT NULL
+    size INTEGER NOT NULL, modified_ns INTEGER NOT NULL, changed_ns INTEGER NOT NULL,
+    seal BLOB NOT NULL, point BLOB NOT NULL, point_seal BLOB NOT NULL
 );
 CREATE INDEX photos_by_content ON photos (content);
 CREATE TABLE quarantine (path BLOB PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
 """
-_COLUMNS = "id, path, label, content, size, modified_ns, point"
+_COLUMNS = "id, path, label, content, size, modified_ns, changed_ns"
+_FACTS = ("version", "fingerprint", "c", "embedding_dim", "model", "next_id", "checksum")
 _AT_ONCE = 500
 """Ids of one query, below what any SQLite accepts."""
 
@@ -43,11 +50,11 @@ class Photo:
     """One row of the catalogue.
 
     Attributes:
-        id: never given to another picture of the same index.
-        path: absolute, as the file system spells it.
+        id: not given to another picture as long as the index is not built anew.
+        path: where it lies, see `images.Places`.
         label: class, the name of its folder.
         content: hash of the file's bytes.
-        size, modified_ns: of the file when it was read.
+        state: of the file when it was read.
         point: (D,) little-endian float32 in the ball.
     """
 
@@ -55,13 +62,20 @@ class Photo:
     path: bytes
     label: str
     content: bytes
-    size: int
-    modified_ns: int
-    point: bytes
+    state: State
+    point: bytes = b""
 
     def seal(self) -> bytes:
-        """Hash of the row, by which a reader knows that nothing in it was damaged."""
-        return hashlib.blake2b(repr(astuple(self)).encode(), digest_size=8).digest()
+        """Hash of all but the point, by which a reader knows that nothing was damaged."""
+        return _hash((self.id, self.path, self.label, self.content, *self.state))
+
+    def point_seal(self) -> bytes:
+        """Hash of the point, likewise."""
+        return _hash((self.id, self.content, self.point))
+
+
+def _hash(values: object) -> bytes:
+    return hashlib.blake2b(repr(values).encode(), digest_size=8).digest()
 
 
 def catalogue_path(index: Path) -> Path:
@@ -69,9 +83,9 @@ def catalogue_path(index: Path) -> Path:
     return index.with_name(index.name + ".sqlite")
 
 
-def label_of(path: Path) -> str:
+def label_of(place: bytes) -> str:
     """The class of a picture in a folder of class folders: the name of its folder."""
-    return readable(os.fsencode(path.absolute().parent.name))
+    return readable(os.path.basename(os.path.dirname(place)))
 
 
 def readable(name: bytes) -> str:
@@ -86,8 +100,12 @@ def facts_of(metadata: Metadata, model: Path) -> dict[str, str]:
         "fingerprint": metadata.fingerprint,
         "c": repr(metadata.c),
         "embedding_dim": str(metadata.embedding_dim),
-        "model": str(model.absolute()),
+        "model": json.dumps(os.path.abspath(model)),  # names may hold bytes that are no text
     }
+
+
+def _facts_seal(facts: dict[str, str]) -> str:
+    return _hash(sorted((name, facts[name]) for name in facts if name != "seal")).hex()
 
 
 class Catalogue:
@@ -112,22 +130,25 @@ class Catalogue:
                 f"`hier embed FOLDER --model M.onnx --index {index}{over}`"
             )
         # Immutable: no lock, and none of the files beside it that a read-only folder refuses.
-        where = f"file:{quote(os.fsencode(self.path.absolute()))}?mode=ro&immutable=1"
+        where = f"file:{quote(os.fsencode(os.path.realpath(self.path)))}?mode=ro&immutable=1"
         with self._damage():
             self._database = sqlite3.connect(where, uri=True, check_same_thread=False)
             self.facts = dict(self._database.execute("SELECT name, value FROM facts"))
             version = self.facts["version"]
-        if version != VERSION:
+        if version != VERSION and re.fullmatch("[0-9]{1,3}", str(version)):
             self.close()
             raise FileFormatError(
                 f"{index} was written by another version of hier: build it again with `hier embed "
                 "FOLDER --index ... --rebuild`"
             )
         with self._damage():
+            if self.facts.get("seal") != _facts_seal(self.facts) or set(_FACTS) - set(self.facts):
+                raise ValueError("what it says of its encoder was changed")
             self.c = float(self.facts["c"])
             self.dim = int(self.facts["embedding_dim"])
             self.fingerprint = self.facts["fingerprint"]
             self.checksum = self.facts["checksum"]
+            self.model = Path(json.loads(self.facts["model"]))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -149,7 +170,7 @@ class Catalogue:
                 f"the index {self.index} was built with encoder {self.fingerprint} (c={self.c:g}, "
                 f"{self.dim} dimensions), {model} is {metadata.fingerprint} "
                 f"(c={metadata.c:g}, {metadata.embedding_dim} dimensions). Use "
-                f"{self.facts['model']}, or build the index anew with `hier embed ... --rebuild`"
+                f"{self.model}, or build the index anew with `hier embed ... --rebuild`"
             )
 
     def photos(self, ids: Sequence[int]) -> list[Photo]:
@@ -186,16 +207,49 @@ class Catalogue:
         """Ids (M,) of the rows that meet all conditions, in order.
 
         Args:
-            conditions: pairs of ``label`` or ``path`` and a pattern in which ``*``, ``?`` and
-                ``[...]`` stand for characters, as in a shell; a star also stands for slashes.
+            conditions: pairs of ``label`` or ``path`` and a text, or a pattern in which ``*``,
+                ``?`` and ``[...]`` stand for characters, as in a shell; a star also stands for
+                slashes.
+
+        Raises:
+            FileFormatError: a row is damaged.
         """
-        columns = {"label": "label", "path": "CAST(path AS TEXT)"}
-        words = " AND ".join(f"{columns[name]} GLOB ?" for name, _ in conditions)
+        found = []
+        # Row by row and not in SQL, which would not notice a label that was damaged.
+        for photo in self.names():
+            texts = {"label": photo.label, "path": readable(photo.path)}
+            if all(
+                texts[name] == pattern or fnmatch.fnmatchcase(texts[name], pattern)
+                for name, pattern in conditions
+            ):
+                found.append(photo.id)
+        return np.array(found, np.int64)
+
+    def names(self) -> Iterator[Photo]:
+        """All rows by id, without their points.
+
+        Raises:
+            FileFormatError: a row is damaged.
+        """
+        ask = f"SELECT {_COLUMNS}, seal FROM photos ORDER BY id"
         with self._damage():
-            found = self._database.execute(
-                f"SELECT id FROM photos WHERE {words} ORDER BY id", [text for _, text in conditions]
-            ).fetchall()
-        return np.array([number for (number,) in found], np.int64)
+            for number, path, label, content, *state, seal in self._database.execute(ask):
+                photo = Photo(number, path, label, content, tuple(state))
+                if photo.seal() != seal:
+                    raise ValueError(f"the row of id {number} was changed")
+                yield photo
+
+    def copies(self, contents: Sequence[bytes]) -> dict[bytes, list[Photo]]:
+        """All rows with some contents, by content, each list by id."""
+        found: dict[bytes, list[Photo]] = defaultdict(list)
+        for first in range(0, len(contents), _AT_ONCE):
+            some = contents[first : first + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            for photo, whole in self._rows(f"WHERE content IN ({marks}) ORDER BY id", some):
+                if not whole:
+                    raise self._damaged(f"the row of id {photo.id} was changed")
+                found[photo.content].append(photo)
+        return found
 
     def every(self, *, backwards: bool = False) -> Iterator[tuple[Photo, bool]]:
         """All rows by id, each with whether it is whole."""
@@ -214,11 +268,21 @@ class Catalogue:
 
     def _rows(self, where: str, values: Sequence[Any]) -> Iterator[tuple[Photo, bool]]:
         with self._damage():
-            for *fields, seal in self._database.execute(
-                f"SELECT {_COLUMNS}, seal FROM photos {where}", values
+            for (
+                number,
+                path,
+                label,
+                content,
+                *state,
+                seal,
+                point,
+                point_seal,
+            ) in self._database.execute(
+                f"SELECT {_COLUMNS}, seal, point, point_seal FROM photos {where}", values
             ):
-                photo = Photo(*fields)
-                yield photo, photo.seal() == seal and len(photo.point) == 4 * self.dim
+                photo = Photo(number, path, label, content, tuple(state), point)
+                whole = (photo.seal(), photo.point_seal()) == (seal, point_seal)
+                yield photo, whole and len(point) == 4 * self.dim
 
     def _damaged(self, what: object) -> FileFormatError:
         return FileFormatError(
@@ -231,7 +295,14 @@ class Catalogue:
     def _damage(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, KeyError, ValueError, TypeError, OverflowError) as error:
+        except (
+            sqlite3.Error,
+            KeyError,
+            ValueError,
+            TypeError,
+            OverflowError,
+            AttributeError,
+        ) as error:
             raise self._damaged(error) from error
 
 
@@ -241,8 +312,9 @@ def points_at(index: Path, paths: Sequence[Path]) -> np.ndarray:
     Raises:
         FileFormatError: a picture is not there.
     """
+    place = Places()
     with closing(Catalogue(index)) as catalogue:
-        photos = catalogue.at([os.fsencode(os.path.abspath(path)) for path in paths])
+        photos = catalogue.at([place(path) for path in paths])
         flat = np.frombuffer(b"".join(photo.point for photo in photos), "<f4")
         return flat.reshape(len(photos), catalogue.dim)
 
@@ -267,12 +339,33 @@ class Draft:
         self._database.executemany("DELETE FROM photos WHERE id = ?", ((n,) for n in ids))
 
     def put(self, photos: Iterable[Photo]) -> None:
-        """Add rows, or replace those of the same id."""
-        marks = ", ".join("?" * (_COLUMNS.count(",") + 2))
+        """Add rows."""
         self._database.executemany(
-            f"INSERT OR REPLACE INTO photos ({_COLUMNS}, seal) VALUES ({marks})",
-            ((*astuple(photo), photo.seal()) for photo in photos),
+            f"INSERT INTO photos ({_COLUMNS}, seal, point, point_seal) "
+            f"VALUES ({', '.join('?' * (_COLUMNS.count(',') + 4))})",
+            (
+                (p.id, p.path, p.label, p.content, *p.state, p.seal(), p.point, p.point_seal())
+                for p in photos
+            ),
         )
+
+    def rename(self, photos: Sequence[Photo]) -> None:
+        """Change all of some rows but content and point."""
+        # Two may change places: none may stand in another's way.
+        self._database.executemany(
+            "UPDATE photos SET path = ? WHERE id = ?",
+            ((f"\0{p.id}".encode(), p.id) for p in photos),
+        )
+        self._database.executemany(
+            "UPDATE photos SET path = ?, label = ?, size = ?, modified_ns = ?, changed_ns = ?, "
+            "seal = ? WHERE id = ?",
+            ((p.path, p.label, *p.state, p.seal(), p.id) for p in photos),
+        )
+
+    def seal(self) -> None:
+        """Seal the facts, when all of them are said."""
+        facts = dict(self._database.execute("SELECT name, value FROM facts"))
+        self.say({"seal": _facts_seal(facts)})
 
     def set_quarantine(self, removed: Iterable[bytes], added: Iterable[tuple[bytes, str]]) -> None:
         """Take some paths out of quarantine and put others into it."""
@@ -327,7 +420,7 @@ def drafting(index: Path, *, anew: bool) -> Iterator[Draft]:
                 database.commit()
             finally:
                 database.close()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError, UnicodeError) as error:
             raise InputError(
                 f"writing {target} failed ({error}). Nothing was left behind; free some space or "
                 "choose another place, then run it again"

@@ -29,12 +29,21 @@ class Repair:
     lost: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Health:
+    """What `verify` found: damage of the index, and pictures that are not what it says."""
+
+    damage: list[str]
+    outdated: list[str]
+
+
 def stats(index: Path) -> dict[str, Any]:
     """Facts of an index by name, in the order in which people want them.
 
     Raises:
         HierError: it is missing or damaged.
     """
+    index = Path(os.path.realpath(index))
     catalogue, flat = pair.read(index)
     with closing(catalogue):
         labels: Counter[str] = Counter()
@@ -55,7 +64,7 @@ def stats(index: Path) -> dict[str, Any]:
             "dimensions": catalogue.dim,
             "c": catalogue.c,
             "mean_distance_from_origin": float(depth) / max(1, int(flat.ntotal)),
-            "encoder": catalogue.facts["model"],
+            "encoder": readable(os.fsencode(catalogue.model)),
             "fingerprint": catalogue.fingerprint,
             "index_bytes": size,
             "catalogue_bytes": catalogue_path(index).stat().st_size,
@@ -67,7 +76,7 @@ def verify(
     *,
     files: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> list[str]:
+) -> Health:
     """Everything that is amiss with an index; nothing where it is whole.
 
     Args:
@@ -78,30 +87,34 @@ def verify(
     Raises:
         InputError: there is no index.
     """
+    index = Path(os.path.realpath(index))
     if not pair.exists(index):
         Catalogue(index)  # says what is missing
+    found = Health([], [])
     try:
         catalogue, flat = pair.read(index)
     except HierError as error:
-        return [str(error)]
+        found.damage.append(str(error))
+        return found
     with closing(catalogue):
-        found: list[str] = []
         try:
-            found += [f"SQLite: {line}" for line in catalogue.integrity()]
+            found.damage.extend(f"SQLite: {line}" for line in catalogue.integrity())
             ids, rows = hyperbolic.rows(flat)
             where = {int(number): row for row, number in enumerate(ids)}
             if len(where) != len(ids):
-                found.append(f"{len(ids) - len(where)} ids stand twice in the FAISS file")
+                found.damage.append(f"{len(ids) - len(where)} ids stand twice in the FAISS file")
             done, total = 0, len(catalogue)
             for block in _blocks(catalogue.every()):
-                found += list(_amiss(block, where, rows, catalogue.c, files))
+                found.damage.extend(_amiss(block, where, rows, catalogue.c))
+                if files:
+                    found.outdated.extend(_outdated(block))
                 done += len(block)
                 if progress:
                     progress(done, total)
             if where:
-                found.append(f"{len(where)} ids of the FAISS file are not in the catalogue")
+                found.damage.append(f"{len(where)} ids of the FAISS file are not in the catalogue")
         except HierError as error:
-            found.append(str(error))
+            found.damage.append(str(error))
         return found
 
 
@@ -110,7 +123,6 @@ def _amiss(
     where: dict[int, int],
     rows: np.ndarray,
     c: float,
-    files: bool,
 ) -> Iterator[str]:
     lifted = iter(hyperbolic.lift(_points(block), c))
     for photo, whole in block:
@@ -124,14 +136,19 @@ def _amiss(
             yield f"{path}: its point is not in the FAISS file"
         elif not np.allclose(expected, rows[row], rtol=1e-5, atol=1e-6):
             yield f"{path}: its point in the FAISS file is another"
-        if files:
-            try:
-                content, _, _ = read_bytes(os.fsdecode(photo.path))
-            except ImageError as error:
-                yield str(error)
-            else:
-                if hashlib.blake2b(content, digest_size=16).digest() != photo.content:
-                    yield f"{path}: the file has changed since it was embedded"
+
+
+def _outdated(block: list[tuple[Photo, bool]]) -> Iterator[str]:
+    for photo, whole in block:
+        if not whole:
+            continue
+        try:
+            content, _ = read_bytes(os.fsdecode(photo.path))
+        except ImageError as error:
+            yield str(error)
+        else:
+            if hashlib.blake2b(content, digest_size=16).digest() != photo.content:
+                yield f"{readable(photo.path)}: the file has changed since it was embedded"
 
 
 def _points(block: list[tuple[Photo, bool]]) -> np.ndarray:
@@ -160,6 +177,8 @@ def repair(index: Path) -> Repair:
         InputError: there is no index, or another process writes to it.
         FileFormatError: the catalogue does not even say which encoder made it.
     """
+    index = Path(os.path.realpath(index))
+    Catalogue(index).close()  # says what is missing, before anything is written
     with pair.writing(index):
         catalogue = Catalogue(index)
         with closing(catalogue):
@@ -186,6 +205,8 @@ def compact(index: Path) -> tuple[int, int]:
     Raises:
         HierError: the index is missing or damaged.
     """
+    index = Path(os.path.realpath(index))
+    Catalogue(index).close()
     with pair.writing(index):
         before = _bytes(index)
         catalogue, _ = pair.read(index)

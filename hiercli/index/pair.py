@@ -1,9 +1,9 @@
 """A FAISS file and its catalogue as one: both change together or not at all.
 
-The catalogue records a checksum of its FAISS file. A writer lays the new FAISS file ready as
-``birds.faiss.next``, replaces the catalogue, which is the moment of change, and moves the FAISS
-file into place. Whoever reads in between, or after a writer was killed in between, finds the file
-that the catalogue speaks of under the one name or the other.
+The catalogue records a checksum of its FAISS file. A writer lays the new FAISS file ready under
+a hidden name, replaces the catalogue, which is the moment of change, and moves the FAISS file into
+place. Whoever reads in between, or after a writer was killed in between, finds the file that the
+catalogue speaks of under the one name or the other.
 """
 
 import contextlib
@@ -28,7 +28,22 @@ _LOOKS = 3
 
 def next_path(index: Path) -> Path:
     """Where a new FAISS file lies ready."""
-    return index.with_name(index.name + ".next")
+    return index.with_name(f".{index.name}.hier-next")
+
+
+def lock_path(index: Path) -> Path:
+    """What the only writer holds."""
+    return index.with_name(f".{index.name}.hier-lock")
+
+
+def journal_path(index: Path) -> Path:
+    """Where points wait that are not in the index yet."""
+    return index.with_name(f".{index.name}.hier-part")
+
+
+def files(index: Path) -> tuple[Path, ...]:
+    """All files of an index: no other may take their place."""
+    return (index, catalogue_path(index), next_path(index), lock_path(index), journal_path(index))
 
 
 def exists(index: Path) -> bool:
@@ -46,7 +61,7 @@ def writing(index: Path) -> Iterator[None]:
     for file in (index, catalogue_path(index)):
         require_replaceable(file)
     # It stays when all is done: to remove it would let two writers hold two files of one name.
-    lock = FileLock(index.with_name(f".{index.name}.lock"), timeout=0)
+    lock = FileLock(lock_path(index), timeout=0)
     try:
         index.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -117,6 +132,7 @@ def _lay_ready(index: Path, fill: Callable[[Draft], None], *, anew: bool) -> Non
                 faiss.write_index(flat, faiss.PyCallbackIOWriter(content.write))  # type: ignore[attr-defined]
             with open(file, "rb") as content:
                 draft.say({"checksum": _checksum(content)})
+        draft.seal()
 
 
 def read(index: Path) -> tuple[Catalogue, faiss.IndexIDMap2]:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class Hit:
         path: of the picture.
         label: its class.
         distance: hyperbolic, lower is closer.
+        content: hash of the file.
         copies: other pictures with the same content, where copies are folded.
     """
 
@@ -29,7 +31,14 @@ class Hit:
     path: str
     label: str
     distance: float
+    content: bytes
     copies: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What people are told of it."""
+        return {
+            name: getattr(self, name) for name in ("rank", "path", "label", "distance", "copies")
+        }
 
 
 class PhotoIndex:
@@ -42,8 +51,8 @@ class PhotoIndex:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.catalogue, self._index = pair.read(path)
+        self.path = Path(os.path.realpath(path))
+        self.catalogue, self._index = pair.read(self.path)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -51,7 +60,7 @@ class PhotoIndex:
     @property
     def model(self) -> Path:
         """The encoder that made the points, where it lay then."""
-        return Path(self.catalogue.facts["model"])
+        return self.catalogue.model
 
     def check(self, metadata: Metadata, model: Path) -> None:
         """Refuse an encoder that did not make this index.
@@ -104,7 +113,21 @@ class PhotoIndex:
                 if len(found[row]) < wanted and width < total and farthest <= radius:
                     again.append(row)
             pending, width = np.array(again, np.int64), min(4 * width, total)
-        return [hits[:wanted] for hits in found]
+        answers = [hits[:wanted] for hits in found]
+        if unique:
+            self._add_copies(answers, among)
+        return answers
+
+    def _add_copies(self, answers: list[list[Hit]], among: np.ndarray | None) -> None:
+        contents = {hit.content for hits in answers for hit in hits}
+        copies = self.catalogue.copies(list(contents))
+        allowed = None if among is None else set(among.tolist())
+        for hits in answers:
+            for hit in hits:
+                for photo in copies[hit.content]:
+                    path = os.fsdecode(photo.path)
+                    if path != hit.path and (allowed is None or photo.id in allowed):
+                        hit.copies.append(path)
 
     def _hits(
         self, query: np.ndarray, ids: np.ndarray, k: int, radius: float, unique: bool
@@ -122,8 +145,6 @@ class PhotoIndex:
             photo = photos[place]
             path = os.fsdecode(photo.path)
             key = photo.content if unique else photo.id
-            if key in hits:
-                hits[key].copies.append(path)
-            else:
-                hits[key] = Hit(len(hits) + 1, path, photo.label, float(distance))
+            if key not in hits:
+                hits[key] = Hit(len(hits) + 1, path, photo.label, float(distance), photo.content)
         return list(hits.values()), float(distances[-1])

@@ -1,10 +1,11 @@
 """What people search for: picture files, folders, a picture on stdin, arrays of points."""
 
 import dataclasses
+import tokenize
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TextIO
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class Query:
 
 
 def gather(
-    given: Sequence[Path], photos: PhotoIndex, stdin: BinaryIO, skipped: Callable[[str], None]
+    given: Sequence[Path], photos: PhotoIndex, stdin: TextIO | None, skipped: Callable[[str], None]
 ) -> list[Query]:
     """The queries that some paths stand for, in order; those of ``.npy`` files have points.
 
@@ -48,7 +49,9 @@ def gather(
     asked: list[Query] = []
     for path in given:
         if str(path) == "-":
-            asked.append(Query("-", content=stdin.read()))
+            if stdin is None:
+                raise InputError("expected a picture on stdin for -, but stdin is closed")
+            asked.append(Query("-", content=stdin.buffer.read()))
         elif path.suffix == ".npy" and path.is_file():
             points = _points(path, photos)
             asked += [Query(f"{path}[{row}]", point=point) for row, point in enumerate(points)]
@@ -62,20 +65,25 @@ def _points(path: Path, photos: PhotoIndex) -> np.ndarray:
     catalogue = photos.catalogue
     try:
         points = np.atleast_2d(np.load(path, allow_pickle=False))
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, SyntaxError, MemoryError, OverflowError,
+            tokenize.TokenError) as error:  # fmt: skip
         raise InputError(f"{path} is not an array of points ({error})") from error
-    if points.ndim != 2 or points.shape[1] != catalogue.dim or points.dtype.kind != "f":
+    if not (points.ndim == 2 and len(points) and points.shape[1] == catalogue.dim) or (
+        points.dtype.kind != "f"
+    ):
         raise InputError(
             f"expected points of {catalogue.dim} dimensions as floats, (N, {catalogue.dim}), but "
             f"{path} holds {points.dtype} {points.shape}: embed with {photos.model}"
         )
-    # Not so: not a number, or infinite.
+    with np.errstate(over="ignore"):
+        points = points.astype(np.float32)
+    # Not so where a number is none, or infinite.
     if not (catalogue.c * np.square(points.astype(np.float64)).sum(axis=1) < 1).all():
         raise InputError(
             f"{path} holds points outside the ball of curvature -{catalogue.c:g}: embed with "
             f"{photos.model}"
         )
-    return points.astype(np.float32)
+    return points
 
 
 def embed(

@@ -10,17 +10,19 @@ import dataclasses
 import hashlib
 import os
 import sqlite3
+import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
+from hiercli.encoder.metadata import Metadata
 from hiercli.encoder.session import EncoderSession
 from hiercli.errors import ImageError, InputError
-from hiercli.images import Skipped, find, read, read_bytes
+from hiercli.images import Places, Skipped, State, find, read, read_bytes, state_of
 from hiercli.index import pair
 from hiercli.index.catalogue import Draft, Photo, facts_of, label_of, readable
 
@@ -60,13 +62,14 @@ def update(
     session: EncoderSession,
     *,
     rebuild: bool = False,
+    prune: bool = False,
     strict: bool = False,
     skipped: Skipped | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Update:
     """Make an index say what the given files and folders hold, leaving other folders' as they are.
 
-    A picture whose content is damaged now is taken out; one that the file system refuses to give
+    A picture that is no picture any more is taken out; one that the file system refuses to give
     stays as it was, for what is out of reach is not gone. Both are named.
 
     Args:
@@ -74,6 +77,8 @@ def update(
         paths: pictures and folders of pictures.
         session: the encoder.
         rebuild: forget what is there and start anew, with another encoder if need be.
+        prune: take a folder or file that is missing, and a folder without pictures, for gone.
+            Without it they are an error: a disk may just not be mounted.
         strict: write nothing where something cannot be read.
         skipped: told of each file or folder that is passed over, and why.
         progress: called with (done, total) pictures.
@@ -83,6 +88,7 @@ def update(
         MismatchError: the index was built with another encoder.
         FileFormatError: the index that is there is damaged.
     """
+    index = Path(os.path.realpath(index))
     problems: list[tuple[Path, str]] = []
 
     def pass_over(path: Path, reason: str) -> None:
@@ -90,19 +96,29 @@ def update(
         if skipped:
             skipped(path, reason)
 
+    pictures = _pictures(paths, prune and pair.exists(index), pass_over)
     with pair.writing(index):
         anew = rebuild or not pair.exists(index)
         known, quarantined, facts = ({}, {}, {}) if anew else _known(index, session)
-        pictures = find(paths, pass_over)
-        closed = [_name(folder) for folder, _ in problems]
-        with closing(_Journal(index, session.metadata.fingerprint)) as journal:
-            seen: dict[bytes, _Seen] = {}
-            for one in _look(pictures, known, session, journal, progress):
-                if one.problem and one.name not in seen:
+        place = Places()
+        closed = {_root(folder, place) for folder, _ in problems}
+        roots = {_root(path, place) for path in paths if not path.is_file()}
+        listed = {place(picture): picture for picture in pictures}
+        if not prune:
+            _require_pictures(roots, listed, known)
+        # A folder's listing leaves out what was named outright before; it is there all the same.
+        for name in known:
+            if name not in listed and _within(name, roots) and not _within(name, closed):
+                file = Path(os.fsdecode(name))
+                if file.is_file():
+                    listed[name] = file
+        with closing(_Journal(index, session.metadata)) as journal:
+            seen = _look(listed, known, session, journal, progress)
+            for one in seen.values():
+                if one.problem:
                     pass_over(one.path, one.problem)
-                seen.setdefault(one.name, one)
-            roots = [_name(path) for path in paths if path.is_dir()]
-            plan = _plan(known, seen, roots, closed)
+            named = {place(path) for path in paths}
+            plan = _plan(known, seen, roots, closed, named, int(facts.get("next_id", 0)))
             total = len(known) - len(plan.removed) + len(plan.added)
             if not total or (strict and problems):
                 good = sum(not one.problem for one in seen.values())
@@ -110,20 +126,21 @@ def update(
                     f"{len(problems)} inputs could not be read, {good} pictures could; nothing was "
                     "written"
                 )
-            passed_over = {_name(path): readable(os.fsencode(why)) for path, why in problems}
-            freed = {n for n in quarantined if n in seen or _within(n, roots)}
+            passed_over = {place(path): readable(os.fsencode(why)) for path, why in problems}
+            freed = {n for n in quarantined if n in seen or _within(n, roots)} - set(passed_over)
             news = {n: why for n, why in passed_over.items() if quarantined.get(n) != why}
-            wanted = facts_of(session.metadata, session.path)
+            wanted = facts_of(session.metadata, session.path) | {"next_id": str(plan.next_id)}
 
             def fill(draft: Draft) -> None:
                 draft.say(wanted)
-                draft.set_quarantine(freed - passed_over.keys(), news.items())
+                draft.set_quarantine(freed, news.items())
                 _carry_out(plan, draft, journal)
 
             stale = any(facts.get(name) != value for name, value in wanted.items())
-            if plan.is_work or freed - passed_over.keys() or news or stale:
+            if plan.is_work or freed or news or stale:
                 pair.change(index, fill, anew=anew)
             journal.remove()
+    kept = {name for name, one in seen.items() if not one.problem} | plan.out_of_reach
     return Update(
         added=len(plan.added),
         changed=len(plan.changed),
@@ -132,11 +149,35 @@ def update(
         unchanged=plan.unchanged,
         embedded=journal.embedded,
         total=total,
-        kept=[
-            one.path for name, one in seen.items() if not one.problem or name in plan.out_of_reach
-        ],
+        kept=[seen[place(picture)].path for picture in pictures if place(picture) in kept],
         problems=problems,
     )
+
+
+def _pictures(paths: Sequence[Path], prune: bool, skipped: Skipped) -> list[Path]:
+    if not prune:
+        return find(paths, skipped)
+    found: list[Path] = []
+    for path in paths:
+        with contextlib.suppress(InputError):
+            found += find([path], skipped)
+    return found
+
+
+def _require_pictures(roots: set[bytes], listed: dict[bytes, Path], known: Iterable[bytes]) -> None:
+    """Refuse to empty a folder of the index only because nothing is seen in it today."""
+    silent = roots - {folder for name in listed for folder in _folders(name)}
+    lost = Counter(folder for name in known for folder in _folders(name) if folder in silent)
+    for folder, count in lost.items():
+        raise InputError(
+            f"expected pictures in {readable(folder)}, where {count} of the index lie, found none. "
+            "If its disk is just not there, bring it back; --prune takes them out"
+        )
+
+
+def _root(path: Path, place: Places) -> bytes:
+    """A folder as the places of its files begin; one that is gone by its name."""
+    return os.path.dirname(place(path / "file")) if path.is_dir() else place(path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,22 +187,23 @@ class _Seen:
     path: Path
     name: bytes
     content: bytes = b""
-    size: int = 0
-    modified_ns: int = 0
+    state: State = (-1, 0, 0)
     problem: str = ""
+    is_gone: bool = False
 
 
 @dataclasses.dataclass
 class _Plan:
     """Rows to write, without their points, and ids to remove."""
 
-    added: list[Photo]
-    changed: list[Photo]
-    moved: list[Photo]
-    touched: list[Photo]
-    removed: list[int]
-    unchanged: int
-    out_of_reach: set[bytes]
+    next_id: int
+    added: list[Photo] = dataclasses.field(default_factory=list)
+    changed: list[Photo] = dataclasses.field(default_factory=list)
+    moved: list[Photo] = dataclasses.field(default_factory=list)
+    touched: list[Photo] = dataclasses.field(default_factory=list)
+    removed: list[int] = dataclasses.field(default_factory=list)
+    unchanged: int = 0
+    out_of_reach: set[bytes] = dataclasses.field(default_factory=set)
 
     @property
     def is_work(self) -> bool:
@@ -175,73 +217,83 @@ def _known(
     catalogue, _ = pair.read(index)
     with closing(catalogue):
         catalogue.check(session.metadata, session.path)
-        known = {}
-        for photo, whole in catalogue.every():
-            if not whole:
-                catalogue.photos([photo.id])  # raises
-            known[photo.path] = dataclasses.replace(photo, point=b"")
+        known = {photo.path: photo for photo in catalogue.names()}
         return known, dict(catalogue.quarantine()), catalogue.facts
 
 
 def _look(
-    pictures: Sequence[Path],
+    listed: dict[bytes, Path],
     known: dict[bytes, Photo],
     session: EncoderSession,
     journal: "_Journal",
     progress: Callable[[int, int], None] | None,
-) -> Iterator[_Seen]:
+) -> dict[bytes, _Seen]:
     """Read what is not known, and put the points of what is new into the journal."""
     preprocessing = session.metadata.preprocessing
-    contents = {photo.content for photo in known.values()} | journal.contents()
+    contents = {photo.content for photo in known.values()} | journal.contents
+    claims = threading.Lock()
 
-    def load(path: Path) -> tuple[np.ndarray | None, _Seen]:
-        name = _name(path)
+    def load(item: tuple[bytes, Path]) -> tuple[np.ndarray | None, _Seen]:
+        name, path = item
         old = known.get(name)
         seen = _Seen(path, name)
         try:
-            content, size, modified_ns = b"", -1, -1
-            if old is not None:
-                state = os.stat(path)
-                size, modified_ns = state.st_size, state.st_mtime_ns
-            if old is not None and (old.size, old.modified_ns) == (size, modified_ns):
-                digest = old.content
-            else:
-                content, size, modified_ns = read_bytes(path)
-                digest = hashlib.blake2b(content, digest_size=16).digest()
-            seen = _Seen(path, name, digest, size, modified_ns)
-            if digest in contents:
-                return None, seen
+            with contextlib.suppress(OSError):  # reading it says why
+                if old is not None and old.state == state_of(os.stat(path)):
+                    return None, dataclasses.replace(seen, content=old.content, state=old.state)
+            content, state = read_bytes(path)
+            digest = hashlib.blake2b(content, digest_size=16).digest()
+            seen = dataclasses.replace(seen, content=digest, state=state)
+            with claims:  # of several copies only one is decoded
+                if digest in contents:
+                    return None, seen
+                contents.add(digest)
             return preprocessing(read(path, preprocessing.shortest_side, content)), seen
-        except (ImageError, OSError) as error:
-            return None, dataclasses.replace(seen, problem=str(error))
+        except ImageError as error:
+            # What was read and is no picture is gone as one, and so is what is no file any more.
+            gone = bool(seen.content) or not path.is_file()
+            return None, dataclasses.replace(seen, problem=str(error), is_gone=gone)
 
-    for done, (seen, point) in enumerate(session.stream(pictures, load), 1):
+    found: dict[bytes, _Seen] = {}
+    bad: dict[bytes, str] = {}
+    for done, (seen, point) in enumerate(session.stream(listed.items(), load), 1):
         if point is not None:
             journal.add(seen.content, point)
-            contents.add(seen.content)
-        if progress and (done % 32 == 0 or done == len(pictures)):
-            progress(done, len(pictures))
-        yield seen
+        if seen.problem and seen.content:
+            bad[seen.content] = seen.problem.removeprefix(str(seen.path))
+        found[seen.name] = seen
+        if progress and (done % 32 == 0 or done == len(listed)):
+            progress(done, len(listed))
+    for name, seen in found.items():  # copies of what is no picture
+        if seen.content in bad and not seen.problem:
+            problem = f"{seen.path}{bad[seen.content]}"
+            found[name] = dataclasses.replace(seen, problem=problem, is_gone=True)
+    return found
 
 
 def _plan(
-    known: dict[bytes, Photo], seen: dict[bytes, _Seen], roots: list[bytes], closed: list[bytes]
+    known: dict[bytes, Photo],
+    seen: dict[bytes, _Seen],
+    roots: set[bytes],
+    closed: set[bytes],
+    named: set[bytes],
+    next_id: int,
 ) -> _Plan:
-    plan = _Plan([], [], [], [], [], 0, set())
+    plan = _Plan(next_id)
     gone: dict[bytes, list[Photo]] = defaultdict(list)
     for name, photo in known.items():
         if name in seen and seen[name].problem:
-            if seen[name].content:  # read, and found to be no picture any more
+            if seen[name].is_gone:
                 plan.removed.append(photo.id)
             else:
                 plan.out_of_reach.add(name)
-        elif name not in seen and _within(name, roots) and not _within(name, closed):
+        asked = name in named or (_within(name, roots) and not _within(name, closed))
+        if asked and name not in seen:
             gone[photo.content].append(photo)
-    next_id = 1 + max((photo.id for photo in known.values()), default=-1)
     for name, one in seen.items():
         if one.problem:
             continue
-        row = Photo(-1, name, label_of(one.path), one.content, one.size, one.modified_ns, b"")
+        row = Photo(-1, name, label_of(name), one.content, one.state)
         old = known.get(name)
         if old is not None:
             row = dataclasses.replace(row, id=old.id)
@@ -254,83 +306,100 @@ def _plan(
         elif gone[one.content]:
             plan.moved.append(dataclasses.replace(row, id=gone[one.content].pop().id))
         else:
-            plan.added.append(dataclasses.replace(row, id=next_id + len(plan.added)))
+            plan.added.append(dataclasses.replace(row, id=plan.next_id))
+            plan.next_id += 1
     plan.removed += [photo.id for left in gone.values() for photo in left]
     return plan
 
 
 def _carry_out(plan: _Plan, draft: Draft, journal: "_Journal") -> None:
-    rows = [*plan.changed, *plan.moved, *plan.touched, *plan.added]
+    new = [*plan.changed, *plan.added]
     # What is not in the journal must be taken from rows that may be about to change.
-    kept = draft.points_by_content({row.content for row in rows} - journal.contents())
-    draft.remove([*plan.removed, *(row.id for row in rows)])
+    kept = draft.points_by_content({row.content for row in new} - journal.contents)
+    draft.remove([*plan.removed, *(row.id for row in plan.changed)])
+    draft.rename([*plan.moved, *plan.touched])
     draft.put(
         dataclasses.replace(row, point=kept.get(row.content) or journal.point(row.content))
-        for row in rows
+        for row in new
     )
 
 
-def _name(path: Path) -> bytes:
-    return os.fsencode(os.path.abspath(path))
+def _within(name: bytes, folders: set[bytes]) -> bool:
+    """Whether any folder that holds the file is among some."""
+    return any(folder in folders for folder in _folders(name))
 
 
-def _within(name: bytes, folders: Sequence[bytes]) -> bool:
-    return any(name.startswith(folder.rstrip(b"/") + b"/") for folder in folders)
+def _folders(name: bytes) -> Iterator[bytes]:
+    """All folders that hold a file, the nearest first."""
+    while (parent := os.path.dirname(name)) != name:
+        yield parent
+        name = parent
 
 
 class _Journal:
-    """Points by content, on disk as soon as they are made, until the index holds them."""
+    """Points by content, on disk as soon as they are made, until the index holds them.
 
-    def __init__(self, index: Path, fingerprint: str) -> None:
-        self.path = index.with_name(index.name + ".part")
+    Attributes:
+        contents: hashes of the files whose points it has.
+        embedded: points that were added in this run.
+    """
+
+    def __init__(self, index: Path, metadata: Metadata) -> None:
+        self.path = pair.journal_path(index)
         self.embedded = 0
+        self._database: sqlite3.Connection | None = None
         try:
-            self._open(fingerprint)
-        except sqlite3.Error:  # damaged, say by a loss of power: it holds nothing irreplaceable
-            self._clear()
+            self.contents = self._open(metadata)
+        except (sqlite3.Error, TypeError, ValueError):
+            # Damaged, say by a loss of power: it holds nothing that cannot be made again.
             try:
-                self._open(fingerprint)
-            except sqlite3.Error as error:
-                self._clear()
+                self.remove()
+                self.contents = self._open(metadata)
+            except (sqlite3.Error, OSError) as error:
+                with contextlib.suppress(OSError):
+                    self.remove()
                 raise InputError(
-                    f"writing {self.path} failed ({error}). The index is as it was: free some "
-                    "space or choose another place, then run it again"
+                    f"writing {self.path} failed ({error}). {index} is as it was: free some space "
+                    "or choose another place, then run it again"
                 ) from error
 
-    def _clear(self) -> None:
-        self._database.close()
-        for file in (self.path, self.path.with_name(self.path.name + "-journal")):
-            file.unlink(missing_ok=True)
-
-    def _open(self, fingerprint: str) -> None:
-        self._database = sqlite3.connect(self.path)
-        self._database.execute("PRAGMA synchronous = NORMAL")
-        self._database.execute("CREATE TABLE IF NOT EXISTS encoder (fingerprint TEXT UNIQUE)")
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS points (content BLOB PRIMARY KEY, point BLOB NOT NULL) "
-            "WITHOUT ROWID"
+    def _open(self, metadata: Metadata) -> set[bytes]:
+        database = self._database = sqlite3.connect(self.path)
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("CREATE TABLE IF NOT EXISTS encoder (fingerprint TEXT UNIQUE)")
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS points (content BLOB PRIMARY KEY, point BLOB NOT NULL, "
+            "seal BLOB NOT NULL) WITHOUT ROWID"
         )
-        if self._database.execute("SELECT * FROM encoder").fetchall() != [(fingerprint,)]:
-            self._database.execute("DELETE FROM encoder")
-            self._database.execute("DELETE FROM points")
-            self._database.execute("INSERT INTO encoder VALUES (?)", (fingerprint,))
-        self._database.commit()
+        if database.execute("SELECT * FROM encoder").fetchall() != [(metadata.fingerprint,)]:
+            database.execute("DELETE FROM encoder")
+            database.execute("DELETE FROM points")
+            database.execute("INSERT INTO encoder VALUES (?)", (metadata.fingerprint,))
+        contents = set()
+        for content, point, seal in database.execute("SELECT content, point, seal FROM points"):
+            if seal != _sealed(content, point) or len(point) != 4 * metadata.embedding_dim:
+                raise ValueError("a point was changed")
+            contents.add(content)
+        database.commit()
         self._saved = time.monotonic()
-
-    def contents(self) -> set[bytes]:
-        return {row[0] for row in self._database.execute("SELECT content FROM points")}
+        return contents
 
     def point(self, content: bytes) -> bytes:
+        assert self._database is not None
         (point,) = self._database.execute(
             "SELECT point FROM points WHERE content = ?", (content,)
         ).fetchone()
         return bytes(point)
 
     def add(self, content: bytes, point: np.ndarray) -> None:
+        assert self._database is not None
         self.embedded += 1
-        row = (content, point.astype("<f4").tobytes())
+        row = point.astype("<f4").tobytes()
         try:
-            self._database.execute("INSERT OR REPLACE INTO points VALUES (?, ?)", row)
+            self._database.execute(
+                "INSERT OR REPLACE INTO points VALUES (?, ?, ?)",
+                (content, row, _sealed(content, row)),
+            )
             if time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES:
                 self._database.commit()
                 self._saved = time.monotonic()
@@ -339,14 +408,23 @@ class _Journal:
                 f"writing {self.path} failed ({error}). The index is as it was, and what was "
                 "embedded is kept: free some space, then run it again"
             ) from error
+        self.contents.add(content)
 
     def close(self) -> None:
         """Keep what is there for the next run; nothing happens once it is removed."""
-        if self.path.exists():
+        if self._database is not None:
             with contextlib.suppress(sqlite3.Error):  # a full disk has had its word already
                 self._database.commit()
             self._database.close()
 
     def remove(self) -> None:
-        """All of it is in the index."""
-        self._clear()
+        """All of it is in the index, or none of it is of use."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        for file in (self.path, self.path.with_name(self.path.name + "-journal")):
+            file.unlink(missing_ok=True)
+
+
+def _sealed(content: bytes, point: bytes) -> bytes:
+    return hashlib.blake2b(content + point, digest_size=8).digest()
