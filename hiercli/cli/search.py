@@ -2,10 +2,11 @@
 
 import csv
 import io
+import itertools
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,15 +107,23 @@ def search(
     points = np.stack([query.point for query in asked if query.point is not None])
     most = 10 if k is None and radius is None else k
     within = math.inf if radius is None else radius
-    found = photos.search(points, most, radius=within, unique=unique, where=conditions)
+    found: Iterable[Sequence[Hit]] = itertools.chain.from_iterable(
+        # In blocks, so that many queries need no more memory than some.
+        photos.search(points[at : at + 256], most, radius=within, unique=unique, where=conditions)
+        for at in range(0, len(points), 256)
+    )
     if html is not None:
         from hiercli.reports import neighbours
 
+        found = list(found)
         rows = [(query.name, query.path, query.content, hits)
                 for query, hits in zip(asked, found, strict=True)]  # fmt: skip
         neighbours.write_hits(html, rows, f"Nearest in {index.name}")
         say(f"{html}: {len(rows)} queries with their neighbours")
-    _show(asked, found, json_output, csv_output)
+    if csv_output:
+        _show_csv(asked, found)
+    else:
+        _show(asked, found, json_output)
     if problems:
         raise typer.Exit(EXIT_SKIPPED)
 
@@ -129,25 +138,12 @@ def _condition(text: str) -> tuple[str, str]:
     return name, pattern
 
 
-def _show(
-    asked: Sequence["Query"], found: Sequence[Sequence["Hit"]], as_json: bool, as_csv: bool
-) -> None:
-    if as_csv:
-        # File names may hold bytes that are not UTF-8: they go out as they are.
-        bytes_out = io.TextIOWrapper(sys.stdout.buffer, "utf-8", "surrogateescape", newline="")
-        writer = csv.writer(bytes_out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-        writer.writerow(["query", "rank", "distance", "label", "path", "copies"])
+def _show(asked: Sequence["Query"], found: Iterable[Sequence["Hit"]], as_json: bool) -> None:
     for query, hits in zip(asked, found, strict=True):
         if as_json:
             result: dict[str, Any] = {"query": query.name}
             result["results"] = [hit.to_dict() for hit in hits]
             print(json.dumps(result))
-            continue
-        if as_csv:
-            for hit in hits:
-                writer.writerow(
-                    [query.name, hit.rank, hit.distance, hit.label, hit.path, len(hit.copies)]
-                )
             continue
         if output().is_terminal and output().color_system in ("truecolor", "256"):
             _pictures([query.path, *(Path(hit.path) for hit in hits)])
@@ -159,9 +155,21 @@ def _show(
         table(query.name, ["rank", "distance", "label", "path"], rows)
         if not hits:
             say(f"{query.name}: no picture is that near")
-    if as_csv:
-        bytes_out.flush()
-        bytes_out.detach()
+
+
+def _show_csv(asked: Sequence["Query"], found: Iterable[Sequence["Hit"]]) -> None:
+    # File names may hold bytes that are not UTF-8: they go out as they are.
+    text = io.TextIOWrapper(sys.stdout.buffer, "utf-8", "surrogateescape", newline="")
+    try:
+        writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        writer.writerow(["query", "rank", "distance", "label", "path", "copies"])
+        for query, hits in zip(asked, found, strict=True):
+            for hit in hits:
+                writer.writerow(
+                    [query.name, hit.rank, hit.distance, hit.label, hit.path, len(hit.copies)]
+                )
+    finally:
+        text.detach()  # or stdout would be closed with it
 
 
 _WIDTH = 12
