@@ -42,6 +42,11 @@ def test_an_export_verifies_itself(own: Path, inside: Hier) -> None:
     assert b"largest difference" in inside("verify", own).stdout
 
 
+def test_the_general_encoder_verifies_itself(inside: Hier) -> None:
+    model = Path(__file__).parents[1] / "models" / "general.onnx"
+    assert inside("verify", model, "--device", "cpu").returncode == 0
+
+
 def test_what_differs_is_caught(own: Path, inside: Hier) -> None:
     with np.load(golden_path(own)) as arrays:
         points, tensors = arrays["points"], arrays["tensors"]
