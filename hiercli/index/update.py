@@ -105,7 +105,7 @@ def update(
         roots = {_root(path, place) for path in paths if not path.is_file()}
         listed = {place(picture): picture for picture in pictures}
         if not prune:
-            _require_pictures(roots, listed, known)
+            _require_pictures(roots - closed, listed, known)
         # A folder's listing leaves out what was named outright before; it is there all the same.
         for name in known:
             if name not in listed and _within(name, roots) and not _within(name, closed):
