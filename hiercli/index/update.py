@@ -345,7 +345,7 @@ class _Journal:
     """
 
     def __init__(self, index: Path, metadata: Metadata) -> None:
-        self.path = pair.journal_path(index)
+        self.index, self.path = index, pair.journal_path(index)
         self.embedded = 0
         self._database: sqlite3.Connection | None = None
         try:
@@ -359,8 +359,9 @@ class _Journal:
                 with contextlib.suppress(OSError):
                     self.remove()
                 raise InputError(
-                    f"writing {self.path} failed ({error}). {index} is as it was: free some space "
-                    "or choose another place, then run it again"
+                    f"writing {index} failed: its journal {self.path.name} cannot be written "
+                    f"({error}). The index is as it was: free some space or choose another place, "
+                    "then run it again"
                 ) from error
 
     def _open(self, metadata: Metadata) -> set[bytes]:
@@ -405,8 +406,9 @@ class _Journal:
                 self._saved = time.monotonic()
         except sqlite3.Error as error:
             raise InputError(
-                f"writing {self.path} failed ({error}). The index is as it was, and what was "
-                "embedded is kept: free some space, then run it again"
+                f"writing {self.index} failed: its journal {self.path.name} cannot be written "
+                f"({error}). The index is as it was, and what was embedded is kept: free some "
+                "space, then run it again"
             ) from error
         self.contents.add(content)
 
