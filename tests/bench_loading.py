@@ -22,9 +22,10 @@ from hiercli.training.device import keep_freed_memory
 from hiercli.training.distributed import World
 from hiercli.training.reporter import Silence
 
-STEPS = 8
-UNTIMED = 4
-ROUNDS = 7
+STEPS = 6
+ROUNDS = 5
+LEAD = 4
+"""Batches that the workers have ready before they wait: not timed."""
 BATCH = 30
 MODES = (("none", 2), ("ram", 2), ("device", 0))
 
@@ -60,8 +61,8 @@ def main() -> None:
                 batch, _, _ = next(turns)
                 alone, whole = [], []
                 for _ in range(ROUNDS):
-                    alone.append(seconds(run, itertools.repeat((batch, ready, []))))
-                    whole.append(seconds(run, turns))
+                    alone.append(seconds(run, itertools.repeat((batch, ready, [])), untimed=1))
+                    whole.append(seconds(run, turns, untimed=LEAD))
             ratios = [one / other for one, other in zip(alone, whole, strict=True)]
             print(
                 f"  cache {cache}, workers {workers}: "
@@ -71,10 +72,12 @@ def main() -> None:
             )
 
 
-def seconds(run: trainer._Run, turns: Iterator[tuple[list[int], Tensor, list[str]]]) -> float:
+def seconds(
+    run: trainer._Run, turns: Iterator[tuple[list[int], Tensor, list[str]]], *, untimed: int
+) -> float:
     """Time of `STEPS` steps, after some untimed ones in which workers lose or gain their lead."""
-    for step in range(UNTIMED + STEPS):
-        if step == UNTIMED:
+    for step in range(untimed + STEPS):
+        if step == untimed:
             started = time.perf_counter()
         batch, images, _ = next(turns)
         run._one_step(images, batch)

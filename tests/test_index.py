@@ -162,14 +162,15 @@ def test_a_damaged_picture_leaves_and_an_unreadable_one_stays(
     assert health.stats(index)["quarantined"] == 0
 
 
-def work(index: str, folder: str) -> None:
+def work(index: str, folder: str, kind: str) -> None:
     """What the killed process does."""
     update._SECONDS_BETWEEN_SAVES = 0.0
-    update.update(Path(index), [Path(folder)], Colours())
+    update.update(Path(index), [Path(folder)], Colours(), index_type=kind)
 
 
+@pytest.mark.parametrize(("kind", "most"), [("flat", 100), ("hnsw", 25), ("ivf", 25)])
 def test_a_hundred_kills_lose_nothing(
-    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, most: int, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each at a random moment; after each, the index is the old one or the new one, whole."""
     rng = random.Random(0)
@@ -177,16 +178,16 @@ def test_a_hundred_kills_lose_nothing(
     context = multiprocessing.get_context("forkserver")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     context.set_forkserver_preload(["test_index"])  # else each process would import it anew
-    words = (str(index), str(album))
+    words = (str(index), str(album), kind)
     for name in ("first.faiss", "second.faiss"):  # the first process also starts the server
         started = time.monotonic()
-        whole = context.Process(target=work, args=(str(tmp_path / name), str(album)))
+        whole = context.Process(target=work, args=(str(tmp_path / name), *words[1:]))
         whole.start()
         whole.join()
         length = time.monotonic() - started
     old: set[str] | None = None
     kills = 0
-    while kills < 100:
+    while kills < most:
         run = context.Process(target=work, args=words)
         run.start()
         run.join(rng.uniform(0, 1.1 * length))

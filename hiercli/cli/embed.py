@@ -34,6 +34,12 @@ def embed(
             help="With --index: take out pictures of folders that are empty or missing, too.",
         ),
     ] = False,
+    index_type: Annotated[
+        str | None,
+        typer.Option(
+            help="With --index: flat (exact), hnsw or ivf (faster for millions), or auto, by size."
+        ),
+    ] = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
     batch: Annotated[
@@ -76,8 +82,10 @@ def embed(
         raise InputError(
             f"expected -o to end in {' or '.join(embeddings.SUFFIXES)}, got {output.name}"
         )
-    if (rebuild or prune) and index is None:
-        raise InputError("--rebuild and --prune are about an index: name it with --index")
+    if (rebuild or prune or index_type) and index is None:
+        raise InputError(
+            "--rebuild, --prune and --index-type are about an index: name it with --index"
+        )
     for target in (output, index):
         if target is not None:
             require_replaceable(target)
@@ -87,14 +95,19 @@ def embed(
     metadata = session.metadata
     facts: dict[str, Any] = {"output": output, "index": index}
     if index is not None:
-        from hiercli.index import pair
+        from hiercli.index import kinds, pair
         from hiercli.index.catalogue import points_at
         from hiercli.index.update import update
 
+        if index_type is not None and index_type not in kinds.KINDS:
+            raise InputError(
+                f"expected --index-type to be one of {', '.join(kinds.KINDS)}, got {index_type!r}"
+            )
         require_apart(output, (*pair.files(index), session.path))
-        with progress("embedding") as bar:
+        with progress("embedding") as bar, progress("building the index") as building:
             done = update(
-                index, paths, session, rebuild=rebuild, prune=prune, strict=strict, progress=bar,
+                index, paths, session, rebuild=rebuild, prune=prune, strict=strict,
+                index_type=index_type, progress=bar, building=building,
                 skipped=lambda _, reason: warn(reason),
             )  # fmt: skip
         problems, kept, count = done.problems, done.kept, done.embedded

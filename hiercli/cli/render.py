@@ -94,8 +94,13 @@ def progress(task: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     )  # fmt: skip
     with Progress(*columns, console=errors(), transient=True) as bars:
-        bar = bars.add_task(task, total=None)
-        yield lambda done, total: bars.update(bar, completed=done, total=total)
+
+        def show(done: int, total: int) -> None:
+            if not bars.tasks:  # work that never begins shows no bar
+                bars.add_task(task)
+            bars.update(bars.task_ids[0], completed=done, total=total)
+
+        yield show
 
 
 class _Tenths:

@@ -45,6 +45,9 @@ def search(
     unique: Annotated[
         bool, typer.Option("--unique", help="Show pictures with the same content once.")
     ] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare every picture, whatever the index type.")
+    ] = False,
     model: Annotated[
         Path | None,
         typer.Option(help="Encoder; without it the one that built the index."),
@@ -56,7 +59,10 @@ def search(
     csv_output: Annotated[bool, typer.Option("--csv", help="Print the result as CSV.")] = False,
     json_output: options.Json = False,
 ) -> None:
-    """Find the nearest pictures of an index, exactly, by hyperbolic distance (lower is closer).
+    """Find the nearest pictures of an index by hyperbolic distance (lower is closer).
+
+    The answer is exact, but for an index of type hnsw or ivf searched without --exact, --where and
+    --radius: `hier index stats` says how much of it such an index finds.
 
     With --json one object a query:
     {"query", "results": [{"rank", "path", "label", "distance", "copies"}]}.
@@ -109,7 +115,9 @@ def search(
     within = math.inf if radius is None else radius
     found: Iterable[Sequence[Hit]] = itertools.chain.from_iterable(
         # In blocks, so that many queries need no more memory than some.
-        photos.search(points[at : at + 256], most, radius=within, unique=unique, where=conditions)
+        photos.search(
+            points[at : at + 256], most, radius=within, unique=unique, where=conditions, exact=exact
+        )
         for at in range(0, len(points), 256)
     )
     if html is not None:

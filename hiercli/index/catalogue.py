@@ -28,7 +28,7 @@ from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.files import replacing
 from hiercli.images import Places, State
 
-VERSION = "3"
+VERSION = "4"
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE photos (
@@ -40,7 +40,11 @@ CREATE INDEX photos_by_content ON photos (content);
 CREATE TABLE quarantine (path BLOB PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
 """
 _COLUMNS = "id, path, label, content, size, modified_ns, changed_ns"
-_FACTS = ("version", "fingerprint", "c", "embedding_dim", "model", "next_id", "checksum")
+_FACTS = (
+    "version", "fingerprint", "c", "embedding_dim", "model", "next_id", "checksum", "index_type",
+    "recall",
+)  # fmt: skip
+_POINTS_AT_ONCE = 16_384
 _AT_ONCE = 500
 """Ids of one query, below what any SQLite accepts."""
 
@@ -148,6 +152,7 @@ class Catalogue:
             self.dim = int(self.facts["embedding_dim"])
             self.fingerprint = self.facts["fingerprint"]
             self.checksum = self.facts["checksum"]
+            self.recall = float(self.facts["recall"])
             self.model = Path(json.loads(self.facts["model"]))
 
     def close(self) -> None:
@@ -324,19 +329,27 @@ class Draft:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
+        self.touched: set[int] = set()
+
+    def __len__(self) -> int:
+        (count,) = self._database.execute("SELECT count(*) FROM photos").fetchone()
+        return int(count)
 
     def say(self, facts: dict[str, str]) -> None:
         """Set facts."""
         self._database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
 
-    def fact(self, name: str) -> str | None:
-        """A fact, where it was set."""
-        row = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return None if row is None else str(row[0])
+    def fact(self, name: str) -> str:
+        """A fact that was set."""
+        ask = "SELECT value FROM facts WHERE name = ?"
+        (value,) = self._database.execute(ask, (name,)).fetchone()
+        return str(value)
 
     def remove(self, ids: Iterable[int]) -> None:
         """Forget some ids for good."""
-        self._database.executemany("DELETE FROM photos WHERE id = ?", ((n,) for n in ids))
+        gone = [(number,) for number in ids]
+        self._database.executemany("DELETE FROM photos WHERE id = ?", gone)
+        self.touched.update(number for (number,) in gone)
 
     def put(self, photos: Iterable[Photo]) -> None:
         """Add rows."""
@@ -345,9 +358,14 @@ class Draft:
             f"VALUES ({', '.join('?' * (_COLUMNS.count(',') + 4))})",
             (
                 (p.id, p.path, p.label, p.content, *p.state, p.seal(), p.point, p.point_seal())
-                for p in photos
+                for p in self._noted(photos)
             ),
         )
+
+    def _noted(self, photos: Iterable[Photo]) -> Iterator[Photo]:
+        for photo in photos:
+            self.touched.add(photo.id)
+            yield photo
 
     def rename(self, photos: Sequence[Photo]) -> None:
         """Change all of some rows but content and point."""
@@ -384,13 +402,23 @@ class Draft:
                 found[content] = bytes(row[0])
         return found
 
-    def points(self, at_once: int = 65_536) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def points(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Ids (N,) and points (N, D) of all rows by id, in blocks."""
         cursor = self._database.execute("SELECT id, point FROM photos ORDER BY id")
-        while block := cursor.fetchmany(at_once):
-            ids = np.array([number for number, _ in block], np.int64)
-            flat = np.frombuffer(b"".join(point for _, point in block), "<f4")
-            yield ids, flat.reshape(len(ids), -1)
+        while block := cursor.fetchmany(_POINTS_AT_ONCE):
+            yield _stacked(block)
+
+    def points_of(self, ids: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids (N,) and points (N, D) of those of some ids that have a row."""
+        ask = "SELECT id, point FROM photos WHERE id = ?"
+        found = (self._database.execute(ask, (number,)).fetchone() for number in sorted(ids))
+        return _stacked([row for row in found if row is not None])
+
+
+def _stacked(rows: list[tuple[int, bytes]]) -> tuple[np.ndarray, np.ndarray]:
+    ids = np.array([number for number, _ in rows], np.int64)
+    flat = np.frombuffer(b"".join(point for _, point in rows), "<f4")
+    return ids, flat.reshape(len(ids), -1 if len(ids) else 0)
 
 
 @contextmanager

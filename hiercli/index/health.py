@@ -15,7 +15,7 @@ import numpy as np
 from hiercli.errors import FileFormatError, HierError, ImageError
 from hiercli.geometry import poincare
 from hiercli.images import read_bytes
-from hiercli.index import hyperbolic, pair
+from hiercli.index import hyperbolic, kinds, pair
 from hiercli.index.catalogue import Catalogue, Draft, Photo, catalogue_path, readable
 
 _AT_ONCE = 16_384
@@ -44,8 +44,9 @@ def stats(index: Path) -> dict[str, Any]:
         HierError: it is missing or damaged.
     """
     index = Path(os.path.realpath(index))
-    catalogue, flat = pair.read(index)
+    catalogue, opened = pair.read(index)
     with closing(catalogue):
+        pictures = len(catalogue)
         labels: Counter[str] = Counter()
         contents: set[bytes] = set()
         depth = 0.0
@@ -56,14 +57,16 @@ def stats(index: Path) -> dict[str, Any]:
             depth += poincare.dist(points, np.zeros_like(points), catalogue.c).sum()
         size = index.stat().st_size if index.exists() else 0
         return {
-            "pictures": int(flat.ntotal),
+            "pictures": pictures,
             "labels": len(labels),
             "largest_labels": dict(labels.most_common(5)),
-            "duplicates": int(flat.ntotal) - len(contents),
+            "duplicates": pictures - len(contents),
             "quarantined": len(catalogue.quarantine()),
             "dimensions": catalogue.dim,
             "c": catalogue.c,
-            "mean_distance_from_origin": float(depth) / max(1, int(flat.ntotal)),
+            "mean_distance_from_origin": float(depth) / max(1, pictures),
+            "index_type": kinds.kind_of(opened),
+            "recall@10": catalogue.recall,
             "encoder": readable(os.fsencode(catalogue.model)),
             "fingerprint": catalogue.fingerprint,
             "index_bytes": size,
@@ -92,14 +95,14 @@ def verify(
         Catalogue(index)  # says what is missing
     found = Health([], [])
     try:
-        catalogue, flat = pair.read(index)
+        catalogue, opened = pair.read(index)
     except HierError as error:
         found.damage.append(str(error))
         return found
     with closing(catalogue):
         try:
             found.damage.extend(f"SQLite: {line}" for line in catalogue.integrity())
-            ids, rows = hyperbolic.rows(flat)
+            ids, rows = kinds.rows(opened)
             where = {int(number): row for row, number in enumerate(ids)}
             if len(where) != len(ids):
                 found.damage.append(f"{len(ids) - len(where)} ids stand twice in the FAISS file")

@@ -11,8 +11,10 @@ from collections.abc import Callable
 import faiss
 import numpy as np
 
-from hiercli.errors import MismatchError
 from hiercli.geometry import lorentz, poincare
+
+AT_ONCE = 65_536
+"""Points that are lifted together: float64 copies of all would take twice the memory."""
 
 _SPARE = 32
 """Candidates fetched beyond k at first, among which float64 finds the true order."""
@@ -30,18 +32,6 @@ def lift(points: np.ndarray, c: float) -> np.ndarray:
 def as_queries(points: np.ndarray, c: float) -> np.ndarray:
     """Points of the ball (N, D) as float32 queries against lifted rows, (N, D+1)."""
     return lorentz.as_query(lift(points, c))
-
-
-def empty(dim: int) -> faiss.IndexIDMap2:
-    """A flat FAISS index for lifted points of a ball of ``dim`` dimensions, each with an id."""
-    return faiss.IndexIDMap2(faiss.IndexFlatIP(dim + 1))
-
-
-def rows(index: faiss.IndexIDMap2) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (N,) and lifted points (N, D+1) of a flat index, as views of its memory."""
-    flat: faiss.IndexFlatIP = faiss.downcast_index(index.index)  # type: ignore[assignment]
-    points = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(-1, flat.d)
-    return faiss.vector_to_array(index.id_map), points
 
 
 def order(
@@ -63,7 +53,8 @@ def order(
 
 
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
-"""(queries, width) -> (float32 products, ids), each (Q, width), largest product first."""
+"""(queries, width) -> (float32 products, ids), each (Q, width), largest product first; where there
+are fewer, -inf and -1."""
 
 
 def candidates(
@@ -91,46 +82,10 @@ def candidates(
         if width == total:
             sure[:] = True
         for place in np.flatnonzero(sure):
-            found[pending[place]] = ids[place]
+            found[pending[place]] = ids[place][ids[place] >= 0]
         pending = pending[~sure]
         width = min(4 * width, total)
     return found
-
-
-def fetch(
-    index: faiss.IndexIDMap2,
-    queries: np.ndarray,
-    c: float,
-    k: int,
-    among: np.ndarray | None = None,
-) -> list[np.ndarray]:
-    """Candidate ids of each query in a flat index, see `candidates`.
-
-    Args:
-        among: (M,) the ids that may be found; ``None`` for all.
-
-    Raises:
-        MismatchError: the queries have another dimension than the index.
-    """
-    if queries.shape[1] + 1 != index.d:
-        raise MismatchError(
-            f"the index holds points of {index.d - 1} dimensions, the encoder gives "
-            f"{queries.shape[1]}: search with the encoder that the index was built with"
-        )
-    asked = as_queries(queries, c)
-    _, points = rows(index)
-    lengths = 2 * np.abs(asked[:, 0]) * points[:, 0].max()
-    total = index.ntotal if among is None else len(among)
-    options = None
-    if among is not None:
-        chosen = faiss.IDSelectorBatch(np.ascontiguousarray(among, np.int64))
-        options = faiss.SearchParameters(sel=chosen)  # type: ignore[call-arg]
-
-    def search(some: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-        products, ids = index.search(some, width, params=options)
-        return products, ids
-
-    return candidates(search, asked, lengths, min(k, total), total)
 
 
 def nearest(

@@ -15,11 +15,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import faiss
+import numpy as np
 from filelock import FileLock, Timeout
 
-from hiercli.errors import FileFormatError, InputError, MismatchError
+from hiercli.errors import FileFormatError, HierError, InputError, MismatchError
 from hiercli.files import replacing, require_replaceable, sync_folder
-from hiercli.index import hyperbolic
+from hiercli.index import kinds
 from hiercli.index.catalogue import Catalogue, Draft, catalogue_path, drafting
 
 _LOOKS = 3
@@ -101,41 +102,66 @@ def _settle(index: Path) -> None:
         ready.unlink()
 
 
-def change(index: Path, fill: Callable[[Draft], None], *, anew: bool) -> None:
+def change(
+    index: Path,
+    fill: Callable[[Draft], None],
+    *,
+    anew: bool,
+    progress: kinds.Progress | None = None,
+) -> None:
     """Write a new state of an index, under `writing`.
 
     Args:
         index: FAISS file.
         fill: changes the catalogue.
         anew: start from an empty catalogue, instead of from the one that is there.
+        progress: called with (done, total) points that a new FAISS index was given.
 
     Raises:
         InputError: the files cannot be written; the old state stands.
     """
     try:
-        _lay_ready(index, fill, anew=anew)
+        _lay_ready(index, fill, anew, progress)
     finally:  # whichever state was reached: the other's FAISS file goes
         _settle(index)
 
 
-def _lay_ready(index: Path, fill: Callable[[Draft], None], *, anew: bool) -> None:
+def _lay_ready(
+    index: Path, fill: Callable[[Draft], None], anew: bool, progress: kinds.Progress | None
+) -> None:
     with drafting(index, anew=anew) as draft:
         fill(draft)
-        c = draft.fact("c")
-        dim = draft.fact("embedding_dim")
-        assert c is not None and dim is not None
-        flat = hyperbolic.empty(int(dim))
-        for ids, points in draft.points():
-            flat.add_with_ids(hyperbolic.lift(points, float(c)), ids)
+        c = float(draft.fact("c"))
+        kind = kinds.choose(draft.fact("index_type"), len(draft))
+        made = None
+        if kind != "flat" and not anew:
+            made = _renewed(index, kind, draft, c)
+        if made is None:
+            dim = int(draft.fact("embedding_dim"))
+            made = kinds.build(kind, draft.points, len(draft), dim, c, progress)
+        draft.say({"recall": repr(kinds.tune(made, c))})
         with replacing(next_path(index)) as file:
             with open(file, "wb") as content:
-                faiss.write_index(flat, faiss.PyCallbackIOWriter(content.write))  # type: ignore[attr-defined]
+                faiss.write_index(made, faiss.PyCallbackIOWriter(content.write))  # type: ignore[attr-defined]
             with open(file, "rb") as content:
                 draft.say({"checksum": _checksum(content)})
         draft.seal()
 
 
-def read(index: Path) -> tuple[Catalogue, faiss.IndexIDMap2]:
+def _renewed(index: Path, kind: str, draft: Draft, c: float) -> faiss.Index | None:
+    """The FAISS index that is there, changed as the draft was; ``None``: it must be built anew."""
+    try:
+        catalogue, old = read(index)
+    except HierError:
+        return None
+    catalogue.close()
+    if kinds.kind_of(old) != kind:
+        return None
+    removed = np.fromiter(draft.touched, np.int64)
+    return kinds.renew(old, removed, draft.points_of(draft.touched), c)
+
+
+def read(index: Path) -> tuple[Catalogue, faiss.Index]:
     """The catalogue of an index and the FAISS index that belongs to it.
 
     Raises:
@@ -153,8 +179,7 @@ def read(index: Path) -> tuple[Catalogue, faiss.IndexIDMap2]:
                 if _checksum(file) == catalogue.checksum:
                     file.seek(0)
                     reader = faiss.PyCallbackIOReader(file.read)  # type: ignore[attr-defined]
-                    found: faiss.IndexIDMap2 = faiss.read_index(reader)  # type: ignore[assignment]
-                    return catalogue, found
+                    return catalogue, faiss.read_index(reader)
         catalogue.close()
     if not index.is_file():
         raise InputError(

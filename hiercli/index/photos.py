@@ -11,7 +11,7 @@ import numpy as np
 
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import InputError
-from hiercli.index import hyperbolic, pair
+from hiercli.index import hyperbolic, kinds, pair
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,11 @@ class PhotoIndex:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(os.path.realpath(path))
-        self.catalogue, self._index = pair.read(self.path)
+        self.catalogue, index = pair.read(self.path)
+        self._searcher = kinds.Searcher(index, self.catalogue.c)
 
     def __len__(self) -> int:
-        return int(self._index.ntotal)
+        return len(self._searcher)
 
     @property
     def model(self) -> Path:
@@ -78,14 +79,19 @@ class PhotoIndex:
         radius: float = math.inf,
         unique: bool = False,
         where: Sequence[tuple[str, str]] = (),
+        exact: bool = False,
     ) -> list[list[Hit]]:
-        """The nearest pictures of each query point, (Q, D), exactly, nearest first.
+        """The nearest pictures of each query point, (Q, D), nearest first.
+
+        They are exactly the nearest, but in an index of a kind that compares a part only: there
+        all points are compared where ``exact``, ``where`` or ``k=None`` ask for it.
 
         Args:
             k: how many at most; ``None`` for all.
             radius: only those at this distance or nearer.
             unique: count pictures with the same content once, as the nearest's copies.
             where: only those that meet these conditions, see `Catalogue.where`.
+            exact: compare every point, whatever the kind of the index.
 
         Raises:
             InputError: no picture meets the conditions.
@@ -106,7 +112,9 @@ class PhotoIndex:
             again = []
             for row, ids in zip(
                 pending,
-                hyperbolic.fetch(self._index, queries[pending], self.catalogue.c, width, among),
+                self._searcher.fetch(
+                    queries[pending], width, among=among, exact=exact or k is None
+                ),
                 strict=True,
             ):
                 found[row], farthest = self._hits(queries[row], ids, width, radius, unique)

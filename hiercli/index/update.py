@@ -64,8 +64,10 @@ def update(
     rebuild: bool = False,
     prune: bool = False,
     strict: bool = False,
+    index_type: str | None = None,
     skipped: Skipped | None = None,
     progress: Callable[[int, int], None] | None = None,
+    building: Callable[[int, int], None] | None = None,
 ) -> Update:
     """Make an index say what the given files and folders hold, leaving other folders' as they are.
 
@@ -80,8 +82,10 @@ def update(
         prune: take a folder or file that is missing, and a folder without pictures, for gone.
             Without it they are an error: a disk may just not be mounted.
         strict: write nothing where something cannot be read.
+        index_type: one of `kinds.KINDS`; ``None`` leaves it as it is, or chooses by size.
         skipped: told of each file or folder that is passed over, and why.
         progress: called with (done, total) pictures.
+        building: called with (done, total) points while the FAISS index is made.
 
     Raises:
         InputError: nothing to index, another writer at work, or the files cannot be written.
@@ -129,7 +133,10 @@ def update(
             passed_over = {place(path): readable(os.fsencode(why)) for path, why in problems}
             freed = {n for n in quarantined if n in seen or _within(n, roots)} - set(passed_over)
             news = {n: why for n, why in passed_over.items() if quarantined.get(n) != why}
-            wanted = facts_of(session.metadata, session.path) | {"next_id": str(plan.next_id)}
+            wanted = facts_of(session.metadata, session.path) | {
+                "next_id": str(plan.next_id),
+                "index_type": index_type or facts.get("index_type", "auto"),
+            }
 
             def fill(draft: Draft) -> None:
                 draft.say(wanted)
@@ -138,7 +145,7 @@ def update(
 
             stale = any(facts.get(name) != value for name, value in wanted.items())
             if plan.is_work or freed or news or stale:
-                pair.change(index, fill, anew=anew)
+                pair.change(index, fill, anew=anew, progress=building)
             journal.remove()
     kept = {name for name, one in seen.items() if not one.problem} | plan.out_of_reach
     return Update(

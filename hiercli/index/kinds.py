@@ -1,0 +1,420 @@
+"""Kinds of FAISS index over lifted points: flat is exact, the others answer sooner from a part.
+
+flat: every point is compared with the query.
+hnsw: a graph of neighbours is walked (Malkov and Yashunin, "Efficient and Robust Approximate
+    Nearest Neighbor Search Using Hierarchical Navigable Small World Graphs", 2018). It is built
+    by Euclidean distance between ball coordinates, since a graph built by the product would link
+    stored points with the sign of a query missing, and then given the lifted points to search.
+ivf: points lie in lists around centroids of a k-means on the hyperboloid, and the lists nearest
+    to the query are searched.
+
+Each is a plain FAISS file that answers `geometry.lorentz.as_query`'s queries by inner product. How
+far a search goes is set when the index is built, by asking it for neighbours that are known, and is
+part of the file.
+"""
+# FAISS's own stubs lack much of what is used here.
+# mypy: disable-error-code="call-arg,attr-defined,union-attr,arg-type"
+
+from collections.abc import Callable, Iterable, Iterator
+
+import faiss
+import numpy as np
+
+from hiercli.errors import MismatchError
+from hiercli.geometry import lorentz
+from hiercli.index import hyperbolic
+
+KINDS = ("auto", "flat", "hnsw", "ivf")
+LARGE = 200_000
+"""Points from which on ``auto`` takes a graph: one query of a flat index takes some 10 ms then."""
+
+_LINKS = 32
+_BUILD_EFFORT = 80
+_ROUNDS_OF_K_MEANS = 10
+_TRAINING_POINTS = 64
+"""For each centroid."""
+_MOST_REMOVED = 0.2
+"""Share of rows that no longer count, beyond which a graph is built anew."""
+_GOAL = 0.995
+_SAMPLE = 256
+_WIDE = 4096
+"""Candidates from which on all points are compared: to walk a graph for as many takes longer."""
+
+Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
+"""Gives ids (N,) and points of the ball (N, D) in blocks, each time it is called."""
+Progress = Callable[[int, int], None]
+
+
+def choose(kind: str, count: int) -> str:
+    """The kind for so many points: ``auto`` is exact up to `LARGE`."""
+    if kind != "auto":
+        return kind
+    return "flat" if count < LARGE else "hnsw"
+
+
+def kind_of(index: faiss.Index) -> str:
+    """Which of `KINDS` an index is."""
+    inner = _inner(index)
+    if isinstance(inner, faiss.IndexHNSW):
+        return "hnsw"
+    return "ivf" if isinstance(inner, faiss.IndexIVF) else "flat"
+
+
+def build(
+    kind: str, blocks: Blocks, count: int, dim: int, c: float, progress: Progress | None = None
+) -> faiss.Index:
+    """An index of points of the ball.
+
+    Args:
+        kind: flat, hnsw or ivf.
+        blocks: the points.
+        count: how many they are.
+        dim: of the ball.
+        c: curvature magnitude.
+        progress: called with (done, total) points.
+    """
+    told = _told(blocks(), count, progress)
+    if kind == "hnsw":
+        graph = faiss.IndexHNSWFlat(dim + 1, _LINKS, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.IndexIDMap(graph)  # while it is empty: FAISS takes no other
+        return _numbered(index, _grow(graph, told, c))
+    if kind == "ivf":
+        lists = _empty_lists(blocks, count, dim, c)
+        for ids, points in told:
+            _add_to_lists(lists, ids, points, c)
+        return lists
+    flat = faiss.IndexIDMap(faiss.IndexFlatIP(dim + 1))
+    for ids, points in told:
+        flat.add_with_ids(hyperbolic.lift(points, c), ids)
+    return flat
+
+
+def renew(
+    index: faiss.Index,
+    removed: np.ndarray,
+    added: tuple[np.ndarray, np.ndarray],
+    c: float,
+) -> faiss.Index | None:
+    """A graph or lists with some points removed and others added.
+
+    A graph keeps what was removed as a stepping stone, under the id -1.
+
+    Args:
+        index: as `build` made it; it may be changed.
+        removed: ids; those that it does not hold do no harm.
+        added: ids (N,) and points (N, D) of the ball.
+
+    Returns:
+        the index, or ``None`` where it should rather be built anew.
+    """
+    inner = _inner(index)
+    ids, points = added
+    before = len(living(index)) - np.isin(living(index), removed).sum()
+    if len(ids) > before or kind_of(index) == "flat":
+        return None
+    if isinstance(inner, faiss.IndexIVF):
+        inner.remove_ids(faiss.IDSelectorBatch(np.ascontiguousarray(removed, np.int64)))
+        if _num_lists(before + len(ids)) > 2 * inner.nlist:
+            return None
+        _add_to_lists(inner, ids, points, c)
+        return index
+    numbers = faiss.vector_to_array(index.id_map)
+    numbers[np.isin(numbers, removed)] = -1
+    if (numbers < 0).mean() > _MOST_REMOVED:
+        return None
+    return _numbered(index, np.concatenate([numbers, _grow(inner, [added], c)]))
+
+
+def living(index: faiss.Index) -> np.ndarray:
+    """Ids of all points that count."""
+    ids = [numbers for numbers, _ in _parts(index)]
+    every = np.concatenate([np.empty(0, np.int64), *ids])
+    return every[every >= 0]
+
+
+def rows(index: faiss.Index) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (N,) and lifted points (N, D+1) of all that count, in no order.
+
+    They may be views of the index's memory: keep it as long as them.
+    """
+    parts = list(_parts(index))
+    ids = np.concatenate([np.empty(0, np.int64), *(numbers for numbers, _ in parts)])
+    points = [part for _, part in parts] or [np.empty((0, index.d), np.float32)]
+    whole = points[0] if len(points) == 1 else np.concatenate(points)
+    counts = ids >= 0
+    return (ids, whole) if counts.all() else (ids[counts], whole[counts])
+
+
+class Searcher:
+    """An index ready to be asked.
+
+    Args:
+        index: as `build` made it.
+        c: curvature magnitude.
+    """
+
+    def __init__(self, index: faiss.Index, c: float) -> None:
+        self.index, self.c = index, c
+        self._ids = np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in _parts(index))])
+        self._living = self._ids >= 0
+        self._size = int(self._living.sum())
+        # The longest possible product, which says how far float32 may be off.
+        self._reach = max((float(points[:, 0].max()) for _, points in _parts(index)), default=1.0)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def fetch(
+        self,
+        queries: np.ndarray,
+        k: int,
+        *,
+        among: np.ndarray | None = None,
+        exact: bool = False,
+    ) -> list[np.ndarray]:
+        """Candidate ids of each query, see `hyperbolic.candidates`.
+
+        Args:
+            queries: (Q, D) points of the ball.
+            k: neighbours wanted.
+            among: (M,) the ids that may be found, all of which are compared; ``None`` for all.
+            exact: compare every point, whatever the kind.
+
+        Raises:
+            MismatchError: the queries have another dimension than the index.
+        """
+        if queries.shape[1] + 1 != self.index.d:
+            raise MismatchError(
+                f"the index holds points of {self.index.d - 1} dimensions, the encoder gives "
+                f"{queries.shape[1]}: search with the encoder that the index was built with"
+            )
+        asked = hyperbolic.as_queries(queries, self.c)
+        lengths = 2 * np.abs(asked[:, 0]) * self._reach
+        total = len(self) if among is None else len(among)
+        narrow = self._narrow(among)
+
+        def search(some: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+            return narrow(some, width, exact or among is not None or width > _WIDE)
+
+        return hyperbolic.candidates(search, asked, lengths, min(k, total), total)
+
+    def _narrow(
+        self, among: np.ndarray | None
+    ) -> Callable[[np.ndarray, int, bool], tuple[np.ndarray, np.ndarray]]:
+        """A search for products and ids among some, (queries, width, whether exact)."""
+        inner = _inner(self.index)
+        chosen: faiss.IDSelector | None = None
+        if not isinstance(inner, faiss.IndexHNSW):
+            if among is not None:
+                chosen = faiss.IDSelectorBatch(np.ascontiguousarray(among, np.int64))
+            lists = inner if isinstance(inner, faiss.IndexIVF) else None
+
+            def search(asked: np.ndarray, width: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+                if lists is None:
+                    options = faiss.SearchParameters(sel=chosen)
+                else:
+                    nprobe = lists.nlist if exact else lists.nprobe
+                    options = faiss.SearchParametersIVF(sel=chosen, nprobe=nprobe)
+                products, ids = self.index.search(asked, width, params=options)
+                return products, ids
+
+            return search
+        counts = self._living if among is None else np.isin(self._ids, among)
+        bits = np.packbits(counts, bitorder="little")
+        if not counts.all():
+            chosen = faiss.IDSelectorBitmap(len(counts), faiss.swig_ptr(bits))
+
+        def walk(asked: np.ndarray, width: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+            if exact:
+                options = faiss.SearchParameters(sel=chosen)
+                products, places = inner.storage.search(asked, width, params=options)
+            else:
+                options = faiss.SearchParametersHNSW(sel=chosen, efSearch=inner.hnsw.efSearch)
+                products, places = inner.search(asked, width, params=options)
+            assert bits is not None  # the selector looks into it
+            return products, np.where(places < 0, -1, self._ids[places])
+
+        return walk
+
+
+def tune(index: faiss.Index, c: float) -> float:
+    """Set how far a search of a graph or of lists goes; an exact index stays as it is.
+
+    Returns:
+        recall of the 10 nearest on a sample of the index's own points; 1 where it is exact.
+    """
+    inner = _inner(index)
+    if kind_of(index) == "flat":
+        return 1.0
+    ids, points = rows(index)
+    k = min(10, len(ids) - 1)
+    if k < 1:
+        return 1.0
+    sample = np.random.default_rng(0).permutation(len(ids))[:_SAMPLE]
+    place = np.argsort(ids)
+    searcher = Searcher(index, c)
+    balls = lorentz.to_poincare(points[sample].astype(np.float64), c)
+
+    def found(exact: bool) -> list[set[int]]:
+        nearest = []
+        for row, candidates in enumerate(searcher.fetch(balls, k + 1, exact=exact)):
+            others = candidates[candidates != ids[sample[row]]]
+            where = place[np.searchsorted(ids, others, sorter=place)]
+            others_at = lorentz.to_poincare(points[where].astype(np.float64), c)
+            _, best = hyperbolic.order(balls[row], others_at, others, c, k)
+            nearest.append(set(best.tolist()))
+        return nearest
+
+    truth = found(exact=True)
+    most = inner.nlist if isinstance(inner, faiss.IndexIVF) else 1024
+    effort, recall = (1 if isinstance(inner, faiss.IndexIVF) else 32), 0.0
+    while True:
+        _go(inner, effort)
+        hits = sum(len(mine & right) for mine, right in zip(found(exact=False), truth, strict=True))
+        recall = hits / (k * len(truth))
+        if recall >= _GOAL or effort >= most:
+            return recall
+        effort = min(2 * effort, most)
+
+
+def effort(index: faiss.Index) -> int | None:
+    """How far a search goes: nodes held in view of a graph, lists visited; ``None`` for flat."""
+    inner = _inner(index)
+    if isinstance(inner, faiss.IndexIVF):
+        return int(inner.nprobe)
+    return int(inner.hnsw.efSearch) if isinstance(inner, faiss.IndexHNSW) else None
+
+
+def _go(inner: faiss.Index, effort: int) -> None:
+    if isinstance(inner, faiss.IndexIVF):
+        inner.nprobe = effort
+    else:
+        inner.hnsw.efSearch = effort
+
+
+def _inner(index: faiss.Index) -> faiss.Index:
+    mapped = isinstance(index, faiss.IndexIDMap)
+    return faiss.downcast_index(index.index if mapped else index)
+
+
+def _parts(index: faiss.Index) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ids and lifted points as views of the index's memory; -1 is the id of what was removed."""
+    inner = _inner(index)
+    if isinstance(inner, faiss.IndexIVF):
+        lists = inner.invlists
+        for number in range(inner.nlist):
+            size = lists.list_size(number)
+            if size:
+                ids = faiss.rev_swig_ptr(lists.get_ids(number), size)
+                codes = faiss.rev_swig_ptr(lists.get_codes(number), size * inner.code_size)
+                yield ids, codes.view(np.float32).reshape(size, index.d)
+        return
+    flat = faiss.downcast_index(inner.storage) if isinstance(inner, faiss.IndexHNSW) else inner
+    if flat.ntotal:
+        yield faiss.vector_to_array(index.id_map), _stored(flat)
+
+
+def _told(
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]], count: int, progress: Progress | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    done = 0
+    for ids, points in blocks:
+        yield ids, points
+        done += len(ids)
+        if progress:
+            progress(done, count)
+
+
+def _numbered(index: faiss.IndexIDMap, ids: np.ndarray) -> faiss.IndexIDMap:
+    faiss.copy_array_to_vector(np.ascontiguousarray(ids, np.int64), index.id_map)
+    index.ntotal = index.index.ntotal
+    return index
+
+
+def _grow(
+    graph: faiss.IndexHNSWFlat, blocks: Iterable[tuple[np.ndarray, np.ndarray]], c: float
+) -> np.ndarray:
+    """Add points of the ball to a graph of lifted ones; their ids."""
+    added = [np.empty(0, np.int64)]
+    links = faiss.IndexHNSWFlat(graph.d - 1, _LINKS, faiss.METRIC_L2)
+    points = _stored(faiss.downcast_index(graph.storage))
+    for first in range(0, len(points), hyperbolic.AT_ONCE):
+        some = lorentz.to_poincare(points[first : first + hyperbolic.AT_ONCE].astype(np.float64), c)
+        links.storage.add(np.ascontiguousarray(some, np.float32))
+    links.hnsw, links.ntotal = graph.hnsw, graph.ntotal
+    links.hnsw.is_similarity, links.hnsw.efConstruction = False, _BUILD_EFFORT
+    for ids, some in blocks:
+        links.add(np.ascontiguousarray(some, np.float32))
+        graph.storage.add(hyperbolic.lift(some, c))
+        added.append(ids)
+    effort = graph.hnsw.efSearch
+    graph.hnsw, graph.ntotal = links.hnsw, links.ntotal
+    # Copied with the links, where they are another's.
+    graph.hnsw.is_similarity, graph.hnsw.efSearch = True, effort
+    return np.concatenate(added)
+
+
+def _stored(index: faiss.IndexFlat) -> np.ndarray:
+    return faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
+
+
+def _num_lists(count: int) -> int:
+    return max(1, min(int(2 * count**0.5), count // 39))
+
+
+def _empty_lists(blocks: Blocks, count: int, dim: int, c: float) -> faiss.IndexIVFFlat:
+    num_lists = _num_lists(count)
+    wanted = min(count, _TRAINING_POINTS * num_lists)
+    generator = np.random.default_rng(0)
+    chosen = np.zeros(count, bool)
+    chosen[generator.permutation(count)[:wanted]] = True
+    sample, at = [], 0
+    for ids, points in blocks():
+        sample.append(hyperbolic.lift(points[chosen[at : at + len(ids)]], c))
+        at += len(ids)
+    centroids = _k_means(np.concatenate(sample), num_lists, generator)
+    quantizer = faiss.IndexFlatIP(dim + 1)
+    quantizer.add(centroids)
+    lists = faiss.IndexIVFFlat(quantizer, dim + 1, num_lists, faiss.METRIC_INNER_PRODUCT)
+    quantizer.this.disown()
+    lists.own_fields = True
+    lists.is_trained = True
+    return lists
+
+
+def _k_means(points: np.ndarray, k: int, generator: np.random.Generator) -> np.ndarray:
+    """Centroids (k, D+1) of lifted points (N, D+1), by hyperbolic distance."""
+    centroids = points[generator.permutation(len(points))[:k]]
+    for _ in range(_ROUNDS_OF_K_MEANS):
+        nearest = _nearest(points, centroids)
+        order = np.argsort(nearest, kind="stable")
+        counts = np.bincount(nearest, minlength=k)
+        filled = np.flatnonzero(counts)
+        starts = (np.cumsum(counts) - counts)[filled]
+        sums = np.add.reduceat(points[order].astype(np.float64), starts, axis=0)
+        # What nobody is nearest to starts again somewhere else.
+        centroids = points[generator.integers(0, len(points), k)]
+        centroids[filled] = lorentz.centroid(sums[:, None])
+    return np.ascontiguousarray(centroids)
+
+
+def _nearest(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    _, nearest = faiss.knn(
+        np.ascontiguousarray(lorentz.as_query(points)), centroids, 1,
+        metric=faiss.METRIC_INNER_PRODUCT,
+    )  # fmt: skip
+    return nearest[:, 0]
+
+
+def _add_to_lists(lists: faiss.IndexIVFFlat, ids: np.ndarray, points: np.ndarray, c: float) -> None:
+    if not len(ids):
+        return
+    lifted = hyperbolic.lift(points, c)
+    quantizer = faiss.downcast_index(lists.quantizer)
+    # The sign goes to the point's side: to FAISS it would be a stored point, not a query.
+    _, nearest = quantizer.search(np.ascontiguousarray(lorentz.as_query(lifted)), 1)
+    numbers = np.ascontiguousarray(ids, np.int64)
+    nearest = np.ascontiguousarray(nearest[:, 0], np.int64)
+    lists.add_core(
+        len(ids), faiss.swig_ptr(lifted), faiss.swig_ptr(numbers), faiss.swig_ptr(nearest)
+    )

@@ -1,0 +1,169 @@
+"""Kinds of index: how much of the truth they find, and what is left when points come and go."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from conftest import Hier
+from test_index import Colours, paint
+from test_search import ball
+
+from hiercli.errors import MismatchError
+from hiercli.index import health, hyperbolic, kinds, pair, update
+from hiercli.index.photos import PhotoIndex
+
+COUNT = 3000
+
+
+def blocks(ids: np.ndarray, points: np.ndarray) -> kinds.Blocks:
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for first in range(0, len(ids), 1024):
+            yield ids[first : first + 1024], points[first : first + 1024]
+
+    return parts
+
+
+def recall(
+    searcher: kinds.Searcher, queries: np.ndarray, points: dict[int, np.ndarray], **how: object
+) -> float:
+    """Share of the 10 nearest among ``points``, by id, that are found and put in order."""
+    ids = np.array(sorted(points))
+    _, truth = hyperbolic.nearest(queries, np.stack([points[n] for n in ids]), 10, searcher.c)
+    hits = 0
+    for row, found in enumerate(searcher.fetch(queries, 10, **how)):  # type: ignore[arg-type]
+        assert len(set(found.tolist())) == len(found)
+        there = np.stack([points[n] for n in found.tolist()])
+        _, best = hyperbolic.order(queries[row], there, found, searcher.c, 10)
+        hits += len(set(best.tolist()) & set(ids[truth[row]].tolist()))
+    return hits / (10 * len(queries))
+
+
+@pytest.mark.parametrize("c", [0.1, 1.0])
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+def test_a_kind_finds_the_truth_and_keeps_it(kind: str, c: float, tmp_path: Path) -> None:
+    points, queries = ball(COUNT, 0, c), ball(100, 1, c)
+    ids = 3 * np.arange(COUNT) + 5
+    told: list[tuple[int, int]] = []
+    index = kinds.build(
+        kind, blocks(ids, points), COUNT, 12, c, lambda done, total: told.append((done, total))
+    )
+    assert told[-1] == (COUNT, COUNT)
+    assert kinds.kind_of(index) == kind
+    assert (kinds.tune(index, c) == 1) if kind == "flat" else (kinds.tune(index, c) >= 0.995)
+    # A plain FAISS file, tuned as it is: whoever reads it has no need of us.
+    faiss.write_index(index, str(tmp_path / "plain.faiss"))
+    index = faiss.read_index(str(tmp_path / "plain.faiss"))
+    _, found = index.search(hyperbolic.as_queries(queries, c), 10)
+    _, truth = hyperbolic.nearest(queries, points, 10, c)
+    shares = [np.isin(mine, ids[right]).mean() for mine, right in zip(found, truth, strict=True)]
+    assert np.mean(shares) > 0.97
+    by_id = dict(zip(ids.tolist(), points, strict=True))
+    searcher = kinds.Searcher(index, c)
+    assert recall(searcher, queries, by_id) >= 0.99
+    assert recall(searcher, queries, by_id, exact=True) == 1
+    some = {number: by_id[number] for number in ids[::9].tolist()}
+    assert recall(searcher, queries, some, among=np.array(sorted(some))) == 1
+    with pytest.raises(MismatchError, match="12 dimensions"):
+        searcher.fetch(queries[:, :5], 10)
+    if kind == "flat":
+        return
+    # Again and again: what stays must not change by a digit.
+    for turn in range(4):
+        gone = ids[turn * 100 : turn * 100 + 100]
+        news = 100_000 + 100 * turn + np.arange(120)
+        later = ball(120, 10 + turn, c)
+        renewed = kinds.renew(index, np.concatenate([gone, news]), (news, later), c)
+        assert renewed is not None
+        index = renewed
+        for number in gone.tolist():
+            del by_id[number]
+        by_id |= dict(zip(news.tolist(), later, strict=True))
+    searcher = kinds.Searcher(index, c)
+    assert len(searcher) == len(by_id)
+    kept, rows = kinds.rows(index)
+    assert sorted(kept.tolist()) == sorted(by_id)
+    assert np.array_equal(rows, hyperbolic.lift(np.stack([by_id[n] for n in kept.tolist()]), c))
+    assert kinds.tune(index, c) >= 0.995
+    assert recall(searcher, queries, by_id) >= 0.99
+    assert recall(searcher, queries, by_id, exact=True) == 1
+    some = {number: by_id[number] for number in sorted(by_id)[::9]}
+    assert recall(searcher, queries, some, among=np.array(sorted(some))) == 1
+
+
+def test_a_graph_full_of_what_is_gone_is_built_anew() -> None:
+    points, ids = ball(200, 0), np.arange(200)
+    nothing = np.empty(0, np.int64), np.empty((0, 12), np.float32)
+    index = kinds.build("hnsw", blocks(ids, points), 200, 12, 0.1)
+    assert kinds.renew(index, ids[:50], nothing, 0.1) is None
+    index = kinds.build("hnsw", blocks(ids, points), 200, 12, 0.1)
+    assert kinds.renew(index, ids[:0], (ids + 200, points), 0.1) is not None
+    index = kinds.build("hnsw", blocks(ids, points), 200, 12, 0.1)
+    assert kinds.renew(index, ids[:0], (np.arange(200, 401), ball(201, 1)), 0.1) is None
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_few_points(kind: str, count: int) -> None:
+    points, ids = ball(count, 0), np.arange(count)
+    index = kinds.build(kind, blocks(ids, points), count, 12, 0.1)
+    assert kinds.tune(index, 0.1) == 1
+    (found,) = kinds.Searcher(index, 0.1).fetch(points[:1], 10)
+    assert sorted(found.tolist()) == ids.tolist()
+
+
+def test_size_chooses() -> None:
+    assert kinds.choose("auto", kinds.LARGE - 1) == "flat"
+    assert kinds.choose("auto", kinds.LARGE) == "hnsw"
+    assert kinds.choose("ivf", 3) == "ivf"
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_an_index_grows_and_shrinks_in_its_kind(kind: str, tmp_path: Path) -> None:
+    album, index, session = tmp_path / "album", tmp_path / "idx.faiss", Colours()
+    for number in range(90):
+        paint(album / f"kind{number % 4}" / f"photo{number}.png", number)
+    update.update(index, [album], session, index_type=kind)
+    assert health.stats(index)["index_type"] == kind
+    (album / "kind0" / "photo0.png").unlink()
+    paint(album / "kind1" / "photo1.png", 500)
+    (album / "kind2" / "photo2.png").rename(album / "kind2" / "moved.png")
+    paint(album / "kind3" / "new.png", 501)
+    done = update.update(index, [album], session)
+    assert (done.added, done.changed, done.moved, done.removed) == (1, 1, 1, 1)
+    facts = health.stats(index)
+    assert (facts["index_type"], facts["pictures"], facts["recall@10"]) == (kind, 90, 1)
+    assert health.verify(index, files=True) == health.Health([], [])
+    _, opened = pair.read(index)
+    assert (faiss.downcast_index(opened).ntotal > 90) == (kind == "hnsw")  # stepping stones
+    everything = PhotoIndex(index).search(np.zeros((1, 12), np.float32), None)[0]
+    assert len(everything) == 90
+    assert not [hit for hit in everything if hit.path.endswith(("photo0.png", "photo2.png"))]
+    health.compact(index)
+    _, opened = pair.read(index)
+    assert (opened.ntotal, kinds.kind_of(opened)) == (90, kind)
+    update.update(index, [album], session, index_type="flat")
+    assert health.stats(index)["index_type"] == "flat"
+    same = PhotoIndex(index).search(np.zeros((1, 12), np.float32), None)[0]
+    assert [hit.path for hit in same] == [hit.path for hit in everything]
+
+
+def test_the_kind_on_the_command_line(
+    photos: Path, exported: Path, inside: Hier, tmp_path: Path
+) -> None:
+    words = ("embed", photos, "--model", exported)
+    done = inside(*words, "--index", tmp_path / "idx.faiss", "--index-type", "tree")
+    assert done.returncode == 2
+    assert b"flat, hnsw, ivf" in done.stderr
+    assert not (tmp_path / "idx.faiss").exists()
+    assert inside(*words, "--index-type", "hnsw", "-o", tmp_path / "x.npy").returncode == 2
+    answers = []
+    for kind in ("flat", "hnsw", "ivf"):
+        index = tmp_path / f"{kind}.faiss"
+        assert inside(*words, "--index", index, "--index-type", kind).returncode == 0
+        done = inside("search", photos, "--index", index, "--exact", "--json")
+        answers.append([json.loads(line)["results"] for line in done.stdout.splitlines()])
+    assert answers[0] == answers[1] == answers[2]
+    assert len(answers[0][0]) == 10
