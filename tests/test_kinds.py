@@ -115,9 +115,31 @@ def test_few_points(kind: str, count: int) -> None:
 
 
 def test_size_chooses() -> None:
-    assert kinds.choose("auto", kinds.LARGE - 1) == "flat"
-    assert kinds.choose("auto", kinds.LARGE) == "hnsw"
-    assert kinds.choose("ivf", 3) == "ivf"
+    assert kinds.choices("auto", kinds.LARGE - 1) == ("flat",)
+    assert kinds.choices("auto", kinds.LARGE) == ("hnsw", "ivf")
+    assert kinds.choices("ivf", 3) == ("ivf",)
+
+
+def test_a_graph_that_misses_too_much_gives_way_to_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    album, index = tmp_path / "album", tmp_path / "idx.faiss"
+    for number in range(60):
+        paint(album / f"kind{number % 4}" / f"photo{number}.png", number)
+    monkeypatch.setattr(kinds, "LARGE", 50)
+    update.update(index, [album], Colours())
+    assert health.stats(index)["index_type"] == "hnsw"
+    tune = kinds.tune
+    monkeypatch.setattr(
+        kinds, "tune", lambda index, c: 0.9 if kinds.kind_of(index) == "hnsw" else tune(index, c)
+    )
+    paint(album / "kind1" / "new.png", 501)
+    update.update(index, [album], Colours())
+    paint(album / "kind1" / "newer.png", 502)
+    update.update(index, [album], Colours())
+    facts = health.stats(index)
+    assert (facts["index_type"], facts["pictures"], facts["recall@10"]) == ("ivf", 62, 1)
+    assert health.verify(index).damage == []
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])

@@ -35,7 +35,10 @@ _TRAINING_POINTS = 64
 """For each centroid."""
 _MOST_REMOVED = 0.2
 """Share of rows that no longer count, beyond which a graph is built anew."""
+ENOUGH = 0.99
+"""Recall of the 10 nearest that an index should have."""
 _GOAL = 0.995
+"""What it is tuned for, on a sample."""
 _SAMPLE = 256
 _WIDE = 4096
 """Candidates from which on all points are compared: to walk a graph for as many takes longer."""
@@ -45,11 +48,15 @@ Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 Progress = Callable[[int, int], None]
 
 
-def choose(kind: str, count: int) -> str:
-    """The kind for so many points: ``auto`` is exact up to `LARGE`."""
+def choices(kind: str, count: int) -> tuple[str, ...]:
+    """The kinds to try, one after the other, until one finds `ENOUGH`, for so many points.
+
+    ``auto`` is exact up to `LARGE`. Beyond, it takes a graph; where points crowd so that a graph's
+    ways do not lead to all of them, it takes lists, which find all if enough are visited.
+    """
     if kind != "auto":
-        return kind
-    return "flat" if count < LARGE else "hnsw"
+        return (kind,)
+    return ("flat",) if count < LARGE else ("hnsw", "ivf")
 
 
 def kind_of(index: faiss.Index) -> str:

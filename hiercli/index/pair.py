@@ -132,14 +132,16 @@ def _lay_ready(
     with drafting(index, anew=anew) as draft:
         fill(draft)
         c = float(draft.fact("c"))
-        kind = kinds.choose(draft.fact("index_type"), len(draft))
-        made = None
-        if kind != "flat" and not anew:
-            made = _renewed(index, kind, draft, c)
-        if made is None:
-            dim = int(draft.fact("embedding_dim"))
-            made = kinds.build(kind, draft.points, len(draft), dim, c, progress)
-        draft.say({"recall": repr(kinds.tune(made, c))})
+        choices = kinds.choices(draft.fact("index_type"), len(draft))
+        made = None if anew else _renewed(index, choices, draft, c)
+        recall = 0.0 if made is None else kinds.tune(made, c)
+        dim = int(draft.fact("embedding_dim"))
+        for kind in choices:
+            if made is None or (recall < kinds.ENOUGH and len(choices) > 1):
+                made = kinds.build(kind, draft.points, len(draft), dim, c, progress)
+                recall = kinds.tune(made, c)
+        assert made is not None
+        draft.say({"recall": repr(recall)})
         with replacing(next_path(index)) as file:
             with open(file, "wb") as content:
                 faiss.write_index(made, faiss.PyCallbackIOWriter(content.write))  # type: ignore[attr-defined]
@@ -148,14 +150,16 @@ def _lay_ready(
         draft.seal()
 
 
-def _renewed(index: Path, kind: str, draft: Draft, c: float) -> faiss.Index | None:
+def _renewed(index: Path, choices: tuple[str, ...], draft: Draft, c: float) -> faiss.Index | None:
     """The FAISS index that is there, changed as the draft was; ``None``: it must be built anew."""
+    if choices == ("flat",):
+        return None  # to fill another takes no longer
     try:
         catalogue, old = read(index)
     except HierError:
         return None
     catalogue.close()
-    if kinds.kind_of(old) != kind:
+    if kinds.kind_of(old) not in choices:
         return None
     removed = np.fromiter(draft.touched, np.int64)
     return kinds.renew(old, removed, draft.points_of(draft.touched), c)

@@ -1,0 +1,160 @@
+"""Each kind of hyperbolic index beside the Euclidean FAISS index of the same kind and effort.
+
+`make bench` runs it. Both hold the same points of the ball, in 128 dimensions, and each is judged
+by its own truth: float64 hyperbolic distance, float64 Euclidean distance. Queries go in one batch
+through one thread, the two in turn; a ratio is the median of the rounds. Index sizes may be named:
+
+    python tests/bench_index.py 100000
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import faiss
+import numpy as np
+
+from hiercli.geometry import poincare
+from hiercli.index import hyperbolic, kinds
+
+DIM = 128
+QUERIES = 500
+ROUNDS = 5
+SIZES = (100_000, 1_000_000)
+BALLS = ((0.1, 2.3), (1.0, 4.0))
+"""Curvature magnitude and largest radius in tangent space; the first alone at the larger size."""
+STEP = hyperbolic.AT_ONCE
+
+
+def main() -> None:
+    """Print a block a size and curvature."""
+    for count in map(int, sys.argv[1:]) if sys.argv[1:] else SIZES:
+        for c, radius in BALLS if count < SIZES[-1] else BALLS[:1]:
+            compare(count, c, radius)
+
+
+def cloud(count: int, c: float, radius: float, seed: int) -> np.ndarray:
+    """(count, DIM) float32 points in a thousand groups, at half of the radius or more."""
+    groups = np.random.default_rng(0).normal(size=(1000, DIM)).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    points = np.empty((count, DIM), np.float32)
+    for first in range(0, count, STEP):
+        size = min(STEP, count - first)
+        way = groups[rng.integers(0, len(groups), size)]
+        way = way + 0.3 * rng.normal(size=way.shape).astype(np.float32)
+        way *= rng.uniform(radius / 2, radius, (size, 1)) / np.linalg.norm(
+            way, axis=1, keepdims=True
+        )
+        points[first : first + size] = poincare.expmap0(way.astype(np.float64), c)
+    return points
+
+
+def compare(count: int, c: float, radius: float) -> None:
+    """Print a line a kind."""
+    points, queries = cloud(count, c, radius, 1), cloud(QUERIES, c, radius, 2)
+    print(f"{count:,} points, {DIM} dimensions, c {c:g}, tangent radius up to {radius:g}:")
+    near = truth(queries, points, lambda q, x: poincare.pairwise_dist(q, x, c))
+    plain_near = truth(
+        queries, points, lambda q, x: (x**2).sum(1) + (q**2).sum(1)[:, None] - 2 * q @ x.T
+    )
+    asked = hyperbolic.as_queries(queries, c)
+    ids = np.arange(count)
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for first in range(0, count, STEP):
+            yield (
+                ids[first : first + STEP],
+                points[first : first + STEP],
+            )
+
+    for kind in kinds.KINDS[1:]:
+        started = time.perf_counter()
+        index = kinds.build(kind, blocks, count, DIM, c)
+        built = time.perf_counter() - started
+        kinds.tune(index, c)
+        tuned = time.perf_counter() - started - built
+        effort = kinds.effort(index)
+        started = time.perf_counter()
+        plain = euclidean(kind, points, effort)
+        plain_built = time.perf_counter() - started
+        faiss.omp_set_num_threads(1)
+        times: tuple[list[float], list[float]] = ([], [])
+        for _ in range(ROUNDS):
+            for which, these, took in ((index, asked, times[0]), (plain, queries, times[1])):
+                started = time.perf_counter()
+                which.search(these, 10)
+                took.append(time.perf_counter() - started)
+        ratio = statistics.median(theirs / ours for ours, theirs in zip(*times, strict=True))
+        found, plain_found = index.search(asked, 10)[1], plain.search(queries, 10)[1]
+        whole = ordered(kinds.Searcher(index, c), queries, points)
+        faiss.omp_set_num_threads(faiss.omp_get_max_threads())
+        size = len(faiss.serialize_index(index)) / count
+        print(
+            f"  {kind}{'' if effort is None else f' (effort {effort})'}: recall@10 "
+            f"{share(found, near):.4f}, {share(whole, near):.4f} in float64 order; "
+            f"{QUERIES / statistics.median(times[0]):,.0f} queries/s; built in {built:.1f} s, "
+            f"tuned in {tuned:.1f} s, {size:.0f} bytes a point"
+        )
+        print(
+            f"    Euclidean: recall@10 {share(plain_found, plain_near):.4f} of its own truth, "
+            f"{share(plain_found, near):.4f} of the hyperbolic one; "
+            f"{QUERIES / statistics.median(times[1]):,.0f} queries/s, built in {plain_built:.1f} "
+            f"s; ratio of queries/s {ratio:.2f}",
+            flush=True,
+        )
+        del index, plain
+
+
+def euclidean(kind: str, points: np.ndarray, effort: int | None) -> faiss.Index:
+    """FAISS's own index of a kind, with as many links, lists and the same effort as ours."""
+    plain: faiss.Index
+    if kind == "flat":
+        plain = faiss.IndexFlatL2(DIM)
+    elif kind == "hnsw":
+        plain = faiss.IndexHNSWFlat(DIM, kinds._LINKS)
+        plain.hnsw.efConstruction, plain.hnsw.efSearch = kinds._BUILD_EFFORT, effort
+    else:
+        lists = kinds._num_lists(len(points))
+        plain = faiss.IndexIVFFlat(faiss.IndexFlatL2(DIM), DIM, lists)
+        plain.cp.niter, plain.nprobe = kinds._ROUNDS_OF_K_MEANS, effort
+        plain.cp.max_points_per_centroid = kinds._TRAINING_POINTS
+        plain.train(points)
+    plain.add(points)
+    return plain
+
+
+def ordered(searcher: kinds.Searcher, queries: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(Q, 10) what a search answers: candidates put in order by float64 distance."""
+    found = [
+        hyperbolic.order(query, points[ids], ids, searcher.c, 10)[1]
+        for query, ids in zip(queries, searcher.fetch(queries, 10), strict=True)
+    ]
+    return np.stack(found)
+
+
+def truth(
+    queries: np.ndarray,
+    points: np.ndarray,
+    distance: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """(Q, 10) positions of the nearest in float64."""
+    near = np.empty((len(queries), 0))
+    where = np.empty((len(queries), 0), np.int64)
+    for first in range(0, len(points), STEP):
+        some = points[first : first + STEP].astype(np.float64)
+        far = distance(queries.astype(np.float64), some)
+        best = np.argpartition(far, 10, axis=1)[:, :10]
+        near = np.concatenate([near, np.take_along_axis(far, best, 1)], axis=1)
+        where = np.concatenate([where, best + first], axis=1)
+    return np.take_along_axis(where, np.argsort(near, axis=1)[:, :10], 1)
+
+
+def share(found: np.ndarray, right: np.ndarray) -> float:
+    """Mean share of the right ones that were found."""
+    pairs = zip(found, right, strict=True)
+    return float(np.mean([np.isin(mine, true).mean() for mine, true in pairs]))
+
+
+if __name__ == "__main__":
+    main()
