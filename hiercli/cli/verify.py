@@ -43,9 +43,9 @@ def verify(
             ["pictures", str(done.pictures), ""],
             ["tensors", f"{done.tensor_difference:.2g}", f"{vectors.TENSOR_TOLERANCE:g}"],
             ["points of their tensors", f"{done.point_difference:.2g}",
-             f"{vectors.POINT_TOLERANCE:g}"],
+             f"{done.point_tolerance:g}"],
             ["points of the pictures", f"{done.whole_difference:.2g}",
-             f"{vectors.POINT_TOLERANCE:g}"],
+             f"{done.point_tolerance:g}"],
         ]  # fmt: skip
         table(str(model), ["", "largest difference", "accepted"], rows)
     if not done.passed:

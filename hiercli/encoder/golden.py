@@ -27,8 +27,9 @@ TENSOR_TOLERANCE = 0.05
 """Largest difference of a tensor's value that replaying accepts: JPEG decoders differ by a few
 grey levels, of which one is about 0.01 to 0.02 after normalisation."""
 
-POINT_TOLERANCE = 1e-3
-"""Largest difference of a coordinate that replaying accepts."""
+POINT_TOLERANCES = {"fp32": 1e-3, "fp16": 0.01, "int8": 0.05}
+"""Largest difference of a coordinate that replaying accepts, by precision: processors round 8-bit
+sums in different ways."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,14 @@ class Replay:
         tensor_difference: largest difference of the preprocessed pictures.
         point_difference: largest difference of a coordinate, from the golden tensors.
         whole_difference: largest difference of a coordinate, from the pictures.
+        point_tolerance: largest difference of a coordinate that passes.
     """
 
     pictures: int
     tensor_difference: float
     point_difference: float
     whole_difference: float
+    point_tolerance: float
 
     @property
     def passed(self) -> bool:
@@ -53,8 +56,8 @@ class Replay:
         # One by one: the largest of some numbers may not be a number, and hide it.
         return (
             self.tensor_difference <= TENSOR_TOLERANCE
-            and self.point_difference <= POINT_TOLERANCE
-            and self.whole_difference <= POINT_TOLERANCE
+            and self.point_difference <= self.point_tolerance
+            and self.whole_difference <= self.point_tolerance
         )
 
 
@@ -83,7 +86,7 @@ def write(
         "preprocessing": metadata.preprocessing.to_dict(),
         "pictures": list(pictures),
         "tensor_tolerance": TENSOR_TOLERANCE,
-        "point_tolerance": POINT_TOLERANCE,
+        "point_tolerance": POINT_TOLERANCES[metadata.precision],
         "proof": proof,
     }
     arrays: dict[str, Any] = {
@@ -139,6 +142,7 @@ def replay(session: EncoderSession, file: Path) -> Replay:
         tensor_difference=float(np.abs(found - tensors).max()),
         point_difference=float(np.abs(session.run(tensors) - points).max()),
         whole_difference=float(np.abs(session.run(found) - points).max()),
+        point_tolerance=POINT_TOLERANCES[session.metadata.precision],
     )
 
 

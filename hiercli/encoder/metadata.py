@@ -30,7 +30,8 @@ class Metadata:
         class_names: training classes.
         class_points: (C, D) their midpoints in the ball.
         proxies: (P, D) hierarchical proxies in the ball.
-        proof: what the export measured against the checkpoint.
+        proof: what the export measured against the checkpoint, or a variant against float32.
+        precision: of the backbone: fp32, fp16 or int8.
     """
 
     fingerprint: str
@@ -44,6 +45,7 @@ class Metadata:
     class_points: np.ndarray
     proxies: np.ndarray
     proof: dict[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"
 
     def to_properties(self) -> dict[str, str]:
         """Text by key, as ONNX metadata holds it."""
@@ -58,6 +60,7 @@ class Metadata:
             "seed": self.seed,
             "class_names": self.class_names,
             "proof": self.proof,
+            "precision": self.precision,
         }
         return {
             KEY: json.dumps(facts),
@@ -93,6 +96,7 @@ class Metadata:
                 class_points=_unpack(properties[f"{KEY}.class_points"]),
                 proxies=_unpack(properties[f"{KEY}.proxies"]),
                 proof=facts["proof"],
+                precision=str(facts.get("precision", "fp32")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(

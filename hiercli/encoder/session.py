@@ -49,6 +49,7 @@ class EncoderSession:
         batch: pictures that go through the network together.
 
     Attributes:
+        input_name: of the graph.
         fallback: why it does not run on the device that was asked for; mostly empty.
 
     Raises:
@@ -85,7 +86,7 @@ class EncoderSession:
             ) from error
         properties = self._session.get_modelmeta().custom_metadata_map
         self.metadata = Metadata.from_properties(properties, str(path))
-        self._input = self._session.get_inputs()[0].name
+        self.input_name = self._session.get_inputs()[0].name
         self.fallback = ""
         if wants_gpu and self.device == "cpu" and (device == "cuda" or _CUDA in providers):
             self.fallback = (
@@ -100,7 +101,7 @@ class EncoderSession:
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
         """Float32 pixels (B, 3, size, size) to points of the ball (B, D)."""
-        points: np.ndarray = self._session.run(None, {self._input: pixels})[0]
+        points: np.ndarray = self._session.run(None, {self.input_name: pixels})[0]
         return points
 
     def embed(

@@ -1,0 +1,249 @@
+"""Smaller variants of an exported encoder, each with a report of what it costs.
+
+int8: weights and activations of the backbone in 8 bits, its ranges measured on real pictures.
+fp16: the backbone in half precision.
+
+The head and the map into the ball stay in float32: near the rim a coordinate needs its digits.
+"""
+
+import contextlib
+import hashlib
+import io
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.compose
+import onnx.shape_inference
+import onnx.utils
+
+from hiercli.data.records import Dataset, Record
+from hiercli.encoder import golden
+from hiercli.encoder.metadata import Metadata
+from hiercli.encoder.session import EncoderSession
+from hiercli.errors import DataError, ExportError, ImageError, InputError
+from hiercli.evaluation.retrieval import score
+from hiercli.files import replacing, require_apart
+from hiercli.images import read
+from hiercli.index.hyperbolic import nearest
+
+PRECISIONS = ("int8", "fp16")
+LARGEST_LOSS = 1.0
+"""Points of Recall@1 that a variant may lose."""
+
+_CALIBRATION_PICTURES = 128
+_PERCENTILE = 99.999
+"""Share of activations that the 8-bit range holds; the few beyond are cut off."""
+_ROUNDS = 5
+
+
+def reduce(
+    source: Path,
+    target: Path,
+    precision: str,
+    dataset: Dataset,
+    *,
+    largest_loss: float = LARGEST_LOSS,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Write a variant of an exported encoder with golden vectors of its own, and judge it.
+
+    Args:
+        source: float32 ``.onnx`` file of `export.export`.
+        target: ``.onnx`` file to write, another than the source.
+        precision: one of `PRECISIONS`.
+        dataset: training pictures give the ranges of int8; queries judge the result.
+        largest_loss: of Recall@1 in points, beyond which the variant is refused.
+        progress: called with (done, total) pictures.
+
+    Returns:
+        the report, as stored in the file: Recall@1 of both, overlap of their 10 nearest, sizes and
+        images a second, one batch of 32 at a time, both in turn.
+
+    Raises:
+        InputError: the source is a variant itself.
+        DataError: there are no pictures to measure on.
+        ExportError: the variant loses too much; nothing is written.
+    """
+    if target.suffix != ".onnx":
+        raise InputError(f"expected a file name that ends in .onnx, got {target}")
+    require_apart(target, (source,))
+    whole = EncoderSession(source, device="cpu")
+    if whole.metadata.precision != "fp32":
+        raise InputError(
+            f"expected a float32 encoder, {source} is {whole.metadata.precision}: start from the "
+            "file that it was made from"
+        )
+    with replacing(golden.golden_path(target)) as vectors, replacing(target) as draft:
+        if precision == "int8":
+            _to_int8(source, draft, whole, dataset.train)
+        else:
+            _to_fp16(source, draft)
+        metadata = replace(
+            whole.metadata, precision=precision, fingerprint=_fingerprint(whole.metadata, draft)
+        )
+        _describe(draft, metadata)
+        part = EncoderSession(draft, device="cpu")
+        report = _judge(whole, part, dataset, progress)
+        report |= {"bytes_fp32": source.stat().st_size, f"bytes_{precision}": draft.stat().st_size}
+        loss = report["recall@1_fp32"] - report[f"recall@1_{precision}"]
+        if not loss <= largest_loss:
+            raise ExportError(
+                f"in {precision} the encoder loses {loss:.2f} points of Recall@1 on "
+                f"{dataset.name}, more than {largest_loss:g}: nothing was written. fp16 loses "
+                "less than int8; --largest-loss accepts more"
+            )
+        _describe(draft, replace(metadata, proof=report))
+        golden.write(vectors, metadata, EncoderSession(draft, device="cpu").run, report)
+    return report
+
+
+def _fingerprint(metadata: Metadata, draft: Path) -> str:
+    graph = onnx.load(str(draft)).graph.SerializeToString(deterministic=True)
+    return hashlib.sha256(metadata.fingerprint.encode() + graph).hexdigest()[:16]
+
+
+def _describe(file: Path, metadata: Metadata) -> None:
+    model = onnx.load(str(file))
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, metadata.to_properties())
+    onnx.save(model, str(file))
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """An encoder cut in two before the LayerNorm of its head, the last one of the graph."""
+
+    backbone: onnx.ModelProto
+    head: onnx.ModelProto
+    features: str
+
+    @classmethod
+    def of(cls, source: Path) -> "_Parts":
+        whole = onnx.shape_inference.infer_shapes(onnx.load(str(source)))
+        norms = [node for node in whole.graph.node if node.op_type == "LayerNormalization"]
+        features: str = norms[-1].input[0]
+        (pixels,), (points,) = whole.graph.input, whole.graph.output
+        backbone = onnx.utils.Extractor(whole).extract_model([pixels.name], [features])
+        for node in whole.graph.node:
+            if node.op_type == "Shape" and node.input[0] == pixels.name:
+                node.input[0] = features  # what the head asks for is the batch, which is as large
+        head = onnx.utils.Extractor(whole).extract_model([features], [points.name])
+        return cls(backbone, head, features)
+
+    def joined(self, backbone: onnx.ModelProto) -> onnx.ModelProto:
+        """The head behind another backbone."""
+        head = onnx.compose.add_prefix(self.head, "head/", rename_outputs=False)
+        head.ir_version = backbone.ir_version
+        ends = [(self.features, f"head/{self.features}")]
+        return onnx.compose.merge_models(backbone, head, io_map=ends)
+
+
+def _to_fp16(source: Path, target: Path) -> None:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    parts = _Parts.of(source)
+    half = convert_float_to_float16(parts.backbone, keep_io_types=True)
+    OnnxModel(half).topological_sort()  # the cast of the input was put at the end
+    onnx.save(parts.joined(half), str(target))
+
+
+def _to_int8(
+    source: Path, target: Path, session: EncoderSession, records: Sequence[Record]
+) -> None:
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Pictures(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches = _calibration(session, records)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            pixels = next(self.batches, None)
+            return None if pixels is None else {session.input_name: pixels}
+
+    parts = _Parts.of(source)
+    # The calibrator tells its progress on stdout, which is for data.
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    with tempfile.TemporaryDirectory() as folder, quiet:
+        whole, plain, small = (Path(folder) / f"{name}.onnx" for name in ("whole", "plain", "int8"))
+        onnx.save(parts.backbone, str(whole))
+        quant_pre_process(str(whole), str(plain), skip_symbolic_shape=True)
+        quantize_static(
+            str(plain),
+            str(small),
+            Pictures(),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.Percentile,
+            extra_options={"CalibPercentile": _PERCENTILE},
+        )
+        onnx.save(parts.joined(onnx.load(str(small))), str(target))
+
+
+def _calibration(session: EncoderSession, records: Sequence[Record]) -> Iterator[np.ndarray]:
+    chosen = np.random.default_rng(0).permutation(len(records))[:_CALIBRATION_PICTURES]
+    preprocessing = session.metadata.preprocessing
+    for place in chosen:
+        try:
+            picture = read(records[place].path, preprocessing.shortest_side)
+        except ImageError:
+            continue  # one of many that only say how far values go
+        yield preprocessing(picture)[None]  # one by one: it takes no batches of unequal size
+
+
+def _judge(
+    whole: EncoderSession,
+    part: EncoderSession,
+    dataset: Dataset,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    paths = [record.path for record in dataset.query]
+    total = 2 * len(paths)
+    before = whole.embed(paths, progress=lambda n, _: progress(n, total) if progress else None)
+    if len(before.kept) < 2:
+        raise DataError(
+            f"expected pictures to judge the encoder on, but {dataset.name} has {len(before.kept)} "
+            "queries that can be read"
+        )
+    kept = [paths[place] for place in before.kept]
+    after = part.embed(
+        kept, progress=lambda n, _: progress(n + len(paths), total) if progress else None
+    )
+    labels = [dataset.query[place].label for place in before.kept]
+    c, name = whole.metadata.c, part.metadata.precision
+    near, also_near = (
+        [set(row[row != place].tolist()[:10]) for place, row in enumerate(found)]
+        for _, found in (nearest(e.points, e.points, 11, c) for e in (before, after))
+    )
+    shared = [len(a & b) / len(a) for a, b in zip(near, also_near, strict=True)]
+    report: dict[str, Any] = {"pictures": f"{len(kept)} of {dataset.name}"}
+    for which, embedded in (("fp32", before), (name, after)):
+        recall = score(embedded.points, labels, c=c, recall_at=(1,)).recall_at[1]
+        report[f"recall@1_{which}"] = recall
+    report["overlap@10"] = float(np.mean(shared))
+    size = whole.metadata.preprocessing.size
+    pixels = np.random.default_rng(0).standard_normal((32, 3, size, size)).astype(np.float32)
+    speeds: dict[str, list[float]] = {"fp32": [], name: []}
+    for turn in range(1 + _ROUNDS):
+        for which, session in (("fp32", whole), (name, part)):
+            started = time.perf_counter()
+            session.run(pixels)
+            if turn:  # the first gets ready
+                speeds[which].append(len(pixels) / (time.perf_counter() - started))
+    report |= {f"images/s_{which}": statistics.median(each) for which, each in speeds.items()}
+    report["skipped"] = [*dataset.problems, *(reason for _, reason in before.problems)]
+    return report
