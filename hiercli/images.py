@@ -101,10 +101,11 @@ class Preprocessing:
 
     def normalise(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3) to float32 (3, H, W) of zero mean and unit spread per channel."""
-        scaled = pixels.astype(np.float32)
-        scaled -= np.float32(255) * np.asarray(self.mean, np.float32)
-        scaled /= np.float32(255) * np.asarray(self.std, np.float32)
-        return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+        planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        middle = np.float32(255) * np.asarray(self.mean, np.float32)[:, None, None]
+        scaled = np.subtract(planes, middle, dtype=np.float32)
+        scaled /= np.float32(255) * np.asarray(self.std, np.float32)[:, None, None]
+        return scaled
 
     @property
     def shortest_side(self) -> int:

@@ -15,8 +15,8 @@ import torch
 from literal_hier import literal_hier
 
 from hiercli.losses.hier import HierLoss
+from hiercli.memory import keep_freed_memory
 from hiercli.nn.to_poincare import ToPoincare
-from hiercli.training.device import keep_freed_memory
 
 SIZES = ((180, 512, 384), (1024, 2048, 384))
 ROUNDS = {180: 7, 1024: 3}

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from hiercli.data import demo
+from hiercli.memory import keep_freed_memory
 from hiercli.nn import backbone
 from hiercli.training import recipe, trainer
-from hiercli.training.device import keep_freed_memory
 from hiercli.training.distributed import World
 from hiercli.training.reporter import Silence
 

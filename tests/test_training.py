@@ -239,7 +239,7 @@ def test_freed_memory_is_kept_for_the_next_step(kept: bool, least: int, most: in
     """32 blocks of 8 MB are taken and freed; what remains is read from the process."""
     code = f"""
 import os, pathlib, torch
-from hiercli.training.device import keep_freed_memory
+from hiercli.memory import keep_freed_memory
 def held():
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") // 2**20

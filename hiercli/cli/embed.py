@@ -77,6 +77,7 @@ def embed(
     from hiercli.encoder.session import EncoderSession
     from hiercli.files import require_apart, require_replaceable
     from hiercli.images import find
+    from hiercli.memory import keep_freed_memory
 
     if output is not None and output.suffix not in embeddings.SUFFIXES:
         raise InputError(
@@ -89,6 +90,7 @@ def embed(
     for target in (output, index):
         if target is not None:
             require_replaceable(target)
+    keep_freed_memory()
     session = EncoderSession(model or default_model(), threads=threads, device=device, batch=batch)
     if session.fallback:
         say(session.fallback)

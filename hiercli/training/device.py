@@ -1,7 +1,5 @@
-"""Which device a run uses, in which arithmetic its backbone computes, and how memory is held."""
+"""Which device a run uses, and in which arithmetic its backbone computes."""
 
-import ctypes
-import platform
 from pathlib import Path
 
 import torch
@@ -53,21 +51,3 @@ def _has_bf16() -> bool:
         return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep memory that it frees, for the next step to take again.
-
-    glibc otherwise returns every large block at once, and a step on a CPU spends about as long on
-    getting zeroed pages anew as on computing (``make bench`` shows the ratio). Elsewhere than
-    under glibc nothing is changed. It holds for the whole process, to its end.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    # Older versions take at most 32 MiB. Without this the other option alone would do harm.
-    if libc.mallopt(_MMAP_THRESHOLD, 2**30) or libc.mallopt(_MMAP_THRESHOLD, 2**25):
-        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h

@@ -28,10 +28,11 @@ from hiercli.evaluation.retrieval import RetrievalScores
 from hiercli.files import sweep, write_text
 from hiercli.geometry import lorentz, poincare
 from hiercli.images import probe
+from hiercli.memory import keep_freed_memory
 from hiercli.nn.embedder import Embedder
 from hiercli.reports import curves
 from hiercli.training import checkpoint, schedule
-from hiercli.training.device import choose_device, choose_precision, keep_freed_memory
+from hiercli.training.device import choose_device, choose_precision
 from hiercli.training.distributed import World
 from hiercli.training.feed import Feed, Turns
 from hiercli.training.judging import Judge
