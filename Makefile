@@ -20,6 +20,8 @@ test: lint types
 bench: $(READY)
 	$(BIN)/python tests/bench_hier.py
 	$(BIN)/python tests/bench_loading.py
+	$(BIN)/python tests/bench_embed.py
+	$(BIN)/python tests/bench_index.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -29,7 +29,7 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-_DRAFT_FACTOR = 2
+_DRAFT_FACTOR = 1.5
 """A JPEG is decoded at a reduced size only while that stays this many times the size needed."""
 
 _TURNS = {

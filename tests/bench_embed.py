@@ -1,4 +1,4 @@
-"""`hier embed`: the whole way beside its two halves, and beside a DataLoader with the same backbone.
+"""`hier embed` beside its two halves, and beside a DataLoader with the same backbone.
 
 `make bench` runs it on pictures of 1024 x 768, and on the photos of CUB-200-2011 where HIER_DATA
 names a folder that has them. The parts take turns in one process, on the same pictures; each figure

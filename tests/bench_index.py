@@ -78,6 +78,7 @@ def compare(count: int, c: float, radius: float) -> None:
         started = time.perf_counter()
         plain = euclidean(kind, points, effort)
         plain_built = time.perf_counter() - started
+        cores = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)
         times: tuple[list[float], list[float]] = ([], [])
         for _ in range(ROUNDS):
@@ -88,7 +89,7 @@ def compare(count: int, c: float, radius: float) -> None:
         ratio = statistics.median(theirs / ours for ours, theirs in zip(*times, strict=True))
         found, plain_found = index.search(asked, 10)[1], plain.search(queries, 10)[1]
         whole = ordered(kinds.Searcher(index, c), queries, points)
-        faiss.omp_set_num_threads(faiss.omp_get_max_threads())
+        faiss.omp_set_num_threads(cores)
         size = len(faiss.serialize_index(index)) / count
         print(
             f"  {kind}{'' if effort is None else f' (effort {effort})'}: recall@10 "

@@ -21,8 +21,11 @@ def embed(
         typer.Option("--output", "-o", help="Write .npy (with a list of paths) or .parquet."),
     ] = None,
     index: Annotated[
-        Path | None,
-        typer.Option(help="Write a FAISS index with its catalogue, or bring it up to date."),
+        str | None,
+        typer.Option(
+            help="Write a FAISS index with its catalogue, or bring it up to date; also "
+            "milvus:FILE.db or milvus://HOST:PORT/NAME."
+        ),
     ] = None,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="With --index: forget what it holds, start anew.")
@@ -43,8 +46,9 @@ def embed(
     device: options.Device = "auto",
     threads: options.Threads = 0,
     batch: Annotated[
-        int, typer.Option(min=1, help="Pictures that go through the network together.")
-    ] = 32,
+        int,
+        typer.Option(min=0, help="Pictures embedded together; 0: by device."),
+    ] = 0,
     strict: options.Strict = False,
     json_output: options.Json = False,
 ) -> None:
@@ -63,6 +67,8 @@ def embed(
     - `hier embed ./images --model birds.onnx -o vecs.parquet`
 
     - `hier embed ./images --model birds.onnx --index idx.faiss`
+
+    - `hier embed ./images --model birds.onnx --index milvus://localhost:19530/birds`
     """
     to_stdout = output is None and index is None
     if to_stdout and sys.stdout.isatty():
@@ -72,6 +78,8 @@ def embed(
         )
     if to_stdout and json_output:
         raise InputError("--json and the points cannot share stdout: name a file with -o")
+    import numpy as np
+
     from hiercli import embeddings
     from hiercli.encoder.general import default_model
     from hiercli.encoder.session import EncoderSession
@@ -87,7 +95,10 @@ def embed(
         raise InputError(
             "--rebuild, --prune and --index-type are about an index: name it with --index"
         )
-    for target in (output, index):
+    in_milvus = index is not None and index.startswith("milvus:")
+    if in_milvus and (prune or index_type or strict or output is not None):
+        raise InputError("--prune, --index-type, --strict and -o are not for an index in Milvus")
+    for target in (output, None if index is None or in_milvus else Path(index)):
         if target is not None:
             require_replaceable(target)
     keep_freed_memory()
@@ -96,7 +107,19 @@ def embed(
         say(session.fallback)
     metadata = session.metadata
     facts: dict[str, Any] = {"output": output, "index": index}
-    if index is not None:
+    kept: list[Path] = []
+    points = np.empty((0, metadata.embedding_dim), np.float32)
+    if index is not None and in_milvus:
+        from hiercli.index import milvus
+
+        with progress("embedding") as bar:
+            change = milvus.update(
+                milvus.Address.parse(index), paths, session, rebuild=rebuild, progress=bar,
+                skipped=lambda _, reason: warn(reason),
+            )  # fmt: skip
+        problems, count = change.problems, change.embedded
+        facts |= {name: getattr(change, name, 0) for name in _CHANGES}
+    elif index is not None:
         from hiercli.index import kinds, pair
         from hiercli.index.catalogue import points_at
         from hiercli.index.update import update
@@ -105,16 +128,17 @@ def embed(
             raise InputError(
                 f"expected --index-type to be one of {', '.join(kinds.KINDS)}, got {index_type!r}"
             )
-        require_apart(output, (*pair.files(index), session.path))
+        file = Path(index)
+        require_apart(output, (*pair.files(file), session.path))
         with progress("embedding") as bar, progress("building the index") as building:
             done = update(
-                index, paths, session, rebuild=rebuild, prune=prune, strict=strict,
+                file, paths, session, rebuild=rebuild, prune=prune, strict=strict,
                 index_type=index_type, progress=bar, building=building,
                 skipped=lambda _, reason: warn(reason),
             )  # fmt: skip
         problems, kept, count = done.problems, done.kept, done.embedded
         facts |= {name: getattr(done, name) for name in _CHANGES}
-        points = points_at(index, kept if output is not None else [])
+        points = points_at(file, kept if output is not None else [])
     else:
         problems = []
         pictures = find(paths, lambda folder, reason: problems.append((folder, reason)))

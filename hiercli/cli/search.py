@@ -28,7 +28,13 @@ def search(
             help="Pictures, folders, .npy files of points, or - for a picture on stdin."
         ),
     ],
-    index: Annotated[Path, typer.Option(help="Index written by `hier embed --index`.")],
+    index: Annotated[
+        str,
+        typer.Option(
+            help="Index written by `hier embed --index`: a file, milvus:FILE.db or "
+            "milvus://HOST:PORT/NAME."
+        ),
+    ],
     k: Annotated[
         int | None, typer.Option("-k", min=1, help="Neighbours a query (10; all with --radius).")
     ] = None,
@@ -76,6 +82,8 @@ def search(
     - `hier search query.jpg --index idx.faiss --where 'label=*warbler' --unique --html found.html`
 
     - `curl -s URL | hier search - --index idx.faiss`
+
+    - `hier search query.jpg --index milvus://localhost:19530/birds`
     """
     if csv_output and json_output:
         raise InputError("--csv and --json cannot share stdout: give one of them")
@@ -85,13 +93,20 @@ def search(
     from hiercli.encoder.session import EncoderSession
     from hiercli.files import require_apart, require_replaceable
     from hiercli.index import pair
-    from hiercli.index.photos import PhotoIndex
+    from hiercli.index.photos import PhotoIndex, Searchable
     from hiercli.index.queries import embed, gather
 
     if html is not None:
         require_replaceable(html)
-    photos = PhotoIndex(index)
-    require_apart(html, (*pair.files(photos.path), photos.model, model or photos.model))
+    photos: Searchable
+    if index.startswith("milvus:"):
+        from hiercli.index import milvus
+
+        photos = milvus.MilvusIndex(milvus.Address.parse(index))
+    else:
+        photos = PhotoIndex(Path(index))
+        require_apart(html, pair.files(photos.path))
+    require_apart(html, (photos.model, model or photos.model))
     problems: list[str] = []
     asked = gather(queries, photos, sys.stdin, problems.append)
     if any(query.point is None for query in asked):
@@ -126,7 +141,7 @@ def search(
         found = list(found)
         rows = [(query.name, query.path, query.content, hits)
                 for query, hits in zip(asked, found, strict=True)]  # fmt: skip
-        neighbours.write_hits(html, rows, f"Nearest in {index.name}")
+        neighbours.write_hits(html, rows, f"Nearest in {Path(index).name}")
         say(f"{html}: {len(rows)} queries with their neighbours")
     if csv_output:
         _show_csv(asked, found)

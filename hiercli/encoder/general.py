@@ -8,12 +8,14 @@ NAME = "general.onnx"
 
 
 def default_model() -> Path:
-    """``models/general.onnx`` of the current folder, or of the source tree hier runs from.
+    """``models/general.onnx`` of the current folder, or the one that came with hier.
 
     Raises:
         InputError: there is none.
     """
-    for folder in (Path.cwd(), Path(__file__).parents[2]):
+    package = Path(__file__).parents[1]
+    # Installed from a wheel the models lie in the package, in a source tree beside it.
+    for folder in (Path.cwd(), package, package.parent):
         model = folder / "models" / NAME
         if model.is_file():
             return model

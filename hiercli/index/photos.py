@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -41,6 +41,32 @@ class Hit:
         }
 
 
+class Searchable(Protocol):
+    """Pictures that can be searched, wherever they are kept."""
+
+    c: float
+    dim: int
+
+    @property
+    def model(self) -> Path:
+        """The encoder that made the points, where it lay then."""
+
+    def check(self, metadata: Metadata, model: Path) -> None:
+        """Refuse an encoder that did not make the points."""
+
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int | None,
+        *,
+        radius: float = math.inf,
+        unique: bool = False,
+        where: Sequence[tuple[str, str]] = (),
+        exact: bool = False,
+    ) -> list[list[Hit]]:
+        """The nearest pictures of each query point, see `PhotoIndex.search`."""
+
+
 class PhotoIndex:
     """An index and its catalogue. An update meanwhile does not disturb it: it answers as before.
 
@@ -53,6 +79,7 @@ class PhotoIndex:
     def __init__(self, path: Path) -> None:
         self.path = Path(os.path.realpath(path))
         self.catalogue, index = pair.read(self.path)
+        self.c, self.dim = self.catalogue.c, self.catalogue.dim
         self._searcher = kinds.Searcher(index, self.catalogue.c)
 
     def __len__(self) -> int:

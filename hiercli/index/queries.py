@@ -12,7 +12,7 @@ import numpy as np
 from hiercli.encoder.session import EncoderSession
 from hiercli.errors import ImageError, InputError
 from hiercli.images import find, read
-from hiercli.index.photos import PhotoIndex
+from hiercli.index.photos import Searchable
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Query:
 
 
 def gather(
-    given: Sequence[Path], photos: PhotoIndex, stdin: TextIO | None, skipped: Callable[[str], None]
+    given: Sequence[Path], photos: Searchable, stdin: TextIO | None, skipped: Callable[[str], None]
 ) -> list[Query]:
     """The queries that some paths stand for, in order; those of ``.npy`` files have points.
 
@@ -61,26 +61,25 @@ def gather(
     return asked
 
 
-def _points(path: Path, photos: PhotoIndex) -> np.ndarray:
-    catalogue = photos.catalogue
+def _points(path: Path, photos: Searchable) -> np.ndarray:
     try:
         points = np.atleast_2d(np.load(path, allow_pickle=False))
     except (ValueError, OSError, EOFError, SyntaxError, MemoryError, OverflowError,
             tokenize.TokenError) as error:  # fmt: skip
         raise InputError(f"{path} is not an array of points ({error})") from error
-    if not (points.ndim == 2 and len(points) and points.shape[1] == catalogue.dim) or (
+    if not (points.ndim == 2 and len(points) and points.shape[1] == photos.dim) or (
         points.dtype.kind != "f"
     ):
         raise InputError(
-            f"expected points of {catalogue.dim} dimensions as floats, (N, {catalogue.dim}), but "
+            f"expected points of {photos.dim} dimensions as floats, (N, {photos.dim}), but "
             f"{path} holds {points.dtype} {points.shape}: embed with {photos.model}"
         )
     with np.errstate(over="ignore"):
         points = points.astype(np.float32)
     # Not so where a number is none, or infinite.
-    if not (catalogue.c * np.square(points.astype(np.float64)).sum(axis=1) < 1).all():
+    if not (photos.c * np.square(points.astype(np.float64)).sum(axis=1) < 1).all():
         raise InputError(
-            f"{path} holds points outside the ball of curvature -{catalogue.c:g}: embed with "
+            f"{path} holds points outside the ball of curvature -{photos.c:g}: embed with "
             f"{photos.model}"
         )
     return points

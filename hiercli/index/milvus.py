@@ -1,0 +1,477 @@
+"""Pictures in Milvus, a vector database that grows past one machine, or in a folder of milvus-lite.
+
+Milvus knows no hyperbolic distance. It holds ball coordinates and finds candidates by Euclidean
+distance; they are put in order by float64 hyperbolic distance, and more are fetched until none that
+was left out can belong among the nearest. With
+
+    g(x, y) = |x - y|^2 / ((1 - c|x|^2)(1 - c|y|^2)),
+
+by which the hyperbolic distance grows, a point y beyond the Euclidean distance L of the last
+candidate has g(x, y) >= L^2 / ((1 - c|x|^2)(1 - c m)), where m is the smallest |y|^2 of the index.
+
+Each picture is a row of its own, known by the hash of its path; rows come and go one by one, so a
+killed update leaves what it has done, and the next one goes on from there.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiercli.encoder.metadata import Metadata
+from hiercli.encoder.session import EncoderSession
+from hiercli.errors import FileFormatError, ImageError, InputError, MismatchError
+from hiercli.images import Places, Skipped, find, read, read_bytes, state_of
+from hiercli.index import hyperbolic
+from hiercli.index.catalogue import facts_of, label_of
+from hiercli.index.photos import Hit
+
+_PREFIX = "hier."
+_AT_ONCE = 500
+_FIRST_WIDTH = 100
+_LARGEST_WIDTH = 16_384
+"""What Milvus answers at most."""
+_ROUNDING = 1e-3
+"""Share by which a float32 L2 distance of Milvus may be off, with much to spare."""
+_LONGEST_PATH = 4096
+_COLUMNS = ["path", "label", "content", "size", "modified_ns", "changed_ns"]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where an index lies: ``milvus://host:19530/birds``, or ``milvus:./birds.db``.
+
+    Attributes:
+        uri: of the server, or the file of milvus-lite.
+        collection: its name there.
+    """
+
+    uri: str
+    collection: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """The address that a text which begins with ``milvus:`` stands for.
+
+        Raises:
+            InputError: it is malformed.
+        """
+        rest = text.removeprefix("milvus:")
+        if rest.startswith("//"):
+            host, _, collection = rest[2:].partition("/")
+            found = cls(f"http://{host}", collection)
+        else:
+            host = rest
+            found = cls(os.path.abspath(rest), re.sub(r"\W", "_", Path(rest).stem, flags=re.ASCII))
+        if (
+            not host
+            or not re.fullmatch(r"[A-Za-z_]\w*", found.collection, flags=re.ASCII)
+            or (not rest.startswith("//") and not rest.endswith(".db"))
+        ):
+            raise InputError(
+                "expected an index in Milvus like milvus://host:19530/birds (letters, digits and _ "
+                f"in its name) or milvus:./birds.db, got {text!r}"
+            )
+        return found
+
+    def __str__(self) -> str:
+        return f"{self.uri}/{self.collection}"
+
+
+class MilvusIndex:
+    """Pictures in Milvus, opened for searching.
+
+    Args:
+        address: of the index.
+
+    Raises:
+        InputError: pymilvus is not installed, the server does not answer, or there is no such
+            index.
+        FileFormatError: the collection was not written by hier.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._client = _connect(address)
+        with _told(address):
+            there = self._client.has_collection(address.collection)
+        if not there:
+            raise InputError(
+                f"expected an index in Milvus, but there is no collection {address.collection} at "
+                f"{address.uri}: build one with `hier embed FOLDER --index milvus:...`"
+            )
+        with _told(address):
+            properties = self._client.describe_collection(address.collection)["properties"]
+        try:
+            facts = {name: properties[_PREFIX + name] for name in _FACTS}
+            self.fingerprint, self.c = facts["fingerprint"], float(facts["c"])
+            self.dim = int(facts["embedding_dim"])
+            self.model = Path(json.loads(facts["model"]))
+            self._smallest = float(properties[_PREFIX + "smallest_square"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise FileFormatError(
+                f"{address} was not written by hier, or what it says of its encoder was changed "
+                f"({error!r}): choose another name"
+            ) from error
+
+    def __len__(self) -> int:
+        with _told(self.address):
+            found = self._client.query(self.address.collection, output_fields=["count(*)"])
+        return int(found[0]["count(*)"])
+
+    def check(self, metadata: Metadata, model: Path) -> None:
+        """Refuse an encoder that did not make this index.
+
+        Raises:
+            MismatchError: it names both sides.
+        """
+        if metadata.fingerprint != self.fingerprint:
+            raise MismatchError(
+                f"the index {self.address} was built with encoder {self.fingerprint} "
+                f"(c={self.c:g}, {self.dim} dimensions), {model} is {metadata.fingerprint} "
+                f"(c={metadata.c:g}, {metadata.embedding_dim} dimensions). Use {self.model}, or "
+                "build another index"
+            )
+
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int | None,
+        *,
+        radius: float = math.inf,
+        unique: bool = False,
+        where: Sequence[tuple[str, str]] = (),
+        exact: bool = False,
+    ) -> list[list[Hit]]:
+        """The nearest pictures of each query point, (Q, D), nearest first: see `PhotoIndex.search`.
+
+        Raises:
+            InputError: a condition that Milvus cannot check, or more is asked for than it answers.
+        """
+        del exact  # it always is
+        total = len(self)
+        wanted = total if k is None else min(k, total)
+        expression = " and ".join(_condition(name, pattern) for name, pattern in where)
+        answers = []
+        for query in queries:
+            width = min(max(_FIRST_WIDTH, 2 * wanted) if k is not None else 1024, _LARGEST_WIDTH)
+            while True:
+                hits, far, got = self._nearest(query, width, expression)
+                if unique:
+                    hits = _folded(hits)
+                enough = [hit for hit in hits if hit.distance <= radius][:wanted]
+                # All that can matter is known: what was left out lies beyond.
+                last = enough[-1].distance if len(enough) == wanted and enough else radius
+                if got < width or far > last:
+                    break
+                if width == _LARGEST_WIDTH:
+                    raise InputError(
+                        f"Milvus answers at most {_LARGEST_WIDTH} candidates, which are too few to "
+                        f"be sure of {'all within the radius' if k is None else f'{k} neighbours'}:"
+                        " ask for fewer, or narrow the search with --where"
+                    )
+                width = min(4 * width, _LARGEST_WIDTH)
+            answers.append(
+                [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(enough, 1)]
+            )
+        return answers
+
+    def _nearest(
+        self, query: np.ndarray, width: int, expression: str
+    ) -> tuple[list[Hit], float, int]:
+        """Candidates in order, the distance below which none is missing, and how many came."""
+        with _told(self.address):
+            (rows,) = self._client.search(
+                self.address.collection,
+                data=[query.astype(np.float32).tolist()],
+                limit=width,
+                filter=expression,
+                output_fields=["path", "label", "content", "point"],
+                anns_field="point",
+            )
+        if not rows:
+            return [], math.inf, 0
+        entities = [row["entity"] for row in rows]
+        points = np.array([entity["point"] for entity in entities], np.float32)
+        distances, best = hyperbolic.order(query, points, np.arange(len(rows)), self.c, len(rows))
+        hits = [
+            Hit(rank, entities[place]["path"], entities[place]["label"], float(distance),
+                bytes.fromhex(entities[place]["content"]))
+            for rank, (place, distance) in enumerate(zip(best, distances, strict=True), 1)
+        ]  # fmt: skip
+        square = float(np.square(query.astype(np.float64)).sum())
+        # Milvus gives the squared distance.
+        beyond = (1 - _ROUNDING) * max(float(row["distance"]) for row in rows)
+        g = beyond / ((1 - self.c * square) * (1 - self.c * self._smallest))
+        far = 2 / math.sqrt(self.c) * math.asinh(math.sqrt(self.c * g))
+        return hits, far, len(rows)
+
+
+_FACTS = ("fingerprint", "c", "embedding_dim", "model")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an update did to an index in Milvus.
+
+    Attributes:
+        added, changed, removed, unchanged: pictures.
+        embedded: pictures that the encoder looked at.
+        total: pictures in the index now.
+        problems: files and folders that were passed over, with the reason.
+    """
+
+    added: int
+    changed: int
+    removed: int
+    unchanged: int
+    embedded: int
+    total: int
+    problems: list[tuple[Path, str]]
+
+
+def update(
+    address: Address,
+    paths: Sequence[Path],
+    session: EncoderSession,
+    *,
+    rebuild: bool = False,
+    skipped: Skipped | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Change:
+    """Embed what is new or changed in some folders, and take out what is gone from them.
+
+    Args:
+        address: of the index; it is made where it is not there.
+        paths: pictures and folders of pictures.
+        session: the encoder.
+        rebuild: forget what is there and start anew.
+        skipped: told of each file or folder that is passed over, and why.
+        progress: called with (done, total) pictures.
+
+    Raises:
+        InputError: pymilvus is not installed, the server does not answer, or there are no pictures.
+        MismatchError: the index was built with another encoder.
+    """
+    problems: list[tuple[Path, str]] = []
+
+    def pass_over(path: Path, reason: str) -> None:
+        problems.append((path, reason))
+        if skipped:
+            skipped(path, reason)
+
+    pictures = find(paths, pass_over)
+    client, name = _connect(address), address.collection
+    with _told(address):
+        if rebuild and client.has_collection(name):
+            client.drop_collection(name)
+        if not client.has_collection(name):
+            _create(client, name, session)
+    index = MilvusIndex(address)
+    index.check(session.metadata, session.path)
+    place = Places()
+    listed: dict[int, tuple[str, Path]] = {}
+    for picture in pictures:
+        where = place(picture)
+        try:
+            text = where.decode()
+        except UnicodeDecodeError:
+            pass_over(picture, f"{picture}: Milvus holds no names that are not UTF-8")
+            continue
+        if len(where) > _LONGEST_PATH:
+            pass_over(picture, f"{picture}: Milvus holds no path of over {_LONGEST_PATH} bytes")
+        else:
+            listed[_number(text)] = text, picture
+    closed = {os.fsdecode(place(folder / "x")) for folder, _ in problems if folder.is_dir()}
+    roots = [os.path.dirname(os.fsdecode(place(path / "x"))) for path in paths if path.is_dir()]
+    known, gone = {}, []
+    for row in _rows(client, address):
+        if row["id"] in listed:
+            known[row["id"]] = row
+        elif any(_is_below(row["path"], root) for root in roots) and not any(
+            _is_below(row["path"], os.path.dirname(folder)) for folder in closed
+        ):
+            gone.append(row["id"])
+    counts = dict.fromkeys(("added", "changed", "unchanged"), 0)
+    removed = _embed(client, address, index, listed, known, session, counts, pass_over, progress)
+    with _told(address):
+        for first in range(0, len(gone), _AT_ONCE):
+            client.delete(name, ids=gone[first : first + _AT_ONCE])
+    return Change(
+        **counts,
+        removed=removed + len(gone),
+        embedded=counts["added"] + counts["changed"],
+        total=len(index),
+        problems=problems,
+    )
+
+
+def _embed(
+    client: Any,
+    address: Address,
+    index: MilvusIndex,
+    listed: dict[int, tuple[str, Path]],
+    known: dict[int, dict[str, Any]],
+    session: EncoderSession,
+    counts: dict[str, int],
+    pass_over: Callable[[Path, str], None],
+    progress: Callable[[int, int], None] | None,
+) -> int:
+    """Write the rows of what is new or changed; how many were removed as no pictures any more."""
+    preprocessing = session.metadata.preprocessing
+    waiting: list[dict[str, Any]] = []
+    removed = 0
+
+    def load(item: tuple[int, tuple[str, Path]]) -> tuple[np.ndarray | None, dict[str, Any]]:
+        number, (text, path) = item
+        old = known.get(number)
+        row: dict[str, Any] = {"id": number, "path": text, "problem": "", "file": path}
+        try:
+            with contextlib.suppress(OSError):  # reading it says why
+                if old is not None and _state(old) == state_of(os.stat(path)):
+                    return None, row
+            content, state = read_bytes(path)
+            row["content"] = hashlib.blake2b(content, digest_size=16).hexdigest()
+            row |= zip(_COLUMNS[3:], state, strict=True)
+            row["label"] = label_of(os.fsencode(text))
+            return preprocessing(read(path, preprocessing.shortest_side, content)), row
+        except ImageError as error:
+            return None, row | {"problem": str(error)}
+
+    def write() -> None:
+        smallest = min((float(np.square(row["point"]).sum()) for row in waiting), default=math.inf)
+        with _told(address):
+            # First, so that no search can count on a bound that does not hold.
+            if smallest < index._smallest:
+                index._smallest = smallest
+                client.alter_collection_properties(
+                    address.collection, {f"{_PREFIX}smallest_square": repr(smallest)}
+                )
+            client.upsert(address.collection, waiting)
+        waiting.clear()
+
+    for done, (row, point) in enumerate(session.stream(listed.items(), load), 1):
+        problem, path = row.pop("problem"), row.pop("file")
+        if problem:
+            pass_over(path, problem)
+            if row["id"] in known and "content" in row:  # read, and no picture any more
+                with _told(address):
+                    client.delete(address.collection, ids=[row["id"]])
+                removed += 1
+        elif point is None:
+            counts["unchanged"] += 1
+        else:
+            counts["changed" if row["id"] in known else "added"] += 1
+            waiting.append(row | {"point": point.astype(np.float32)})
+        if len(waiting) == _AT_ONCE:
+            write()
+        if progress and (done % 32 == 0 or done == len(listed)):
+            progress(done, len(listed))
+    if waiting:
+        write()
+    return removed
+
+
+def _create(client: Any, name: str, session: EncoderSession) -> None:
+    from pymilvus import DataType
+
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field("path", DataType.VARCHAR, max_length=_LONGEST_PATH)
+    schema.add_field("label", DataType.VARCHAR, max_length=1024)
+    schema.add_field("content", DataType.VARCHAR, max_length=32)
+    for column in _COLUMNS[3:]:
+        schema.add_field(column, DataType.INT64)
+    schema.add_field("point", DataType.FLOAT_VECTOR, dim=session.metadata.embedding_dim)
+    index = client.prepare_index_params()
+    index.add_index("point", index_type="FLAT", metric_type="L2")
+    facts = facts_of(session.metadata, session.path)
+    properties = {_PREFIX + fact: facts[fact] for fact in _FACTS}
+    properties[f"{_PREFIX}smallest_square"] = repr(1 / session.metadata.c)
+    client.create_collection(
+        name, schema=schema, index_params=index, properties=properties, consistency_level="Strong"
+    )
+
+
+def _rows(client: Any, address: Address) -> Iterator[dict[str, Any]]:
+    with _told(address):
+        found = client.query_iterator(
+            address.collection, batch_size=_AT_ONCE, output_fields=["id", *_COLUMNS]
+        )
+        try:
+            while block := found.next():
+                yield from block
+        finally:
+            found.close()
+
+
+def _number(path: str) -> int:
+    digest = hashlib.blake2b(path.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def _state(row: dict[str, Any]) -> tuple[int, int, int]:
+    return row["size"], row["modified_ns"], row["changed_ns"]
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip("/") + "/")
+
+
+def _folded(hits: list[Hit]) -> list[Hit]:
+    """Pictures with the same content as copies of the nearest."""
+    found: dict[bytes, Hit] = {}
+    for hit in hits:
+        if hit.content in found:
+            found[hit.content].copies.append(hit.path)
+        else:
+            found[hit.content] = hit
+    return list(found.values())
+
+
+def _condition(name: str, pattern: str) -> str:
+    """A pattern of a shell as an expression of Milvus."""
+    if re.search(r"[%_\[\]\\]", pattern) and re.search(r"[*?\[]", pattern):
+        raise InputError(
+            f"Milvus cannot search for {name}={pattern}: beside * and ? a pattern may hold none of "
+            "% _ [ ] and \\ there"
+        )
+    if re.search(r"[*?]", pattern):
+        return f"{name} like {json.dumps(pattern.replace('*', '%').replace('?', '_'))}"
+    return f"{name} == {json.dumps(pattern)}"
+
+
+def _connect(address: Address) -> Any:
+    try:
+        from pymilvus import MilvusClient
+    except ImportError as error:
+        raise InputError(
+            "an index in Milvus needs the extra milvus: install it with "
+            "`pip install 'hiercli[milvus]'`"
+        ) from error
+    with _told(address):
+        return MilvusClient(uri=address.uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=10)
+
+
+@contextlib.contextmanager
+def _told(address: Address) -> Iterator[None]:
+    """Say what Milvus objects to in one message."""
+    from pymilvus.exceptions import MilvusException
+
+    try:
+        yield
+    except MilvusException as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"Milvus at {address} cannot do this ({reason}): see that it runs there and that "
+            "MILVUS_TOKEN holds what it asks for"
+        ) from error
