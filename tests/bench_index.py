@@ -88,12 +88,14 @@ def compare(count: int, c: float, radius: float) -> None:
                 took.append(time.perf_counter() - started)
         ratio = statistics.median(theirs / ours for ours, theirs in zip(*times, strict=True))
         found, plain_found = index.search(asked, 10)[1], plain.search(queries, 10)[1]
-        whole = ordered(kinds.Searcher(index, c), queries, points)
+        fetched = kinds.Searcher(index, c).fetch(queries, 10)
+        whole = ordered(fetched, queries, points, c)
         faiss.omp_set_num_threads(cores)
         size = len(faiss.serialize_index(index)) / count
         print(
             f"  {kind}{'' if effort is None else f' (effort {effort})'}: recall@10 "
-            f"{share(found, near):.4f}, {share(whole, near):.4f} in float64 order; "
+            f"{share(found, near):.4f}, {share(whole, near):.4f} with "
+            f"{np.mean([len(ids) for ids in fetched]):.0f} candidates in float64 order; "
             f"{QUERIES / statistics.median(times[0]):,.0f} queries/s; built in {built:.1f} s, "
             f"tuned in {tuned:.1f} s, {size:.0f} bytes a point"
         )
@@ -112,6 +114,9 @@ def euclidean(kind: str, points: np.ndarray, effort: int | None) -> faiss.Index:
     plain: faiss.Index
     if kind == "flat":
         plain = faiss.IndexFlatL2(DIM)
+    elif kind == "sq8":
+        plain = faiss.IndexScalarQuantizer(DIM, faiss.ScalarQuantizer.QT_8bit)
+        plain.train(points)
     elif kind == "hnsw":
         plain = faiss.IndexHNSWFlat(DIM, kinds._LINKS)
         plain.hnsw.efConstruction, plain.hnsw.efSearch = kinds._BUILD_EFFORT, effort
@@ -125,11 +130,13 @@ def euclidean(kind: str, points: np.ndarray, effort: int | None) -> faiss.Index:
     return plain
 
 
-def ordered(searcher: kinds.Searcher, queries: np.ndarray, points: np.ndarray) -> np.ndarray:
+def ordered(
+    fetched: list[np.ndarray], queries: np.ndarray, points: np.ndarray, c: float
+) -> np.ndarray:
     """(Q, 10) what a search answers: candidates put in order by float64 distance."""
     found = [
-        hyperbolic.order(query, points[ids], ids, searcher.c, 10)[1]
-        for query, ids in zip(queries, searcher.fetch(queries, 10), strict=True)
+        hyperbolic.order(query, points[ids], ids, c, 10)[1]
+        for query, ids in zip(queries, fetched, strict=True)
     ]
     return np.stack(found)
 

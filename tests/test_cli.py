@@ -284,7 +284,7 @@ def test_metadata_that_lacks_something_is_refused(
     model = onnx.load(str(exported))
     (facts,) = (entry for entry in model.metadata_props if entry.key == "hier")
     whole = json.loads(facts.value)
-    for name in whole:
+    for name in whole.keys() - {"precision"}:  # encoders from before the variants say none
         facts.value = json.dumps({key: value for key, value in whole.items() if key != name})
         onnx.save(model, str(tmp_path / "m.onnx"))
         done = inside("embed", photos, "--model", tmp_path / "m.onnx", "-o", tmp_path / "v.npy")

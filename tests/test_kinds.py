@@ -1,5 +1,6 @@
 """Kinds of index: how much of the truth they find, and what is left when points come and go."""
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,8 @@ from conftest import Hier
 from test_index import Colours, paint
 from test_search import ball
 
-from hiercli.errors import MismatchError
-from hiercli.index import health, hyperbolic, kinds, pair, update
+from hiercli.errors import InputError, MismatchError
+from hiercli.index import gpu, health, hyperbolic, kinds, pair, update
 from hiercli.index.photos import PhotoIndex
 
 COUNT = 3000
@@ -42,7 +43,7 @@ def recall(
 
 
 @pytest.mark.parametrize("c", [0.1, 1.0])
-@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+@pytest.mark.parametrize("kind", ["flat", "sq8", "hnsw", "ivf"])
 def test_a_kind_finds_the_truth_and_keeps_it(kind: str, c: float, tmp_path: Path) -> None:
     points, queries = ball(COUNT, 0, c), ball(100, 1, c)
     ids = 3 * np.arange(COUNT) + 5
@@ -52,23 +53,24 @@ def test_a_kind_finds_the_truth_and_keeps_it(kind: str, c: float, tmp_path: Path
     )
     assert told[-1] == (COUNT, COUNT)
     assert kinds.kind_of(index) == kind
-    assert (kinds.tune(index, c) == 1) if kind == "flat" else (kinds.tune(index, c) >= 0.995)
+    exact = kind in ("flat", "sq8")
+    assert (kinds.tune(index, c) == 1) if exact else (kinds.tune(index, c) >= 0.995)
     # A plain FAISS file, tuned as it is: whoever reads it has no need of us.
     faiss.write_index(index, str(tmp_path / "plain.faiss"))
     index = faiss.read_index(str(tmp_path / "plain.faiss"))
     _, found = index.search(hyperbolic.as_queries(queries, c), 10)
     _, truth = hyperbolic.nearest(queries, points, 10, c)
     shares = [np.isin(mine, ids[right]).mean() for mine, right in zip(found, truth, strict=True)]
-    assert np.mean(shares) > 0.97
+    assert np.mean(shares) > (0.4 if kind == "sq8" else 0.97)  # its order alone is a rough one
     by_id = dict(zip(ids.tolist(), points, strict=True))
     searcher = kinds.Searcher(index, c)
-    assert recall(searcher, queries, by_id) >= 0.99
+    assert recall(searcher, queries, by_id) >= (1 if exact else 0.99)
     assert recall(searcher, queries, by_id, exact=True) == 1
     some = {number: by_id[number] for number in ids[::9].tolist()}
     assert recall(searcher, queries, some, among=np.array(sorted(some))) == 1
     with pytest.raises(MismatchError, match="12 dimensions"):
         searcher.fetch(queries[:, :5], 10)
-    if kind == "flat":
+    if exact:
         return
     # Again and again: what stays must not change by a digit.
     for turn in range(4):
@@ -104,7 +106,7 @@ def test_a_graph_full_of_what_is_gone_is_built_anew() -> None:
     assert kinds.renew(index, ids[:0], (np.arange(200, 401), ball(201, 1)), 0.1) is None
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+@pytest.mark.parametrize("kind", kinds.KINDS[1:])
 @pytest.mark.parametrize("count", [1, 2, 12])
 def test_few_points(kind: str, count: int) -> None:
     points, ids = ball(count, 0), np.arange(count)
@@ -112,6 +114,38 @@ def test_few_points(kind: str, count: int) -> None:
     assert kinds.tune(index, 0.1) == 1
     (found,) = kinds.Searcher(index, 0.1).fetch(points[:1], 10)
     assert sorted(found.tolist()) == ids.tolist()
+
+
+@pytest.mark.parametrize("kind", ["flat", "sq8"])
+def test_another_device_gives_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime's MatMul and TopK, here on the CPU, beside FAISS, among near-duplicates too."""
+    points, queries, ids = ball(COUNT, 0), ball(30, 1), 2 * np.arange(COUNT)
+    points[1::2] = points[::2] + np.float32(1e-6)
+    index = kinds.build(kind, blocks(ids, points), COUNT, 12, 0.1)
+    monkeypatch.setattr(gpu, "_PRODUCTS", 7 * COUNT)
+    on_cpu = functools.partial(gpu.DeviceSearch, device="cpu")
+    monkeypatch.setattr(gpu, "DeviceSearch", on_cpu)
+    by_id = dict(zip(ids.tolist(), points, strict=True))
+    searcher = kinds.Searcher(index, 0.1, "cuda")
+    assert not searcher.fallback
+    assert recall(searcher, queries, by_id) == 1
+    some = {number: by_id[number] for number in ids[::9].tolist()}
+    assert recall(searcher, queries, some, among=np.array(sorted(some))) == 1
+
+
+def test_without_a_gpu_the_cpu_searches(
+    photos: Path, exported: Path, index: Path, inside: Hier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_gpu(*_: object) -> None:
+        raise InputError("no GPU here")
+
+    monkeypatch.setattr(gpu, "DeviceSearch", no_gpu)
+    done = inside("search", photos / "kind0", "--index", index, "--device", "cuda", "--json")
+    assert done.returncode == 0
+    assert b"no GPU here" in done.stderr
+    monkeypatch.undo()
+    same = inside("search", photos / "kind0", "--index", index, "--json")
+    assert done.stdout == same.stdout
 
 
 def test_size_chooses() -> None:
@@ -142,7 +176,7 @@ def test_a_graph_that_misses_too_much_gives_way_to_lists(
     assert health.verify(index).damage == []
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+@pytest.mark.parametrize("kind", ["sq8", "hnsw", "ivf"])
 def test_an_index_grows_and_shrinks_in_its_kind(kind: str, tmp_path: Path) -> None:
     album, index, session = tmp_path / "album", tmp_path / "idx.faiss", Colours()
     for number in range(90):
@@ -178,14 +212,14 @@ def test_the_kind_on_the_command_line(
     words = ("embed", photos, "--model", exported)
     done = inside(*words, "--index", tmp_path / "idx.faiss", "--index-type", "tree")
     assert done.returncode == 2
-    assert b"flat, hnsw, ivf" in done.stderr
+    assert b"flat, sq8, hnsw, ivf" in done.stderr
     assert not (tmp_path / "idx.faiss").exists()
     assert inside(*words, "--index-type", "hnsw", "-o", tmp_path / "x.npy").returncode == 2
     answers = []
-    for kind in ("flat", "hnsw", "ivf"):
+    for kind in kinds.KINDS[1:]:
         index = tmp_path / f"{kind}.faiss"
         assert inside(*words, "--index", index, "--index-type", kind).returncode == 0
         done = inside("search", photos, "--index", index, "--exact", "--json")
         answers.append([json.loads(line)["results"] for line in done.stdout.splitlines()])
-    assert answers[0] == answers[1] == answers[2]
+    assert all(other == answers[0] for other in answers)
     assert len(answers[0][0]) == 10

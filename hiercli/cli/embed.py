@@ -14,11 +14,24 @@ from hiercli.errors import EXIT_SKIPPED, InputError
 
 
 def embed(
-    paths: Annotated[list[Path], typer.Argument(help="Pictures, and folders of pictures.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATHS...",
+            help="Pictures, and folders of pictures; with --engine ray also s3://BUCKET/FOLDER and "
+            "the like.",
+        ),
+    ],
     model: options.Model = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Write .npy (with a list of paths) or .parquet."),
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="Write .npy (with a list of paths) or .parquet; with --engine ray a folder of "
+            "Parquet files, also s3://BUCKET/FOLDER and the like.",
+        ),
     ] = None,
     index: Annotated[
         str | None,
@@ -42,6 +55,14 @@ def embed(
         typer.Option(
             help="With --index: flat (exact), hnsw or ivf (faster for millions), or auto, by size."
         ),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="ray: embed on a Ray cluster, into a folder of Parquet files (-o)."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="With --engine ray: the cluster (auto: this machine's); else one here."),
     ] = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
@@ -69,7 +90,20 @@ def embed(
     - `hier embed ./images --model birds.onnx --index idx.faiss`
 
     - `hier embed ./images --model birds.onnx --index milvus://localhost:19530/birds`
+
+    - `hier embed s3://bucket/photos --model birds.onnx --engine ray --address auto -o vectors/`
     """
+    if engine is not None or address is not None:
+        others = (index, index_type, rebuild, prune, strict, threads, batch, device != "auto")
+        if engine != "ray" or target is None or any(others):
+            raise InputError(
+                "expected --engine ray with -o FOLDER, and beside it no options but --model, "
+                "--address and --json"
+            )
+        _with_ray(sources, target, model, address, json_output)
+        return
+    paths = [Path(source) for source in sources]
+    output = None if target is None else Path(target)
     to_stdout = output is None and index is None
     if to_stdout and sys.stdout.isatty():
         raise InputError(
@@ -98,9 +132,9 @@ def embed(
     in_milvus = index is not None and index.startswith("milvus:")
     if in_milvus and (prune or index_type or strict or output is not None):
         raise InputError("--prune, --index-type, --strict and -o are not for an index in Milvus")
-    for target in (output, None if index is None or in_milvus else Path(index)):
-        if target is not None:
-            require_replaceable(target)
+    for file in (output, None if index is None or in_milvus else Path(index)):
+        if file is not None:
+            require_replaceable(file)
     keep_freed_memory()
     session = EncoderSession(model or default_model(), threads=threads, device=device, batch=batch)
     if session.fallback:
@@ -175,6 +209,30 @@ def embed(
     if json_output:
         print(json.dumps({"embedded": count, "skipped": len(problems), **facts}, default=str))
     if problems:
+        raise typer.Exit(EXIT_SKIPPED)
+
+
+def _with_ray(
+    sources: list[str], target: str, model: Path | None, address: str | None, json_output: bool
+) -> None:
+    from hiercli.encoder import cluster
+    from hiercli.encoder.general import default_model
+
+    if target.endswith((".npy", ".parquet")) or Path(target).is_file():
+        raise InputError(f"expected -o to name a folder for Parquet files, got {target}")
+    with progress("embedding") as bar:
+        done = cluster.embed(
+            sources, target, model or default_model(), address=address, progress=bar
+        )
+    for _, reason in done.problems:
+        warn(reason)
+    again = f", {done.before} of them were there already" if done.before else ""
+    say(f"{done.embedded} pictures embedded into {done.shards} files in {target}{again}")
+    if json_output:
+        facts = {"embedded": done.embedded, "skipped": len(done.problems), "output": target,
+                 "files": done.shards}  # fmt: skip
+        print(json.dumps(facts))
+    if done.problems:
         raise typer.Exit(EXIT_SKIPPED)
 
 

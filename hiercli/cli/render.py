@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import Progress
 
 
@@ -46,11 +46,14 @@ def say(message: str) -> None:
 
 def warn(message: str) -> None:
     """Something that was passed over, to stderr."""
+    if sys.stderr and not errors().is_terminal:  # rich is slow for many thousands
+        print(f"skipped: {message}", file=sys.stderr)
+        return
     errors().print("[yellow]skipped:[/] ", end="")
     errors().print(message, markup=False)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(title: str, columns: Sequence[str], rows: "Sequence[Sequence[RenderableType]]") -> None:
     """A table to stdout, folded to the width of a terminal; elsewhere nothing is folded."""
     from rich.console import Console
     from rich.table import Table
@@ -65,7 +68,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for name in columns:
         drawn.add_column(name, overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(_printable(cell)) for cell in row))
+        cells = (Text(_printable(cell)) if isinstance(cell, str) else cell for cell in row)
+        drawn.add_row(*cells)
     console.print(drawn)
 
 

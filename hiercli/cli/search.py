@@ -14,9 +14,12 @@ import typer
 
 from hiercli.cli import options
 from hiercli.cli.render import output, progress, say, table, warn
-from hiercli.errors import EXIT_SKIPPED, ImageError, InputError
+from hiercli.cli.thumbnails import STYLES, thumbnail
+from hiercli.errors import EXIT_SKIPPED, InputError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from hiercli.index.photos import Hit
     from hiercli.index.queries import Query
 
@@ -62,6 +65,10 @@ def search(
     threads: options.Threads = 0,
     strict: options.Strict = False,
     html: Annotated[Path | None, typer.Option(help="Write a page of queries and pictures.")] = None,
+    thumbnails: Annotated[
+        str,
+        typer.Option(help="In a terminal: auto, kitty, sixel, blocks or none."),
+    ] = "auto",
     csv_output: Annotated[bool, typer.Option("--csv", help="Print the result as CSV.")] = False,
     json_output: options.Json = False,
 ) -> None:
@@ -88,6 +95,8 @@ def search(
     if csv_output and json_output:
         raise InputError("--csv and --json cannot share stdout: give one of them")
     conditions = [_condition(text) for text in where or ()]
+    if thumbnails not in STYLES:
+        raise InputError(f"expected --thumbnails {'|'.join(STYLES)}, got {thumbnails!r}")
     import numpy as np
 
     from hiercli.encoder.session import EncoderSession
@@ -104,7 +113,9 @@ def search(
 
         photos = milvus.MilvusIndex(milvus.Address.parse(index))
     else:
-        photos = PhotoIndex(Path(index))
+        photos = PhotoIndex(Path(index), device)
+        if photos.fallback:
+            say(photos.fallback)
         require_apart(html, pair.files(photos.path))
     require_apart(html, (photos.model, model or photos.model))
     problems: list[str] = []
@@ -146,7 +157,7 @@ def search(
     if csv_output:
         _show_csv(asked, found)
     else:
-        _show(asked, found, json_output)
+        _show(asked, found, json_output, thumbnails)
     if problems:
         raise typer.Exit(EXIT_SKIPPED)
 
@@ -161,21 +172,30 @@ def _condition(text: str) -> tuple[str, str]:
     return name, pattern
 
 
-def _show(asked: Sequence["Query"], found: Iterable[Sequence["Hit"]], as_json: bool) -> None:
+def _show(
+    asked: Sequence["Query"], found: Iterable[Sequence["Hit"]], as_json: bool, thumbnails: str
+) -> None:
     for query, hits in zip(asked, found, strict=True):
         if as_json:
             result: dict[str, Any] = {"query": query.name}
             result["results"] = [hit.to_dict() for hit in hits]
             print(json.dumps(result))
             continue
-        if output().is_terminal and output().color_system in ("truecolor", "256"):
-            _pictures([query.path, *(Path(hit.path) for hit in hits)])
-        rows = [
+        rows: list[list[RenderableType]] = [
             [str(hit.rank), f"{hit.distance:.4f}", hit.label,
              hit.path + (f" (+{len(hit.copies)} copies)" if hit.copies else "")]
             for hit in hits
         ]  # fmt: skip
-        table(query.name, ["rank", "distance", "label", "path"], rows)
+        columns = ["rank", "distance", "label", "path"]
+        if thumbnails != "none" and output().file.isatty() and output().color_system:
+            has_picture = query.path is not None or query.content is not None
+            rows.insert(0, ["", "", "", "the query"])
+            names = [query.name if has_picture else "", *(hit.path for hit in hits)]
+            for row, name in zip(rows, names, strict=True):
+                content = query.content if row is rows[0] else None
+                row.insert(1, thumbnail(name, thumbnails, content) if name else "")
+            columns.insert(1, "picture")
+        table(query.name, columns, rows)
         if not hits:
             say(f"{query.name}: no picture is that near")
 
@@ -193,34 +213,3 @@ def _show_csv(asked: Sequence["Query"], found: Iterable[Sequence["Hit"]]) -> Non
                 )
     finally:
         text.detach()  # or stdout would be closed with it
-
-
-_WIDTH = 12
-"""Columns of a thumbnail; a character cell shows two pixels, one above the other."""
-
-
-def _pictures(paths: Sequence[Path | None]) -> None:
-    """A strip of thumbnails, the query first, in half-block characters."""
-    from rich.text import Text
-
-    from hiercli.images import centre_box, read
-
-    strips = [Text() for _ in range(_WIDTH // 2)]
-    for path in paths[: max(1, output().width // (_WIDTH + 1))]:
-        if path is None:
-            continue
-        try:
-            picture = read(path, _WIDTH)
-        except ImageError:
-            continue
-        small = picture.resize((_WIDTH, _WIDTH), box=centre_box(picture, 1.0))
-        for row, strip in enumerate(strips):
-            for column in range(_WIDTH):
-                above, below = (
-                    "#" + bytes(small.crop((column, y, column + 1, y + 1)).tobytes()).hex()
-                    for y in (2 * row, 2 * row + 1)
-                )
-                strip.append("▀", style=f"{above} on {below}")
-            strip.append(" ")
-    for strip in strips:
-        output().print(strip, no_wrap=True)

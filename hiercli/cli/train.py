@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -80,12 +81,7 @@ def _train(
 
     from hiercli.data import catalogue
     from hiercli.data.records import Dataset
-    from hiercli.training import distributed, trainer
-    from hiercli.training.baseline import metric_loss_alone, train_baseline
-    from hiercli.training.run_folder import numbered_folder
 
-    if baseline:
-        metric_loss_alone(resolved)  # refused now rather than after the first run
     root = data_root or catalogue.default_root()
 
     def fetched() -> Dataset:
@@ -94,17 +90,24 @@ def _train(
         with progress("drawing the demo flora") as drawing:
             return catalogue.load(data, root, seed=resolved.seed, progress=drawing)
 
+    # A mistake is told before the seconds that torch takes to import.
+    dataset = None if "LOCAL_RANK" in os.environ else fetched()
+
+    from hiercli.training import distributed, trainer
+    from hiercli.training.baseline import metric_loss_alone, train_baseline
+    from hiercli.training.run_folder import numbered_folder
+
+    if baseline:
+        metric_loss_alone(resolved)  # refused now rather than after the first run
     if resolved.processes > 1 and not distributed.is_launched():
-        fetched()
         same_folder = () if out else ("--out", str(numbered_folder(Path("runs"), data)))
         distributed.launch(resolved.processes, [*sys.argv[1:], *same_folder])
         return
     world, device = distributed.join(resolved.device)
     if world.is_main:
-        dataset = fetched()
+        dataset = dataset or fetched()
     world.same(True)  # the others find it complete
-    if not world.is_main:
-        dataset = fetched()
+    dataset = dataset or fetched()
     resolved = dataclasses.replace(resolved, device=device)
     target = world.same(out or numbered_folder(Path("runs"), data))
     reporter = TrainingProgress()

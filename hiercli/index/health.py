@@ -103,12 +103,13 @@ def verify(
         try:
             found.damage.extend(f"SQLite: {line}" for line in catalogue.integrity())
             ids, rows = kinds.rows(opened)
+            coarse = kinds.coarseness(opened)
             where = {int(number): row for row, number in enumerate(ids)}
             if len(where) != len(ids):
                 found.damage.append(f"{len(ids) - len(where)} ids stand twice in the FAISS file")
             done, total = 0, len(catalogue)
             for block in _blocks(catalogue.every()):
-                found.damage.extend(_amiss(block, where, rows, catalogue.c))
+                found.damage.extend(_amiss(block, where, rows, coarse, catalogue.c))
                 if files:
                     found.outdated.extend(_outdated(block))
                 done += len(block)
@@ -125,6 +126,7 @@ def _amiss(
     block: list[tuple[Photo, bool]],
     where: dict[int, int],
     rows: np.ndarray,
+    coarse: np.ndarray,
     c: float,
 ) -> Iterator[str]:
     lifted = iter(hyperbolic.lift(_points(block), c))
@@ -137,7 +139,7 @@ def _amiss(
         expected = next(lifted)
         if row is None:
             yield f"{path}: its point is not in the FAISS file"
-        elif not np.allclose(expected, rows[row], rtol=1e-5, atol=1e-6):
+        elif (np.abs(expected - rows[row]) > coarse + 1e-6 + 1e-5 * np.abs(expected)).any():
             yield f"{path}: its point in the FAISS file is another"
 
 

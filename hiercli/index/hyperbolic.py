@@ -52,23 +52,35 @@ def order(
     return distances[nearest], ids[nearest]
 
 
+def rounding(asked: np.ndarray, farthest: float) -> np.ndarray:
+    """How far float32 products of queries (Q, D+1) with lifted rows may be off, (Q,).
+
+    Args:
+        asked: as of `as_queries`.
+        farthest: largest time coordinate among the rows.
+    """
+    # Half of |q||x| each is the time coordinates' share, and the rest no more.
+    bound: np.ndarray = 2 * _ROUNDING * np.abs(asked[:, 0]) * farthest
+    return bound
+
+
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 """(queries, width) -> (float32 products, ids), each (Q, width), largest product first; where there
 are fewer, -inf and -1."""
 
 
 def candidates(
-    search: Search, asked: np.ndarray, lengths: np.ndarray, k: int, total: int
+    search: Search, asked: np.ndarray, unsure: np.ndarray, k: int, total: int
 ) -> list[np.ndarray]:
     """Ids of each query that are sure to hold its k nearest, in no exact order.
 
-    More are fetched until the last product lies below the k-th by more than float32 can be wrong,
-    so that a crowd of near-duplicates, however large, cannot hide a true neighbour.
+    More are fetched until the last product lies below the k-th by more than both can be wrong, so
+    that a crowd of near-duplicates, however large, cannot hide a true neighbour.
 
     Args:
         search: the float32 product search.
         asked: (Q, D+1) lifted queries.
-        lengths: (Q,) largest |q||x| that each query's products can have.
+        unsure: (Q,) how far each query's products may be off, see `rounding`.
         k: neighbours wanted, at most ``total``.
         total: points searched.
     """
@@ -77,8 +89,7 @@ def candidates(
     width = min(k + _SPARE, total)
     while pending.size:
         products, ids = search(asked[pending], width)
-        unsure = 2 * _ROUNDING * lengths[pending]
-        sure = products[:, -1] < products[:, k - 1] - unsure
+        sure = products[:, -1] < products[:, k - 1] - 2 * unsure[pending]
         if width == total:
             sure[:] = True
         for place in np.flatnonzero(sure):
@@ -106,10 +117,10 @@ def nearest(
     k = min(k, len(gallery))
     if c is None:
         rows, asked = _unit(gallery), _unit(queries)
-        lengths = np.ones(len(asked))
+        unsure = np.full(len(asked), _ROUNDING)
     else:
         rows, asked = lift(gallery, c), as_queries(queries, c)
-        lengths = 2 * np.abs(asked[:, 0]) * rows[:, 0].max()
+        unsure = rounding(asked, float(rows[:, 0].max()))
 
     def search(some: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
         products, ids = faiss.knn(some, rows, width, metric=faiss.METRIC_INNER_PRODUCT)
@@ -117,7 +128,7 @@ def nearest(
 
     found = np.empty((len(queries), k), np.int64)
     distances = np.empty((len(queries), k), np.float64)
-    for row, ids in enumerate(candidates(search, asked, lengths, k, len(gallery))):
+    for row, ids in enumerate(candidates(search, asked, unsure, k, len(gallery))):
         if c is None:
             query = _unit(queries[row : row + 1], np.float64)[0]
             far = 1 - _unit(gallery[ids], np.float64) @ query

@@ -1,6 +1,8 @@
 """Kinds of FAISS index over lifted points: flat is exact, the others answer sooner from a part.
 
 flat: every point is compared with the query.
+sq8: likewise, with coordinates of a byte each. How far products may be off by that is known, and
+    so many more candidates are put in order by their stored points: the answer is exact too.
 hnsw: a graph of neighbours is walked (Malkov and Yashunin, "Efficient and Robust Approximate
     Nearest Neighbor Search Using Hierarchical Navigable Small World Graphs", 2018). It is built
     by Euclidean distance between ball coordinates, since a graph built by the product would link
@@ -20,11 +22,12 @@ from collections.abc import Callable, Iterable, Iterator
 import faiss
 import numpy as np
 
-from hiercli.errors import MismatchError
+from hiercli.errors import InputError, MismatchError
 from hiercli.geometry import lorentz
 from hiercli.index import hyperbolic
 
-KINDS = ("auto", "flat", "hnsw", "ivf")
+KINDS = ("auto", "flat", "sq8", "hnsw", "ivf")
+_EXACT = ("flat", "sq8")
 LARGE = 200_000
 """Points from which on ``auto`` takes a graph: one query of a flat index takes some 10 ms then."""
 
@@ -40,6 +43,8 @@ ENOUGH = 0.99
 _GOAL = 0.995
 """What it is tuned for, on a sample."""
 _SAMPLE = 256
+_HALF_STEP = 0.51
+"""Of a quantised coordinate, with a little for the rounding of what decodes it."""
 _WIDE = 4096
 """Candidates from which on all points are compared: to walk a graph for as many takes longer."""
 
@@ -64,6 +69,8 @@ def kind_of(index: faiss.Index) -> str:
     inner = _inner(index)
     if isinstance(inner, faiss.IndexHNSW):
         return "hnsw"
+    if isinstance(inner, faiss.IndexScalarQuantizer):
+        return "sq8"
     return "ivf" if isinstance(inner, faiss.IndexIVF) else "flat"
 
 
@@ -73,7 +80,7 @@ def build(
     """An index of points of the ball.
 
     Args:
-        kind: flat, hnsw or ivf.
+        kind: one of `KINDS` but auto.
         blocks: the points.
         count: how many they are.
         dim: of the ball.
@@ -90,7 +97,8 @@ def build(
         for ids, points in told:
             _add_to_lists(lists, ids, points, c)
         return lists
-    flat = faiss.IndexIDMap(faiss.IndexFlatIP(dim + 1))
+    flat = faiss.IndexIDMap(_bytes_index(blocks, dim, c) if kind == "sq8" else
+                            faiss.IndexFlatIP(dim + 1))  # fmt: skip
     for ids, points in told:
         flat.add_with_ids(hyperbolic.lift(points, c), ids)
     return flat
@@ -117,7 +125,7 @@ def renew(
     inner = _inner(index)
     ids, points = added
     before = len(living(index)) - np.isin(living(index), removed).sum()
-    if len(ids) > before or kind_of(index) == "flat":
+    if len(ids) > before or kind_of(index) in _EXACT:
         return None
     if isinstance(inner, faiss.IndexIVF):
         inner.remove_ids(faiss.IDSelectorBatch(np.ascontiguousarray(removed, np.int64)))
@@ -152,21 +160,45 @@ def rows(index: faiss.Index) -> tuple[np.ndarray, np.ndarray]:
     return (ids, whole) if counts.all() else (ids[counts], whole[counts])
 
 
+def coarseness(index: faiss.Index) -> np.ndarray:
+    """How far each coordinate of an index's rows may lie from that of the lifted point, (D+1,)."""
+    inner = _inner(index)
+    if not isinstance(inner, faiss.IndexScalarQuantizer):
+        return np.zeros(index.d)
+    spans = faiss.vector_to_array(inner.sq.trained)[index.d :]
+    return spans.astype(np.float64) / 255 * _HALF_STEP
+
+
 class Searcher:
     """An index ready to be asked.
 
     Args:
         index: as `build` made it.
         c: curvature magnitude.
+        device: ``cuda``: compare all points on the GPU, whatever the kind. Without a usable GPU the
+            CPU searches, and `fallback` says so.
+
+    Attributes:
+        fallback: why it does not search where it was asked to; mostly empty.
     """
 
-    def __init__(self, index: faiss.Index, c: float) -> None:
-        self.index, self.c = index, c
+    def __init__(self, index: faiss.Index, c: float, device: str = "cpu") -> None:
+        self.index, self.c, self.fallback = index, c, ""
+        self._on_gpu: hyperbolic.Search | None = None
+        if device == "cuda":
+            from hiercli.index.gpu import DeviceSearch
+
+            try:
+                self._on_gpu = DeviceSearch(*rows(index))
+            except InputError as error:
+                self.fallback = str(error)
         self._ids = np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in _parts(index))])
         self._living = self._ids >= 0
         self._size = int(self._living.sum())
-        # The longest possible product, which says how far float32 may be off.
-        self._reach = max((float(points[:, 0].max()) for _, points in _parts(index)), default=1.0)
+        self._coarseness = coarseness(index)
+        self._farthest = max(
+            (float(points[:, 0].max()) for _, points in _parts(index)), default=1.0
+        )
 
     def __len__(self) -> int:
         return self._size
@@ -196,14 +228,16 @@ class Searcher:
                 f"{queries.shape[1]}: search with the encoder that the index was built with"
             )
         asked = hyperbolic.as_queries(queries, self.c)
-        lengths = 2 * np.abs(asked[:, 0]) * self._reach
+        unsure = hyperbolic.rounding(asked, self._farthest) + np.abs(asked) @ self._coarseness
         total = len(self) if among is None else len(among)
+        if self._on_gpu is not None and among is None:
+            return hyperbolic.candidates(self._on_gpu, asked, unsure, min(k, total), total)
         narrow = self._narrow(among)
 
         def search(some: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
             return narrow(some, width, exact or among is not None or width > _WIDE)
 
-        return hyperbolic.candidates(search, asked, lengths, min(k, total), total)
+        return hyperbolic.candidates(search, asked, unsure, min(k, total), total)
 
     def _narrow(
         self, among: np.ndarray | None
@@ -251,7 +285,7 @@ def tune(index: faiss.Index, c: float) -> float:
         recall of the 10 nearest on a sample of the index's own points; 1 where it is exact.
     """
     inner = _inner(index)
-    if kind_of(index) == "flat":
+    if kind_of(index) in _EXACT:
         return 1.0
     ids, points = rows(index)
     k = min(10, len(ids) - 1)
@@ -316,6 +350,10 @@ def _parts(index: faiss.Index) -> Iterator[tuple[np.ndarray, np.ndarray]]:
                 codes = faiss.rev_swig_ptr(lists.get_codes(number), size * inner.code_size)
                 yield ids, codes.view(np.float32).reshape(size, index.d)
         return
+    if isinstance(inner, faiss.IndexScalarQuantizer):
+        codes = faiss.vector_to_array(inner.codes).reshape(inner.ntotal, inner.code_size)
+        yield faiss.vector_to_array(index.id_map), inner.sa_decode(codes)
+        return
     flat = faiss.downcast_index(inner.storage) if isinstance(inner, faiss.IndexHNSW) else inner
     if flat.ntotal:
         yield faiss.vector_to_array(index.id_map), _stored(flat)
@@ -363,6 +401,23 @@ def _grow(
 
 def _stored(index: faiss.IndexFlat) -> np.ndarray:
     return faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
+
+
+def _bytes_index(blocks: Blocks, dim: int, c: float) -> faiss.IndexScalarQuantizer:
+    """An empty index of a byte a coordinate, over the span that the points take."""
+    low, high = np.full(dim + 1, np.inf, np.float32), np.full(dim + 1, -np.inf, np.float32)
+    for ids, points in blocks():
+        if len(ids):
+            lifted = hyperbolic.lift(points, c)
+            low, high = np.minimum(low, lifted.min(0)), np.maximum(high, lifted.max(0))
+    spans = np.where(high > low, high - low, 1).astype(np.float32)
+    index = faiss.IndexScalarQuantizer(
+        dim + 1, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+    )
+    trained = np.concatenate([np.where(np.isfinite(low), low, 0), spans]).astype(np.float32)
+    faiss.copy_array_to_vector(trained, index.sq.trained)
+    index.is_trained = True
+    return index
 
 
 def _num_lists(count: int) -> int:

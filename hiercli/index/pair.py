@@ -65,6 +65,7 @@ def writing(index: Path) -> Iterator[None]:
     lock = FileLock(lock_path(index), timeout=0)
     try:
         index.parent.mkdir(parents=True, exist_ok=True)
+        lock_path(index).touch()  # the lock itself would take some refusals for another's lock
         lock.acquire()
     except Timeout as error:
         raise InputError(

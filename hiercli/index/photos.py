@@ -70,17 +70,25 @@ class Searchable(Protocol):
 class PhotoIndex:
     """An index and its catalogue. An update meanwhile does not disturb it: it answers as before.
 
+    Args:
+        path: FAISS file.
+        device: where all points are compared, see `kinds.Searcher`.
+
+    Attributes:
+        fallback: why it is not searched there; mostly empty.
+
     Raises:
         InputError: a file is missing.
         FileFormatError: a file is damaged or foreign.
         MismatchError: the two do not belong together.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: str = "cpu") -> None:
         self.path = Path(os.path.realpath(path))
         self.catalogue, index = pair.read(self.path)
         self.c, self.dim = self.catalogue.c, self.catalogue.dim
-        self._searcher = kinds.Searcher(index, self.catalogue.c)
+        self._searcher = kinds.Searcher(index, self.catalogue.c, device)
+        self.fallback = self._searcher.fallback
 
     def __len__(self) -> int:
         return len(self._searcher)
