@@ -4,15 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.cluster.hierarchy import average
+from scipy.cluster.hierarchy import average, cophenet
+from scipy.spatial.distance import squareform
 
 from hiercli.data.records import Record
 from hiercli.errors import DataError
 from hiercli.evaluation.taxonomy import (
     dendrogram_purity,
+    joined_at,
     judge,
     judge_points,
     kinship,
+    one_each,
     triplet_accuracy,
 )
 
@@ -40,7 +43,28 @@ def test_purity_by_hand() -> None:
     at the root, of which q has a half.
     """
     tree = average(np.array([1.0, 2, 3, 2, 3, 3]))
-    assert dendrogram_purity(tree, ["p", "q", "p", "q"]) == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert dendrogram_purity(
+        tree[:, :2].astype(int), one_each(["p", "q", "p", "q"])
+    ) == pytest.approx((2 / 3 + 1 / 2) / 2)
+
+
+def test_purity_of_a_node_with_three_branches_and_of_leaves_with_several_items() -> None:
+    """Leaf 0 holds p p q, leaves 1 and 2 a p and a q; all three are joined at once.
+
+    One pair of p meets in leaf 0 (two thirds p); two pairs of p and one of q meet at the root,
+    which is three fifths p and two fifths q.
+    """
+    counts = np.array([[2, 1], [1, 0], [0, 1]])
+    expected = (1 * 2 / 3 + 2 * 3 / 5 + 1 * 2 / 5) / 4
+    assert dendrogram_purity([[0, 1, 2]], counts) == pytest.approx(expected)
+
+
+def test_heights_of_joins_are_scipys() -> None:
+    flat = np.random.default_rng(0).random(45)
+    tree = average(flat)
+    met = joined_at(tree[:, :2].astype(int), tree[:, 2], 10)
+    assert np.array_equal(squareform(met), cophenet(tree))
+    assert np.array_equal(joined_at([[0, 2, 1], [4, 3]], np.array([1.0, 2]), 4)[2], [1, 1, 0, 2])
 
 
 def test_triplet_accuracy_by_loops() -> None:

@@ -56,10 +56,12 @@ for name, command, summary in (
     ("export", export.export, "Write an encoder as ONNX, with proof."),
     ("embed", embed.embed, "Turn pictures into points, or into an index."),
     ("search", search.search, "Find the nearest pictures of an index."),
-    ("hierarchy", hierarchy.hierarchy, "Show the tree that an encoder discovered."),
     ("verify", verify.verify, "Check an exported encoder on this machine."),
 ):
     app.command(name, short_help=summary)(command)
+app.add_typer(
+    hierarchy.app, name="hierarchy", short_help="Show the tree that an encoder discovered."
+)
 app.add_typer(data.app, name="data", short_help="List data sets, fetch one.")
 app.add_typer(index.app, name="index", short_help="Look into an index, check it, mend it.")
 

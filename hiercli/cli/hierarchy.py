@@ -1,66 +1,346 @@
 """`hier hierarchy`."""
 
+import csv
+import dataclasses
+import json
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hiercli.errors import InputError
+from hiercli.cli import options, trees
+from hiercli.cli.render import output as stdout
+from hiercli.cli.render import progress, say, table, warn
+from hiercli.cli.thumbnails import STYLES, thumbnail
+from hiercli.errors import EXIT_SKIPPED, InputError
+
+if TYPE_CHECKING:
+    from hiercli.hierarchy.compare import Difference
+    from hiercli.hierarchy.tree import Node
+
+app = typer.Typer(invoke_without_command=True)
 
 
 class Format(StrEnum):
-    """How the tree is written."""
+    """How a tree is written."""
 
     text = "text"
     json = "json"
     newick = "newick"
+    graphml = "graphml"
+    csv = "csv"
+    html = "html"
 
 
+class Leaves(StrEnum):
+    """What the leaves of a tree over photos are."""
+
+    classes = "classes"
+    proxies = "proxies"
+
+
+Index = Annotated[
+    Path | None,
+    typer.Option(help="Index of photos: the tree stands on them, not on the training classes."),
+]
+Points = Annotated[
+    Path | None,
+    typer.Option(
+        help="Embeddings of photos instead of an index: .npy, .parquet, or .npz with points, c, "
+        "proxies and labels."
+    ),
+]
+LeavesOption = Annotated[
+    Leaves,
+    typer.Option(
+        help="Over photos: classes by label, or the photos nearest to each proxy, whatever their "
+        "labels."
+    ),
+]
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        help="Encoder written by `hier export`. Without it and --checkpoint: the one that built "
+        "--index, or the general encoder in models/."
+    ),
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="File to write instead of stdout.")
+]
+
+
+@app.callback()
 def hierarchy(
+    context: typer.Context,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Checkpoint of `hier train`, or an exported .onnx.")
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="Encoder written by `hier export`.")] = None,
-    format: Annotated[Format, typer.Option(help="How to write the tree.")] = Format.text,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write instead of stdout.")
+    model: Model = None,
+    index: Index = None,
+    points: Points = None,
+    leaves: LeavesOption = Leaves.classes,
+    format: Annotated[
+        Format, typer.Option(help="How to write the tree; html is a page to walk in.")
+    ] = Format.text,
+    root: Annotated[
+        str | None, typer.Option(help="Only this node and what is below it: its id or name.")
     ] = None,
+    depth: Annotated[
+        int | None, typer.Option(min=0, help="Only so many levels below the root.")
+    ] = None,
+    min_size: Annotated[
+        int, typer.Option(min=1, help="Only nodes with so many photos, or else classes.")
+    ] = 1,
+    images: Annotated[
+        bool, typer.Option("--images", help="Draw the photo in the middle of each node, as text.")
+    ] = False,
+    thumbnails: Annotated[
+        str, typer.Option(help="How, with --images: auto, kitty, sixel or blocks.")
+    ] = "auto",
+    pictures: Annotated[
+        int, typer.Option(min=0, help="Photos shown as pictures in a page; others are dots.")
+    ] = 1500,
+    output: Output = None,
     json_output: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> None:
-    """Show the tree of hierarchical proxies and classes that training discovered.
+    """Show the tree of hierarchical proxies and classes that an encoder holds.
 
-    Classes are leaves; each inner node is the proxy that is their lowest common ancestor.
+    Classes are leaves; each inner node is the proxy that is their lowest common ancestor, named
+    after what is below it. --format html writes one page that needs no network: a disk to walk in,
+    with the photos of an index at its leaves.
 
     Examples:
 
     - `hier hierarchy --checkpoint ckpt.pt`
 
+    - `hier hierarchy --depth 4` (of the general encoder)
+
+    - `hier hierarchy --index idx.faiss --format html -o tree.html`
+
+    - `hier hierarchy --index idx.faiss --min-size 20 --images`
+
     - `hier hierarchy --model birds.onnx --format newick -o birds.nwk`
+
+    - `hier hierarchy diff before.pt after.pt`
+
+    - `hier hierarchy suggest --index idx.faiss -o review.csv`
     """
-    source = checkpoint or model
-    if source is None or (checkpoint and model):
-        raise InputError("expected one of --checkpoint and --model")
-    from hiercli.files import write_text
+    if context.invoked_subcommand:
+        return
+    if checkpoint and model:
+        raise InputError("expected one of --checkpoint and --model, got both")
+    if thumbnails not in STYLES:
+        raise InputError(f"expected --thumbnails {'|'.join(STYLES)}, got {thumbnails!r}")
+    from hiercli.files import require_apart, require_replaceable, write_text
     from hiercli.hierarchy import formats, tree
 
-    if model is not None or source.suffix == ".onnx":
-        from hiercli.encoder.session import EncoderSession
-
-        metadata = EncoderSession(source).metadata
-        parts = (metadata.class_points, metadata.class_names, metadata.proxies, metadata.c)
+    format = Format.json if json_output else format
+    if format is Format.html and output is None:
+        raise InputError("expected a file for the page: add -o tree.html")
+    if output is not None:
+        require_replaceable(output)
+        given = [file for file in (checkpoint, model, index, points) if file is not None]
+        require_apart(output, given)
+    photos: trees.Photos | None = None
+    by_proxy = leaves is Leaves.proxies
+    if index is not None or points is not None:
+        if checkpoint is not None and checkpoint.suffix != ".onnx":
+            raise InputError(
+                "a checkpoint embeds no photos: export it with `hier export`, and give --model"
+            )
+        photos = trees.photos_of(index, points, checkpoint or model)
+        grown = photos.tree(by_proxy)
     else:
-        from hiercli.training import checkpoint as checkpoints
-
-        content = checkpoints.read(source)
-        parts = (
-            content["class_points"].numpy(),
-            content["class_names"],
-            content["proxies"].numpy(),
-            content["recipe"]["c"],
-        )
-    text = formats.WRITERS["json" if json_output else format](tree.build(*parts))
+        grown = trees.of_encoder(checkpoint, model)
+    if root is not None:
+        grown = tree.find(grown, root)
+    shown = tree.trim(grown, depth, min_size)
+    if format is Format.html:
+        assert output is not None
+        title = f"Hierarchy of {Path(index or points or checkpoint or model or 'hier').name}"
+        _write_page(output, shown, photos, by_proxy, title, pictures)
+        return
+    if images and format is Format.text and output is None:
+        _show_with_images(shown, thumbnails)
+        return
+    text = formats.WRITERS[format](shown)
     if output is None:
         print(text)
     else:
         write_text(output, text + "\n")
+
+
+def _write_page(
+    target: Path,
+    root: "Node",
+    photos: trees.Photos | None,
+    by_proxy: bool,
+    title: str,
+    pictures: int,
+) -> None:
+    from hiercli.reports import disk
+
+    placed = {} if photos is None else photos.by_leaf(root, by_proxy)
+    has_files = photos is not None and bool(photos.paths)
+    with progress("drawing") as bar:
+        problems = disk.write(
+            target, root, placed, title, pictures=pictures if has_files else 0, progress=bar
+        )
+    for problem in problems:
+        warn(problem)
+    size = target.stat().st_size / 1e6
+    say(f"{target}: {sum(1 for _ in root.walk())} nodes, {size:.1f} MB. Open it in a browser")
+    if problems:
+        raise typer.Exit(EXIT_SKIPPED)
+
+
+def _show_with_images(root: "Node", style: str) -> None:
+    from rich.columns import Columns
+    from rich.text import Text
+    from rich.tree import Tree
+
+    from hiercli.hierarchy import formats
+
+    if style == "none" or root.photo is None:
+        raise InputError(
+            "expected a tree with photos to draw with --images: give --index, and a --thumbnails "
+            "style other than none"
+        )
+
+    def label(node: "Node") -> Columns:
+        words = Text(formats.describe(node))
+        assert node.photo is not None
+        return Columns([thumbnail(node.photo, style), words], padding=(0, 1))
+
+    drawn = Tree(label(root))
+    waiting = [(root, drawn)]
+    while waiting:
+        node, branch = waiting.pop()
+        for child in node.children:
+            waiting.append((child, branch.add(label(child))))
+    stdout().print(drawn)
+
+
+@app.command("diff")
+def diff(
+    first: Annotated[
+        Path,
+        typer.Argument(help="Checkpoint, .onnx, index, .npz with proxies, or a tree: .json, .nwk."),
+    ],
+    second: Annotated[Path, typer.Argument(help="The same, to compare it with.")],
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with both trees face to face.")
+    ] = None,
+    json_output: options.Json = False,
+) -> None:
+    """Compare two trees over the same classes: how far apart, and what moved, split or merged.
+
+    The distance is the share of branches that only one of them has (Robinson and Foulds): 0 for the
+    same tree, 1 for nothing in common.
+
+    Examples:
+
+    - `hier hierarchy diff before.pt after.pt`
+
+    - `hier hierarchy diff birds.onnx taxonomy.nwk --html diff.html`
+    """
+    from hiercli.files import require_apart, require_replaceable
+    from hiercli.hierarchy.compare import compare
+
+    if html is not None:
+        require_replaceable(html)
+        require_apart(html, (first, second))
+    roots = trees.read(first), trees.read(second)
+    found = compare(*roots)
+    if html is not None:
+        from hiercli.reports import facing
+
+        names = first.name, second.name
+        facing.write(html, roots, names, found)
+        say(f"{html}: both trees face to face")
+    if json_output:
+        print(json.dumps(dataclasses.asdict(found)))
+    else:
+        _show_difference(found)
+
+
+def _show_difference(found: "Difference") -> None:
+    facts = [
+        ["distance (0 same, 1 nothing in common)", f"{found.distance:.3f}"],
+        ["correlation of nearness", f"{found.correlation:.3f}"],
+        ["leaves in both", str(found.num_leaves)],
+        ["only in the first", ", ".join(found.only_first[:5]) or "-"],
+        ["only in the second", ", ".join(found.only_second[:5]) or "-"],
+    ]
+    table("", ["", "the two trees"], facts)
+    if found.moves:
+        rows = [[one.leaf, one.before, one.after, f"{one.distance:.2f}"] for one in found.moves]
+        table("Moved", ["leaf", "from", "to", "distance"], rows)
+    for title, splits in (("Split", found.splits), ("Merged", found.merges)):
+        if splits:
+            rows = [[one.name, str(one.size), "; ".join(one.parts)] for one in splits]
+            table(title, ["branch", "leaves", "parts"], rows)
+
+
+@app.command("suggest")
+def suggest(
+    index: Index = None,
+    points: Points = None,
+    model: Model = None,
+    confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Only suggestions that are so sure, 0 to 1.")
+    ] = 0.5,
+    output: Output = None,
+    json_output: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+) -> None:
+    """List what may be wrong with labels and classes, as CSV to review.
+
+    relabel: a photo whose nearest photos are of another class. split: a class whose photos fall
+    into two groups. merge: two classes whose photos lie mixed. Nothing is changed.
+
+    Examples:
+
+    - `hier hierarchy suggest --index idx.faiss -o review.csv`
+
+    - `hier hierarchy suggest --index idx.faiss --confidence 0.8 --json`
+    """
+    import io
+
+    from hiercli.files import require_apart, require_replaceable, write_text
+    from hiercli.hierarchy import suggest as suggestions
+
+    if output is not None:
+        require_replaceable(output)
+        require_apart(output, [file for file in (index, points, model) if file is not None])
+    photos = trees.photos_of(index, points, model)
+    if photos.labels is None:
+        raise InputError(
+            "expected photos with labels (the names of their folders, or a column label): without "
+            "them there is nothing to check"
+        )
+    root = photos.tree(by_proxy=False)
+    names = photos.paths or [f"photo {number + 1}" for number in range(len(photos.points))]
+    with progress("looking") as bar:
+        found = suggestions.suggest(
+            photos.points, photos.labels, names, root, photos.c, least=confidence, progress=bar
+        )
+    text = io.StringIO()
+    if json_output:
+        text.writelines(json.dumps(dataclasses.asdict(one)) + "\n" for one in found)
+    else:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(field.name for field in dataclasses.fields(suggestions.Suggestion))
+        for one in found:
+            row = dataclasses.asdict(one) | {"confidence": f"{one.confidence:.3f}"}
+            writer.writerow(row.values())
+    if output is not None:
+        write_text(output, text.getvalue())
+    else:
+        sys.stdout.buffer.write(text.getvalue().encode("utf-8", "surrogateescape"))
+        sys.stdout.flush()
+    counts = ", ".join(
+        f"{sum(one.kind == kind for one in found)} to {kind}" for kind in suggestions.KINDS
+    )
+    say(f"{len(photos.points)} photos looked at: {counts}")

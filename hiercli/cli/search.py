@@ -18,8 +18,12 @@ from hiercli.cli.thumbnails import STYLES, thumbnail
 from hiercli.errors import EXIT_SKIPPED, InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     from rich.console import RenderableType
 
+    from hiercli.encoder.metadata import Metadata
+    from hiercli.hierarchy.branches import Branches
+    from hiercli.hierarchy.tree import Node
     from hiercli.index.photos import Hit
     from hiercli.index.queries import Query
 
@@ -54,6 +58,13 @@ def search(
     unique: Annotated[
         bool, typer.Option("--unique", help="Show pictures with the same content once.")
     ] = False,
+    branches: Annotated[
+        bool,
+        typer.Option(
+            "--branches",
+            help="Group what was found by its common ancestor with the query in the tree.",
+        ),
+    ] = False,
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare every picture, whatever the index type.")
     ] = False,
@@ -78,7 +89,9 @@ def search(
     --radius: `hier index stats` says how much of it such an index finds.
 
     With --json one object a query:
-    {"query", "results": [{"rank", "path", "label", "distance", "copies"}]}.
+    {"query", "results": [{"rank", "path", "label", "distance", "copies"}]}; with --branches each
+    result also has {"branch": {"id", "name", "radius"}}, and each query its "specificity": how far
+    out it lies, 0 (abstract) to 1, or null where the encoder learned no depth.
 
     Examples:
 
@@ -89,6 +102,8 @@ def search(
     - `hier search query.jpg --index idx.faiss --where 'label=*warbler' --unique --html found.html`
 
     - `curl -s URL | hier search - --index idx.faiss`
+
+    - `hier search query.jpg --index idx.faiss --branches`
 
     - `hier search query.jpg --index milvus://localhost:19530/birds`
     """
@@ -120,7 +135,8 @@ def search(
     require_apart(html, (photos.model, model or photos.model))
     problems: list[str] = []
     asked = gather(queries, photos, sys.stdin, problems.append)
-    if any(query.point is None for query in asked):
+    tree: Branches | None = None
+    if branches or any(query.point is None for query in asked):
         if model is None and not photos.model.is_file():
             raise InputError(
                 f"the encoder that built {index} is no longer at {photos.model}: name it with "
@@ -130,6 +146,8 @@ def search(
         if session.fallback:
             say(session.fallback)
         photos.check(session.metadata, session.path)
+        if branches:
+            tree = _branches(session.metadata)
         with progress("embedding") as bar:
             asked = embed(asked, session, problems.append, bar)
     for problem in problems:
@@ -156,10 +174,18 @@ def search(
         say(f"{html}: {len(rows)} queries with their neighbours")
     if csv_output:
         _show_csv(asked, found)
+    elif json_output:
+        _show_json(asked, found, tree)
     else:
-        _show(asked, found, json_output, thumbnails)
+        _show(asked, found, thumbnails, tree)
     if problems:
         raise typer.Exit(EXIT_SKIPPED)
+
+
+def _branches(metadata: "Metadata") -> "Branches":
+    from hiercli.hierarchy.branches import Branches
+
+    return Branches(metadata)
 
 
 def _condition(text: str) -> tuple[str, str]:
@@ -172,32 +198,70 @@ def _condition(text: str) -> tuple[str, str]:
     return name, pattern
 
 
-def _show(
-    asked: Sequence["Query"], found: Iterable[Sequence["Hit"]], as_json: bool, thumbnails: str
+def _show_json(
+    asked: Sequence["Query"], found: Iterable[Sequence["Hit"]], tree: "Branches | None"
 ) -> None:
     for query, hits in zip(asked, found, strict=True):
-        if as_json:
-            result: dict[str, Any] = {"query": query.name}
-            result["results"] = [hit.to_dict() for hit in hits]
-            print(json.dumps(result))
-            continue
+        result: dict[str, Any] = {"query": query.name, "results": [hit.to_dict() for hit in hits]}
+        if tree is not None:
+            result["specificity"] = tree.specificity(_point(query))
+            for printed, node in zip(result["results"], _ancestors(query, hits, tree), strict=True):
+                printed["branch"] = {name: getattr(node, name) for name in ("id", "name", "radius")}
+        print(json.dumps(result))
+
+
+def _show(
+    asked: Sequence["Query"],
+    found: Iterable[Sequence["Hit"]],
+    thumbnails: str,
+    tree: "Branches | None",
+) -> None:
+    with_pictures = thumbnails != "none" and output().file.isatty() and output().color_system
+    for query, hits in zip(asked, found, strict=True):
         rows: list[list[RenderableType]] = [
             [str(hit.rank), f"{hit.distance:.4f}", hit.label,
              hit.path + (f" (+{len(hit.copies)} copies)" if hit.copies else "")]
             for hit in hits
         ]  # fmt: skip
         columns = ["rank", "distance", "label", "path"]
-        if thumbnails != "none" and output().file.isatty() and output().color_system:
-            has_picture = query.path is not None or query.content is not None
-            rows.insert(0, ["", "", "", "the query"])
-            names = [query.name if has_picture else "", *(hit.path for hit in hits)]
-            for row, name in zip(rows, names, strict=True):
-                content = query.content if row is rows[0] else None
-                row.insert(1, thumbnail(name, thumbnails, content) if name else "")
+        if with_pictures:
             columns.insert(1, "picture")
-        table(query.name, columns, rows)
+            for row, hit in zip(rows, hits, strict=True):
+                row.insert(1, thumbnail(hit.path, thumbnails))
+            if query.path is not None or query.content is not None:
+                seen = thumbnail(query.name, thumbnails, query.content)
+                rows.insert(0, ["", seen, "", "", "the query"])
+        title = query.name
+        if tree is not None:
+            specificity = tree.specificity(_point(query))
+            title += "" if specificity is None else f" (specificity {specificity:.2f})"
+            rows = _by_branch(rows, _ancestors(query, hits, tree))
+        table(title, columns, rows)
         if not hits:
             say(f"{query.name}: no picture is that near")
+
+
+def _point(query: "Query") -> "np.ndarray":
+    assert query.point is not None
+    return query.point
+
+
+def _ancestors(query: "Query", hits: Sequence["Hit"], tree: "Branches") -> list["Node"]:
+    import numpy as np
+
+    return tree.common(_point(query), np.stack([hit.point for hit in hits])) if hits else []
+
+
+def _by_branch(
+    rows: list[list["RenderableType"]], nodes: Sequence["Node"]
+) -> list[list["RenderableType"]]:
+    """Rows in groups under a line with their branch, the branch of the nearest first."""
+    before = len(rows) - len(nodes)  # the query's own
+    grouped: dict[str, list[list[RenderableType]]] = {}
+    for row, node in zip(rows[before:], nodes, strict=True):
+        line: list[RenderableType] = [""] * (len(row) - 1)
+        grouped.setdefault(node.id, [[*line, f"under {node.name} ({node.id})"]]).append(row)
+    return [*rows[:before], *itertools.chain.from_iterable(grouped.values())]
 
 
 def _show_csv(asked: Sequence["Query"], found: Iterable[Sequence["Hit"]]) -> None:

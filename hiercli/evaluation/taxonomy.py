@@ -6,7 +6,7 @@ Clustering", ICML 2005), do its heights rise with those of the taxonomy (Spearma
 relatives nearer than strangers (triplet accuracy)?
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,18 +70,9 @@ def judge(
         )
     flat = squareform(np.where(np.eye(num_classes, dtype=bool), 0.0, distances), checks=False)
     tree = average(flat)
-    groups = {level: [line[place] for line in lineages] for place, level in enumerate(levels)}
-    purity = {
-        level: dendrogram_purity(tree, names)
-        for level, names in groups.items()
-        if len(set(names)) < num_classes
-    }
-    joined = cophenet(tree)
-    # Points that all coincide order nothing: that is no correlation, rather than nan.
-    correlation = float(spearmanr(joined, pairs).statistic) if np.ptp(joined) > 0 else 0.0
     return TaxonomyScores(
-        purity=purity,
-        lca_correlation=correlation,
+        purity=purities(tree[:, :2].astype(int), lineages, levels),
+        lca_correlation=correlation(cophenet(tree), pairs),
         triplet_accuracy=triplet_accuracy(distances, heights),
         num_classes=num_classes,
     )
@@ -104,22 +95,70 @@ def judge_points(
         levels: names of the levels.
         c: curvature magnitude, or ``None`` for plain features, whose mean is taken.
     """
+    lineages = known_lineages(records, levels)
+    labels = [record.label for record in records]
+    distances = class_distances(points, labels, list(lineages), c)
+    return judge(distances, list(lineages.values()), levels)
+
+
+def known_lineages(records: Sequence[Record], levels: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Groups, fine to coarse, of each class of which the taxonomy names every level.
+
+    Raises:
+        DataError: there is no such class.
+    """
     lineages = {
         record.label: record.taxonomy
         for record in records
-        if len(record.taxonomy) == len(levels) and all(record.taxonomy)
+        if levels and len(record.taxonomy) == len(levels) and all(record.taxonomy)
     }
     if not lineages:
         raise DataError("the taxonomy has nothing to say about these classes")
-    labels = np.array([record.label for record in records])
+    return lineages
+
+
+def class_distances(
+    points: np.ndarray, labels: Sequence[str], names: Sequence[str], c: float | None
+) -> np.ndarray:
+    """One minus the cosine between the midpoints of classes, (C, C).
+
+    Args:
+        points: (N, D).
+        labels: N class names.
+        names: C of them.
+        c: curvature magnitude, or ``None`` for plain features, whose mean is taken.
+    """
+    codes = np.asarray(labels)
     wide = points.astype(np.float64)
-    members = [wide[labels == name] for name in lineages]
+    members = [wide[codes == name] for name in names]
     means = np.stack(
         [own.mean(axis=0) if c is None else poincare.midpoint(own, c) for own in members]
     )
     unit = means / np.linalg.norm(means, axis=1, keepdims=True).clip(np.finfo(float).tiny)
     # Rounded, so that classes in one place do not come in an order made by the last digits.
-    return judge((1 - unit @ unit.T).round(12), list(lineages.values()), levels)
+    distances: np.ndarray = (1 - unit @ unit.T).round(12)
+    return distances
+
+
+def purities(
+    joins: Sequence[Sequence[int]] | np.ndarray,
+    lineages: Sequence[Sequence[str]],
+    levels: Sequence[str],
+) -> dict[str, float]:
+    """Dendrogram purity of a tree of classes at each level at which two of them share a group."""
+    groups = {level: [line[place] for line in lineages] for place, level in enumerate(levels)}
+    return {
+        level: dendrogram_purity(joins, one_each(names))
+        for level, names in groups.items()
+        if len(set(names)) < len(lineages)
+    }
+
+
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation; 0 where one side is all the same and so orders nothing."""
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return 0.0
+    return float(spearmanr(first, second).statistic)
 
 
 def kinship(lineages: Sequence[Sequence[str]]) -> np.ndarray:
@@ -137,22 +176,59 @@ def kinship(lineages: Sequence[Sequence[str]]) -> np.ndarray:
     return heights
 
 
-def dendrogram_purity(tree: np.ndarray, groups: Sequence[str]) -> float:
-    """Mean, over pairs of leaves of one group, of that group's share under their common ancestor.
+def dendrogram_purity(joins: Iterable[Sequence[int]], counts: np.ndarray) -> float:
+    """Mean, over pairs of items of one group, of that group's share under their common ancestor.
 
     Args:
-        tree: a linkage as SciPy writes it, (C - 1, 4).
-        groups: the group of each of the C leaves; two of them must share one.
+        joins: for each inner node the numbers of its branches: leaves are 0 to L - 1, join t is
+            number L + t. SciPy's linkages and `hierarchy.tree.joins` give them so.
+        counts: (L, G) items of each group at each leaf; two items must share a group.
     """
-    codes = np.unique(groups, return_inverse=True)[1]
-    counts = list(np.eye(codes.max() + 1)[codes])  # leaves of each group under each node
+    below = list(counts.astype(np.float64))
     total, pairs = 0.0, 0.0
-    for first, second in tree[:, :2].astype(int):
-        met = counts[first] * counts[second]
-        counts.append(counts[first] + counts[second])
-        total += float((met * counts[-1]).sum() / counts[-1].sum())
+
+    def meet(met: np.ndarray, under: np.ndarray) -> None:
+        nonlocal total, pairs
+        total += float((met * under).sum() / under.sum())
         pairs += float(met.sum())
+
+    for own in below:  # several items at one leaf have that leaf as their ancestor
+        if own.sum() > 1:
+            meet(own * (own - 1) / 2, own)
+    for branches in joins:
+        parts = np.stack([below[branch] for branch in branches])
+        under = parts.sum(axis=0)
+        below.append(under)
+        meet((under**2 - (parts**2).sum(axis=0)) / 2, under)
     return total / pairs
+
+
+def one_each(groups: Sequence[str]) -> np.ndarray:
+    """Counts for `dendrogram_purity` of leaves that are one item each, (L, G)."""
+    codes = np.unique(groups, return_inverse=True)[1]
+    return np.eye(codes.max() + 1)[codes]
+
+
+def joined_at(joins: Iterable[Sequence[int]], heights: np.ndarray, count: int) -> np.ndarray:
+    """Height at which every two leaves meet, (count, count), 0 on the diagonal.
+
+    What SciPy's ``cophenet`` gives for two branches a join, for any number of them.
+
+    Args:
+        joins: as for `dendrogram_purity`.
+        heights: (J,) of the joins.
+        count: leaves.
+    """
+    met = np.zeros((count, count))
+    below = [[leaf] for leaf in range(count)]
+    for branches, height in zip(joins, heights, strict=True):
+        under: list[int] = []
+        for branch in branches:
+            met[np.ix_(under, below[branch])] = height
+            met[np.ix_(below[branch], under)] = height
+            under = under + below[branch]
+        below.append(under)
+    return met
 
 
 def triplet_accuracy(distances: np.ndarray, heights: np.ndarray) -> float:

@@ -1,21 +1,24 @@
-"""The tree as text for people, JSON for programs, Newick for tree viewers."""
+"""The tree as text for people, and in forms that other programs read."""
 
+import csv
+import io
 import json
 from typing import Any
 
+from hiercli.errors import FileFormatError
 from hiercli.hierarchy.tree import Node
 
-NAMES = ("text", "json", "newick")
+NAMES = ("text", "json", "newick", "graphml", "csv")
+_FACTS = ("id", "name", "proxy", "radius", "height", "size", "counted", "purity", "photo")
 
 
 def to_text(root: Node) -> str:
-    """Lines drawn with branches; every inner node with its radius and number of classes."""
+    """Lines drawn with branches; every proxy with what it holds, its radius and its id."""
     lines: list[str] = []
     waiting: list[tuple[Node, str, str]] = [(root, "", "")]
     while waiting:
         node, lead, below = waiting.pop()
-        note = f" · {len(node.leaves)} classes · radius {node.radius:.2f}" if node.children else ""
-        lines.append(f"{lead}{one_line(node.name)}{note}")
+        lines.append(lead + describe(node))
         for place, child in reversed(list(enumerate(node.children))):
             last = place == len(node.children) - 1
             waiting.append(
@@ -24,21 +27,55 @@ def to_text(root: Node) -> str:
     return "\n".join(lines)
 
 
+def describe(node: Node) -> str:
+    """A node in a line: its name and, of a proxy, what it holds, its radius and its id."""
+    note = ""
+    if node.children or node.proxy is not None:
+        depth = "" if node.radius is None else f" · radius {node.radius:.2f}"
+        note = f" · {node.size} {node.counted}{depth} · {node.id}"
+    elif node.counted == "photos":
+        note = f" · {node.size} photos"
+    return f"{one_line(node.name)}{note}"
+
+
 def one_line(name: str) -> str:
     """``name`` with line breaks and other control characters shown as escapes."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
 
 
 def to_json(root: Node) -> str:
-    """Nested objects: name, radius, height, and either proxy and children, or neither."""
+    """Nested objects with the fields of `Node`; ``children`` where there are some."""
     built: dict[int, dict[str, Any]] = {}
     for node in reversed(list(root.walk())):
-        value: dict[str, Any] = {"name": node.name, "radius": node.radius, "height": node.height}
+        value: dict[str, Any] = {name: getattr(node, name) for name in _FACTS}
         if node.children:
-            value |= {"proxy": node.proxy}
-            value |= {"children": [built[id(child)] for child in node.children]}
+            value["children"] = [built.pop(id(child)) for child in node.children]
         built[id(node)] = value
     return json.dumps(built[id(root)], indent=2, ensure_ascii=False)
+
+
+def from_json(text: str, source: str) -> Node:
+    """The inverse of `to_json`.
+
+    Raises:
+        FileFormatError: the text, of the file ``source``, is no such tree.
+    """
+    try:
+        order, waiting = [], [json.loads(text)]
+        while waiting:
+            value = waiting.pop()
+            order.append(value)
+            waiting.extend(reversed(value.get("children", [])))
+        built: dict[int, Node] = {}
+        for value in reversed(order):
+            children = tuple(built.pop(id(child)) for child in value.get("children", []))
+            facts = {name: value[name] for name in _FACTS}
+            built[id(value)] = Node(**facts, children=children)
+        return built[id(order[0])]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileFormatError(
+            f"{source} is not a tree as `hier hierarchy --format json` writes it ({error!r})"
+        ) from error
 
 
 def to_newick(root: Node) -> str:
@@ -46,7 +83,7 @@ def to_newick(root: Node) -> str:
     parent = {id(child): node for node in root.walk() for child in node.children}
     built: dict[int, str] = {}
     for node in reversed(list(root.walk())):
-        inside = ",".join(built[id(child)] for child in node.children)
+        inside = ",".join(built.pop(id(child)) for child in node.children)
         above = parent.get(id(node))
         length = "" if above is None else f":{max(0.0, above.height - node.height):.6g}"
         name = "'" + one_line(node.name).replace("'", "''") + "'"
@@ -54,4 +91,37 @@ def to_newick(root: Node) -> str:
     return built[id(root)] + ";"
 
 
-WRITERS = {"text": to_text, "json": to_json, "newick": to_newick}
+def to_graphml(root: Node) -> str:
+    """GraphML: a directed edge from each node to each of its children, the facts as attributes."""
+    import networkx
+
+    graph = networkx.DiGraph()
+    for node in root.walk():
+        facts = {name: getattr(node, name) for name in _FACTS if getattr(node, name) is not None}
+        graph.add_node(node.id, **{name: _xml(value) for name, value in facts.items()})
+        graph.add_edges_from((node.id, child.id) for child in node.children)
+    networkx.relabel_nodes(graph, {name: _xml(name) for name in graph}, copy=False)
+    return "\n".join(networkx.generate_graphml(graph))
+
+
+def _xml(value: Any) -> Any:
+    """XML knows no control characters, and no bytes that are not text."""
+    if not isinstance(value, str):
+        return value
+    return one_line(value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+
+
+def to_csv(root: Node) -> str:
+    """A line a node, parents first; ``parent`` is the id of the node above, empty for the root."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["parent", *_FACTS])
+    parent = {child.id: node.id for node in root.walk() for child in node.children}
+    for node in root.walk():
+        writer.writerow([parent.get(node.id, ""), *(getattr(node, name) for name in _FACTS)])
+    return text.getvalue().rstrip("\n")
+
+
+WRITERS = {
+    "text": to_text, "json": to_json, "newick": to_newick, "graphml": to_graphml, "csv": to_csv,
+}  # fmt: skip

@@ -1,30 +1,44 @@
-"""A rooted tree of hierarchical proxies over classes."""
+"""A rooted tree: hierarchical proxies over classes, or over groups of photos."""
 
-from collections.abc import Iterator
+import dataclasses
+import difflib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from hiercli.errors import DataError
-from hiercli.geometry import poincare
+from hiercli.errors import InputError
 
 
 @dataclass(frozen=True)
 class Node:
-    """A proxy that stands above others, or a class.
+    """A proxy that stands above others, or a class, or a group of photos without labels.
 
     Attributes:
-        name: the class name of a leaf; ``proxy 12`` of an inner node.
-        proxy: position among the hierarchical proxies; ``None`` for a leaf.
+        id: the same whenever the tree of one encoder is built: ``p12`` for proxy 12, the name for a
+            leaf. A proxy that stands in two places is ``p12`` where it has most below it, ``p12.2``
+            in the next.
+        name: of the class; of an inner node what its classes have in common.
+        proxy: position among the hierarchical proxies; ``None`` for a class.
         radius: hyperbolic distance from the origin; small is abstract where a recipe learned depth.
+            ``None`` in a tree that was read from Newick.
         height: 0 for a leaf; for an inner node half the mean distance between its branches.
+        size: photos below; 1 for each class where no photos are known.
+        counted: what ``size`` counts, ``photos`` or ``classes``.
+        purity: share of these with the label that is commonest among them; ``None`` without labels.
+        photo: path of the one in their middle; ``None`` where no photos are known.
         children: empty for a leaf.
     """
 
+    id: str
     name: str
     proxy: int | None
-    radius: float
+    radius: float | None
     height: float
+    size: int = 1
+    counted: str = "classes"
+    purity: float | None = 1.0
+    photo: str | None = None
     children: tuple["Node", ...] = ()
 
     def walk(self) -> Iterator["Node"]:
@@ -36,56 +50,75 @@ class Node:
             waiting.extend(reversed(node.children))
 
     @property
-    def leaves(self) -> list[str]:
-        """Class names below, in order."""
-        return [node.name for node in self.walk() if not node.children]
+    def leaves(self) -> list["Node"]:
+        """Nodes at the ends, in order; the node itself where it has no children."""
+        return [node for node in self.walk() if not node.children]
 
 
-def build(points: np.ndarray, names: list[str], proxies: np.ndarray, c: float) -> Node:
-    """Join classes bottom-up and name each join by the proxy that is its lowest common ancestor.
-
-    Classes are joined by average linkage of their hyperbolic distances. The ancestor of a set is
-    the proxy with the smallest largest distance to it (HIER, equation 6, without noise) among
-    those that are not already an ancestor further down; proxies that are nobody's ancestor are
-    left out.
-
-    Args:
-        points: (C, D) one point a class.
-        names: C class names.
-        proxies: (P, D) hierarchical proxies.
-        c: curvature magnitude.
+def find(root: Node, wanted: str) -> Node:
+    """The node of an id, or of a name that only one has.
 
     Raises:
-        DataError: fewer than two classes, or no proxies.
+        InputError: there is none, or there are several.
     """
-    if len(names) < 2 or not len(proxies):
-        raise DataError(
-            f"expected two classes or more and some proxies for a tree, found {len(names)} classes "
-            f"and {len(proxies)} proxies: the encoder must come from `hier train`"
-        )
-    from scipy.cluster.hierarchy import average
-    from scipy.spatial.distance import squareform
+    nodes = list(root.walk())
+    found = [node for node in nodes if node.id == wanted]
+    found = found or [node for node in nodes if node.name == wanted]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ids = ", ".join(node.id for node in found[:5])
+        raise InputError(f"{len(found)} nodes have the name {wanted!r}: give one of the ids {ids}")
+    near = difflib.get_close_matches(wanted, [node.name for node in nodes], 3, 0.5)
+    hint = f" Near it are: {', '.join(near)}" if near else ""
+    raise InputError(f"expected the id or the name of a node, but none has {wanted!r}.{hint}")
 
-    wide = points.astype(np.float64)
-    between = poincare.pairwise_dist(wide, wide, c)
-    np.fill_diagonal(between, 0.0)
-    reach = poincare.pairwise_dist(wide, proxies.astype(np.float64), c)
-    radius = 2 * np.linalg.norm(poincare.logmap0(wide, c), axis=1)
-    proxy_radius = 2 * np.linalg.norm(poincare.logmap0(proxies.astype(np.float64), c), axis=1)
-    nodes = [Node(name, None, float(r), 0.0) for name, r in zip(names, radius, strict=True)]
-    farthest = list(reach)
-    used: list[frozenset[int]] = [frozenset()] * len(names)
-    for first, second, distance, _ in average(squareform(between, checks=False)):
-        pair = int(first), int(second)
-        farthest.append(np.maximum(farthest[pair[0]], farthest[pair[1]]))
-        below = used[pair[0]] | used[pair[1]]
-        by_reach = (int(proxy) for proxy in np.argsort(farthest[-1], kind="stable"))
-        # With fewer proxies than joins the nearest one has to serve twice.
-        ancestor = next((p for p in by_reach if p not in below), int(farthest[-1].argmin()))
-        used.append(below | {ancestor})
-        children = tuple(nodes[place] for place in pair)
-        nodes.append(
-            Node(f"proxy {ancestor}", ancestor, float(proxy_radius[ancestor]),
-                 float(distance) / 2, children)
-        )  # fmt: skip
-    return nodes[-1]
+
+def joins(root: Node, leaves: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
+    """The inner nodes as joins of what is numbered before them, in the manner of a linkage.
+
+    Args:
+        leaves: ids of the leaves, numbered 0 to C - 1; those of other leaves are left out, with
+            the inner nodes that then have fewer than two branches.
+
+    Returns:
+        (members, heights): join t is number C + t; its members are numbers of leaves or of earlier
+        joins. (J,) heights, as of `Node`.
+    """
+    place = {name: number for number, name in enumerate(leaves)}
+    numbers: dict[int, int | None] = {}
+    members: list[list[int]] = []
+    heights: list[float] = []
+    for node in reversed(list(root.walk())):
+        if not node.children:
+            numbers[id(node)] = place.get(node.id)
+            continue
+        below = [numbers.pop(id(child)) for child in node.children]
+        known = [number for number in below if number is not None]
+        if len(known) < 2:
+            numbers[id(node)] = known[0] if known else None
+            continue
+        numbers[id(node)] = len(leaves) + len(members)
+        members.append(known)
+        heights.append(node.height)
+    return members, np.array(heights)
+
+
+def trim(root: Node, depth: int | None = None, min_size: int = 1) -> Node:
+    """The tree without what lies too deep or holds too little.
+
+    Args:
+        depth: levels below the root that stay; ``None`` for all.
+        min_size: photos (or classes) that a node must hold to stay.
+    """
+    levels = {id(root): 0}
+    for node in root.walk():
+        levels |= {id(child): levels[id(node)] + 1 for child in node.children}
+    kept: dict[int, Node] = {}
+    for node in reversed(list(root.walk())):
+        stays = [child for child in node.children if child.size >= min_size]
+        if depth is not None and levels[id(node)] >= depth:
+            stays = []
+        children = tuple(kept[id(child)] for child in stays)
+        kept[id(node)] = dataclasses.replace(node, children=children)
+    return kept[id(root)]

@@ -205,7 +205,7 @@ class MilvusIndex:
         distances, best = hyperbolic.order(query, points, np.arange(len(rows)), self.c, len(rows))
         hits = [
             Hit(rank, entities[place]["path"], entities[place]["label"], float(distance),
-                bytes.fromhex(entities[place]["content"]))
+                bytes.fromhex(entities[place]["content"]), points[place])
             for rank, (place, distance) in enumerate(zip(best, distances, strict=True), 1)
         ]  # fmt: skip
         square = float(np.square(query.astype(np.float64)).sum())

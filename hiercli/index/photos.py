@@ -24,6 +24,7 @@ class Hit:
         label: its class.
         distance: hyperbolic, lower is closer.
         content: hash of the file.
+        point: (D,) in the ball.
         copies: other pictures with the same content, where copies are folded.
     """
 
@@ -32,6 +33,7 @@ class Hit:
     label: str
     distance: float
     content: bytes
+    point: np.ndarray = field(compare=False, repr=False)
     copies: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -189,5 +191,7 @@ class PhotoIndex:
             path = os.fsdecode(photo.path)
             key = photo.content if unique else photo.id
             if key not in hits:
-                hits[key] = Hit(len(hits) + 1, path, photo.label, float(distance), photo.content)
+                hits[key] = Hit(
+                    len(hits) + 1, path, photo.label, float(distance), photo.content, points[place]
+                )
         return list(hits.values()), float(distances[-1])

@@ -1,7 +1,6 @@
 """What people search for: picture files, folders, a picture on stdin, arrays of points."""
 
 import dataclasses
-import tokenize
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TextIO
 
 import numpy as np
 
+from hiercli import embeddings
 from hiercli.encoder.session import EncoderSession
 from hiercli.errors import ImageError, InputError
 from hiercli.images import find, read
@@ -62,26 +62,13 @@ def gather(
 
 
 def _points(path: Path, photos: Searchable) -> np.ndarray:
-    try:
-        points = np.atleast_2d(np.load(path, allow_pickle=False))
-    except (ValueError, OSError, EOFError, SyntaxError, MemoryError, OverflowError,
-            tokenize.TokenError) as error:  # fmt: skip
-        raise InputError(f"{path} is not an array of points ({error})") from error
-    if not (points.ndim == 2 and len(points) and points.shape[1] == photos.dim) or (
-        points.dtype.kind != "f"
-    ):
+    points = embeddings.read_npy(path)
+    if points.shape[1] != photos.dim:
         raise InputError(
-            f"expected points of {photos.dim} dimensions as floats, (N, {photos.dim}), but "
-            f"{path} holds {points.dtype} {points.shape}: embed with {photos.model}"
+            f"expected points of {photos.dim} dimensions, (N, {photos.dim}), but {path} holds "
+            f"{points.dtype} {points.shape}: embed with {photos.model}"
         )
-    with np.errstate(over="ignore"):
-        points = points.astype(np.float32)
-    # Not so where a number is none, or infinite.
-    if not (photos.c * np.square(points.astype(np.float64)).sum(axis=1) < 1).all():
-        raise InputError(
-            f"{path} holds points outside the ball of curvature -{photos.c:g}: embed with "
-            f"{photos.model}"
-        )
+    embeddings.require_in_ball(points, photos.c, path)
     return points
 
 

@@ -1,0 +1,177 @@
+"""From a file that people name to a tree, and to the photos that it stands on."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hiercli.cli.render import say
+from hiercli.errors import InputError, MismatchError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hiercli.hierarchy.tree import Node
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Embedded photos and the proxies of their encoder.
+
+    Attributes:
+        points: (N, D) in the ball.
+        paths: N files; empty where none are known.
+        labels: N class names, where they are known.
+        proxies: (P, D).
+        c: curvature magnitude.
+    """
+
+    points: "np.ndarray"
+    paths: list[str]
+    labels: list[str] | None
+    proxies: "np.ndarray"
+    c: float
+
+    def tree(self, by_proxy: bool) -> "Node":
+        """Grow the tree over their classes, or over the photos nearest to each proxy."""
+        from hiercli.hierarchy import build
+
+        return build.from_photos(
+            self.points, self.paths or None, self.labels, self.proxies, self.c, by_proxy=by_proxy
+        )
+
+    def by_leaf(self, root: "Node", by_proxy: bool) -> dict[str, list[str]]:
+        """Files at each leaf of their tree, the most typical first."""
+        from hiercli.hierarchy import build
+
+        placed = build.leaf_photos(
+            root, self.points, self.labels, self.proxies, self.c, by_proxy=by_proxy
+        )
+        names = self.paths or [f"photo {number + 1}" for number in range(len(self.points))]
+        return {leaf: [names[place] for place in own.tolist()] for leaf, own in placed.items()}
+
+
+def photos_of(index: Path | None, points: Path | None, model: Path | None) -> Photos:
+    """The photos of an index, or of a file of embeddings.
+
+    Args:
+        index: written by `hier embed --index`.
+        points: see `embeddings.read`.
+        model: the encoder; needed where ``points`` does not hold proxies.
+
+    Raises:
+        InputError: not one of ``index`` and ``points``, or the encoder is not known.
+        MismatchError: the encoder did not embed them, or rows of the index are damaged.
+    """
+    if (index is None) == (points is None):
+        raise InputError("expected photos: give one of --index and --points")
+    return _of_index(index, model) if index is not None else _of_points(points, model)
+
+
+def _of_index(index: Path, model: Path | None) -> Photos:
+    import numpy as np
+
+    from hiercli.encoder.session import EncoderSession
+    from hiercli.index.catalogue import Catalogue
+
+    catalogue = Catalogue(index)
+    source = model or catalogue.model
+    metadata = EncoderSession(source, device="cpu").metadata
+    catalogue.check(metadata, source)
+    rows = [photo for photo, whole in catalogue.every() if whole]
+    if len(rows) < len(catalogue):
+        raise MismatchError(
+            f"{len(catalogue) - len(rows)} rows of {index} are damaged: `hier index repair "
+            f"{index}` saves the others"
+        )
+    if not rows:
+        raise InputError(f"expected photos in {index}, but it is empty: `hier embed` adds some")
+    points = np.frombuffer(b"".join(photo.point for photo in rows), "<f4")
+    return Photos(
+        points.reshape(len(rows), catalogue.dim),
+        [os.fsdecode(photo.path) for photo in rows],
+        [photo.label for photo in rows],
+        metadata.proxies,
+        metadata.c,
+    )
+
+
+def _of_points(points: Path | None, model: Path | None) -> Photos:
+    from hiercli import embeddings
+    from hiercli.encoder.session import EncoderSession
+
+    assert points is not None
+    stored = embeddings.read(points)
+    proxies, c = stored.proxies, stored.c
+    if model is not None:
+        metadata = EncoderSession(model, device="cpu").metadata
+        if stored.fingerprint not in (None, metadata.fingerprint):
+            raise MismatchError(
+                f"{points} was embedded by encoder {stored.fingerprint}, {model} is "
+                f"{metadata.fingerprint}: name the one that made it"
+            )
+        if stored.points.shape[1] != metadata.embedding_dim:
+            raise MismatchError(
+                f"{points} holds points of {stored.points.shape[1]} dimensions, {model} makes "
+                f"{metadata.embedding_dim}: name the encoder that made them"
+            )
+        proxies, c = metadata.proxies, metadata.c
+    if proxies is None or c is None:
+        raise InputError(
+            f"{points} holds no proxies, which a tree is grown of: name the encoder that embedded "
+            "them with --model"
+        )
+    embeddings.require_in_ball(stored.points, c, points)
+    return Photos(stored.points, stored.paths or [], stored.labels, proxies, c)
+
+
+def of_encoder(checkpoint: Path | None, model: Path | None) -> "Node":
+    """The tree of a checkpoint, an exported encoder, or the general one, over training classes."""
+    from hiercli.hierarchy import build
+
+    if checkpoint is not None and checkpoint.suffix != ".onnx":
+        from hiercli.training import checkpoint as checkpoints
+
+        content = checkpoints.read(checkpoint)
+        points, proxies = content["class_points"].numpy(), content["proxies"].numpy()
+        c = content["recipe"]["c"]
+        return build.from_classes(points, content["class_names"], proxies, c)
+    from hiercli.encoder.general import default_model
+    from hiercli.encoder.session import EncoderSession
+
+    source = checkpoint or model
+    if source is None:
+        source = default_model()
+        say(f"the tree of {source}")
+    metadata = EncoderSession(source, device="cpu").metadata
+    return build.from_classes(
+        metadata.class_points, metadata.class_names, metadata.proxies, metadata.c
+    )
+
+
+def read(source: Path) -> "Node":
+    """A tree over classes from any file that has one.
+
+    Args:
+        source: a tree as ``.json`` or Newick, a checkpoint, an exported encoder, an index, or
+            embeddings with proxies (``.npz``).
+
+    Raises:
+        InputError: it is missing.
+        FileFormatError: it is not what its name says.
+    """
+    if not source.is_file():
+        raise InputError(f"expected a tree, an encoder or an index, but {source} is missing")
+    if source.suffix == ".json":
+        from hiercli.hierarchy import formats
+
+        return formats.from_json(source.read_text("utf-8", "surrogateescape"), str(source))
+    if source.suffix in (".nwk", ".newick", ".tree", ".tre"):
+        from hiercli.hierarchy import newick
+
+        return newick.read(source.read_text("utf-8", "surrogateescape"), str(source))
+    if source.suffix == ".faiss":
+        return _of_index(source, None).tree(by_proxy=False)
+    if source.suffix == ".npz":
+        return _of_points(source, None).tree(by_proxy=False)
+    return of_encoder(source, None)

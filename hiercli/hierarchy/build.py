@@ -1,0 +1,361 @@
+"""Growing the tree: groups are joined bottom-up, each join takes the proxy that is its ancestor.
+
+Groups (classes, or the photos that are nearest to one proxy) are joined by average linkage of their
+hyperbolic distances. The ancestor of a join is the proxy with the smallest largest distance to what
+is below it (HIER, equation 6, without noise). Where the encoder learned depth, that is where
+proxies lie nearer the origin than photos and radii differ, only proxies count that lie no
+farther out than the ancestors of the branches, so radii grow from the root to the leaves.
+Joins with one and the same ancestor, one right above the other, are one node with many branches;
+proxies that are nobody's ancestor are left out.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hiercli.errors import DataError
+from hiercli.geometry import lorentz, poincare
+from hiercli.hierarchy.naming import common_name, group_name
+from hiercli.hierarchy.tree import Node
+
+_VARIED = 0.005
+"""Spread of radii, as a share of their mean, below which all lie on one sphere."""
+_NEARER = 0.95
+"""Proxies carry depth if half of them lie within this share of the middle radius of the points."""
+_AT_ONCE = 4096
+
+
+@dataclass
+class _Branch:
+    """A node in the making.
+
+    Attributes:
+        leaves: groups below.
+        proxy: the ancestor; ``None`` for a group.
+        below: proxies that are ancestors further down.
+    """
+
+    leaves: list[int]
+    farthest: np.ndarray
+    height: float = 0.0
+    proxy: int | None = None
+    below: frozenset[int] = frozenset()
+    children: list["_Branch"] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """What the tree stands on.
+
+    Attributes:
+        names: G of them.
+        ids: G, all different.
+        points: (G, D) middles.
+        radius: (G,) mean hyperbolic distance of their photos from the origin.
+        photos: the photos, where they are known.
+    """
+
+    names: list[str]
+    ids: list[str]
+    points: np.ndarray
+    radius: np.ndarray
+    photos: "_Photos | None" = None
+
+
+@dataclass(frozen=True)
+class _Photos:
+    """Photos under a tree.
+
+    Attributes:
+        members: for each group the positions of its photos.
+        lifted: (N, D+1) float32.
+        labels: (N,) class of each, where they are known.
+        paths: N files, where they are known.
+    """
+
+    members: list[np.ndarray]
+    lifted: np.ndarray
+    labels: np.ndarray | None
+    paths: Sequence[str] | None
+
+
+def from_classes(points: np.ndarray, names: Sequence[str], proxies: np.ndarray, c: float) -> Node:
+    """The tree over classes that are given by one point each.
+
+    Args:
+        points: (C, D) in the ball.
+        names: C class names.
+        proxies: (P, D) hierarchical proxies.
+        c: curvature magnitude.
+
+    Raises:
+        DataError: fewer than two classes, or no proxies.
+    """
+    wide = points.astype(np.float64)
+    groups = _Groups(list(names), list(names), wide, _radius(wide, c))
+    return _grow(groups, wide, proxies, c)
+
+
+def from_photos(
+    points: np.ndarray,
+    paths: Sequence[str] | None,
+    labels: Sequence[str] | None,
+    proxies: np.ndarray,
+    c: float,
+    *,
+    by_proxy: bool = False,
+) -> Node:
+    """The tree over the classes of photos, or over the photos that are nearest to one proxy.
+
+    Args:
+        points: (N, D) in the ball.
+        paths: N picture files; without them the nodes name no photo.
+        labels: N class names; without them groups have numbers for names, and no purity.
+        proxies: (P, D) hierarchical proxies.
+        c: curvature magnitude.
+        by_proxy: leaves are proxies with the photos nearest to them, whatever their labels; so
+            they are without labels in any case.
+
+    Raises:
+        DataError: fewer than two groups, or no proxies.
+    """
+    names, ids, members, codes = _grouped(points, labels, proxies, c, by_proxy)
+    wide = points.astype(np.float64)
+    radius = _radius(wide, c)
+    middles = np.stack([poincare.midpoint(wide[own], c) for own in members])
+    radii = np.array([radius[own].mean() for own in members])
+    lifted = lorentz.from_poincare(wide, c).astype(np.float32)
+    photos = _Photos(members, lifted, None if labels is None else codes, paths)
+    return _grow(_Groups(names, ids, middles, radii, photos), wide, proxies, c)
+
+
+def leaf_photos(
+    root: Node,
+    points: np.ndarray,
+    labels: Sequence[str] | None,
+    proxies: np.ndarray,
+    c: float,
+    *,
+    by_proxy: bool = False,
+) -> dict[str, np.ndarray]:
+    """Positions of the photos at each leaf of a tree of `from_photos`, the most typical first.
+
+    Args:
+        root: the tree, or a part of it.
+        points, labels, proxies, c, by_proxy: as it was grown from.
+    """
+    _, ids, members, _ = _grouped(points, labels, proxies, c, by_proxy)
+    own = dict(zip(ids, members, strict=True))
+    found = {}
+    for leaf in root.leaves:
+        # A leaf with the id of a proxy, or of none, is told apart by `_ids`.
+        positions = own.get(leaf.id, own.get(leaf.id.removeprefix("class ")))
+        if leaf.proxy is not None or positions is None:  # a tree that was cut holds inner nodes
+            continue
+        wide = points[positions].astype(np.float64)
+        far = poincare.dist(poincare.midpoint(wide, c)[None], wide, c)
+        found[leaf.id] = positions[np.argsort(far, kind="stable")]
+    return found
+
+
+def _grouped(
+    points: np.ndarray,
+    labels: Sequence[str] | None,
+    proxies: np.ndarray,
+    c: float,
+    by_proxy: bool,
+) -> tuple[list[str], list[str], list[np.ndarray], np.ndarray]:
+    """Names and ids of the groups, the positions of their photos, and the class of each photo."""
+    if not len(proxies):
+        raise DataError("expected hierarchical proxies to grow a tree of, found none")
+    unique, codes = np.unique(
+        np.zeros(len(points)) if labels is None else np.asarray(labels), return_inverse=True
+    )
+    names = [str(name) for name in unique]
+    alive: np.ndarray | None = None
+    which = codes
+    if by_proxy or labels is None:
+        alive, which = np.unique(nearest_proxy(points, proxies, c), return_inverse=True)
+    count = len(names) if alive is None else len(alive)
+    order = np.argsort(which, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(which, minlength=count))[:-1])
+    if alive is None:
+        return names, names, members, codes
+    ids = [f"group {proxy}" for proxy in alive]
+    held = [np.bincount(codes[own], minlength=len(names)) for own in members]
+    named = ids if labels is None else [group_name(names, counts) for counts in held]
+    return named, ids, members, codes
+
+
+def carries_depth(points: np.ndarray, proxies: np.ndarray, c: float) -> bool:
+    """Whether radii say how abstract something is: proxies lie further in, and radii differ.
+
+    Args:
+        points: (N, D) of photos or classes.
+        proxies: (P, D).
+    """
+    radius, inner = _radius(points.astype(np.float64), c), _radius(proxies.astype(np.float64), c)
+    varied = radius.std() > _VARIED * radius.mean()
+    return bool(varied and np.median(inner) < _NEARER * np.median(radius))
+
+
+def _radius(points: np.ndarray, c: float) -> np.ndarray:
+    length: np.ndarray = 2 * np.linalg.norm(poincare.logmap0(points, c), axis=-1)
+    return length
+
+
+def nearest_proxy(points: np.ndarray, proxies: np.ndarray, c: float) -> np.ndarray:
+    """Position of the proxy that is nearest to each point, (N,)."""
+    from hiercli.index.hyperbolic import nearest
+
+    _, found = nearest(points.astype(np.float32), proxies.astype(np.float32), 1, c)
+    which: np.ndarray = found[:, 0]
+    return which
+
+
+def ancestor_radius(
+    points: np.ndarray, labels: Sequence[str], names: Sequence[str], proxies: np.ndarray, c: float
+) -> np.ndarray:
+    """How far from the origin the common ancestor of every two classes lies, (C, C).
+
+    The ancestor is the proxy with the smallest largest distance to the two (HIER, equation 6,
+    without noise), whatever the tree.
+
+    Args:
+        points: (N, D) photos.
+        labels: N class names.
+        names: C of them, those that are compared.
+        proxies: (P, D).
+    """
+    codes = np.asarray(labels)
+    wide, inner = points.astype(np.float64), proxies.astype(np.float64)
+    middles = np.stack([poincare.midpoint(wide[codes == name], c) for name in names])
+    reach = poincare.pairwise_dist(_at_one_radius(middles, _radius(wide, c).mean(), c), inner, c)
+    depth = _radius(inner, c)
+    return np.stack([depth[np.maximum(row, reach).argmin(axis=1)] for row in reach])
+
+
+def _grow(groups: _Groups, points: np.ndarray, proxies: np.ndarray, c: float) -> Node:
+    count = len(groups.names)
+    if count < 2 or not len(proxies):
+        raise DataError(
+            f"expected two classes or more and some proxies for a tree, found {count} classes "
+            f"and {len(proxies)} proxies: the encoder must come from `hier train`"
+        )
+    from scipy.cluster.hierarchy import average
+    from scipy.spatial.distance import squareform
+
+    inner = proxies.astype(np.float64)
+    placed = _at_one_radius(groups.points, groups.radius.mean(), c)
+    between = poincare.pairwise_dist(placed, placed, c)
+    np.fill_diagonal(between, 0.0)
+    reach = poincare.pairwise_dist(placed, inner, c)
+    depth = _radius(inner, c)
+    radial = carries_depth(points, inner, c)
+    branches = [_Branch([place], reach[place]) for place in range(count)]
+    for first, second, distance, _ in average(squareform(between, checks=False)):
+        pair = (branches[int(first)], branches[int(second)])
+        branches.append(_join(pair, float(distance) / 2, depth if radial else None))
+    return _finish(branches[-1], groups, depth)
+
+
+def _at_one_radius(middles: np.ndarray, radius: float, c: float) -> np.ndarray:
+    """Midpoints moved to one hyperbolic distance from the origin.
+
+    Their own tells how widely their photos are spread, not how deep they lie.
+    """
+    way = middles / np.linalg.norm(middles, axis=1, keepdims=True).clip(1e-12)
+    placed: np.ndarray = poincare.expmap0(way * (radius / 2), c)
+    return placed
+
+
+def _join(pair: tuple[_Branch, _Branch], height: float, depth: np.ndarray | None) -> _Branch:
+    farthest = np.maximum(pair[0].farthest, pair[1].farthest)
+    own = [branch.proxy for branch in pair if branch.proxy is not None]
+    allowed = np.ones(len(farthest), bool)
+    if depth is not None:
+        allowed = depth <= min((depth[proxy] for proxy in own), default=np.inf)
+    # An ancestor of one branch may be that of both; one from further down may not.
+    deeper = frozenset[int]().union(*(branch.below for branch in pair))
+    allowed[list(deeper - set(own))] = False
+    if not allowed.any():
+        allowed[:] = True
+    proxy = int(np.where(allowed, farthest, np.inf).argmin())
+    children: list[_Branch] = []
+    for branch in pair:
+        children += branch.children if branch.proxy == proxy else [branch]
+    below = deeper | {passed for passed in own if passed != proxy}
+    return _Branch(pair[0].leaves + pair[1].leaves, farthest, height, proxy, below, children)
+
+
+def _finish(root: _Branch, groups: _Groups, depth: np.ndarray) -> Node:
+    """Nodes of branches: with ids, names, photos."""
+    every, waiting = [], [root]
+    while waiting:
+        branch = waiting.pop()
+        every.append(branch)
+        waiting.extend(reversed(branch.children))
+    ids = _ids(every, groups)
+    kept: dict[int, Node] = {}
+    for branch in reversed(every):
+        size, photo = len(branch.leaves), None
+        purity: float | None = 1 / size
+        if groups.photos is not None:
+            own = np.concatenate([groups.photos.members[leaf] for leaf in branch.leaves])
+            size, purity = len(own), None
+            if groups.photos.labels is not None:
+                purity = float(np.bincount(groups.photos.labels[own]).max() / len(own))
+            if groups.photos.paths is not None:
+                photo = groups.photos.paths[_medoid(groups.photos.lifted, own)]
+        leaf, proxy = branch.leaves[0], branch.proxy
+        kept[id(branch)] = Node(
+            id=ids[id(branch)],
+            name=groups.names[leaf] if proxy is None else _name(branch, groups),
+            proxy=proxy,
+            radius=float(groups.radius[leaf] if proxy is None else depth[proxy]),
+            height=branch.height,
+            size=size,
+            counted="classes" if groups.photos is None else "photos",
+            purity=purity,
+            photo=photo,
+            children=tuple(kept.pop(id(child)) for child in branch.children),
+        )
+    return kept[id(root)]
+
+
+def _ids(every: list[_Branch], groups: _Groups) -> dict[int, str]:
+    ids: dict[int, str] = {}
+    taken: Counter[int] = Counter()
+    for branch in sorted(every, key=lambda one: -len(one.leaves)):
+        if branch.proxy is not None:
+            taken[branch.proxy] += 1
+            again = f".{taken[branch.proxy]}" if taken[branch.proxy] > 1 else ""
+            ids[id(branch)] = f"p{branch.proxy}{again}"
+    inner = set(ids.values())
+    for branch in every:
+        if branch.proxy is None:
+            own = groups.ids[branch.leaves[0]]
+            ids[id(branch)] = f"class {own}" if own in inner else own
+    return ids
+
+
+def _name(branch: _Branch, groups: _Groups) -> str:
+    """What the classes below have in common, those in the middle first."""
+    points = groups.points[branch.leaves]
+    middle = points.mean(axis=0)
+    order = np.argsort(np.linalg.norm(points - middle, axis=1), kind="stable")
+    return common_name([groups.names[branch.leaves[place]] for place in order])
+
+
+def _medoid(lifted: np.ndarray, own: np.ndarray) -> int:
+    """Position of the photo that lies nearest to the middle of some."""
+    middle = np.zeros(lifted.shape[1])
+    for first in range(0, len(own), _AT_ONCE):
+        middle += lifted[own[first : first + _AT_ONCE]].sum(axis=0, dtype=np.float64)
+    asked = lorentz.as_query(middle[None] / len(own))[0].astype(np.float32)
+    products = np.concatenate(
+        [lifted[own[first : first + _AT_ONCE]] @ asked for first in range(0, len(own), _AT_ONCE)]
+    )
+    return int(own[products.argmax()])

@@ -1,0 +1,69 @@
+"""Names for inner nodes, made of the names of what they hold."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_ENOUGH = 0.5
+"""Share of the classes that a word must name to speak for all of them."""
+
+
+def common_name(names: Sequence[str]) -> str:
+    """What some classes have in common, in words of their own names.
+
+    A word that stands in half of them or more speaks for all: ``Warbler``, or ``mostly Warbler``.
+    Where there is none, two are named and the others counted: ``Gull, Tern and 3 more``.
+
+    Args:
+        names: of the classes, the most typical first.
+    """
+    spelled: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for name in names:
+        words = _WORD.findall(name)
+        for word in words:
+            spelled.setdefault(word.lower(), word)
+        # What a thing is stands last in English, so of words in as many names the last one counts.
+        counts.update(list(dict.fromkeys(word.lower() for word in reversed(words))))
+    if not counts:
+        return _listed(list(names), len(names))
+    best, count = max(counts.items(), key=lambda item: item[1])
+    if len(names) == 1 or (count > 1 and count == len(names)):
+        return spelled[best] if len(names) > 1 else names[0]
+    if count > 1 and count >= _ENOUGH * len(names):
+        return f"mostly {spelled[best]}"
+    parts: list[str] = []
+    left = list(names)
+    while left and len(parts) < 2:
+        words = [word.lower() for word in reversed(_WORD.findall(left[0]))]
+        shared = max(words, key=lambda word: counts[word], default="")
+        if words and counts[words[0]] > 1:
+            shared = words[0]
+        mine = [name for name in left if shared and shared in name.lower()]
+        # A word that only this name has says less than the whole name.
+        parts.append(spelled[shared] if len(mine) > 1 else left[0])
+        left = [name for name in left[1:] if name not in mine]
+    return _listed(parts, len(parts) + len(left))
+
+
+def group_name(names: Sequence[str], counts: np.ndarray) -> str:
+    """What a group of photos holds: its class, ``mostly`` that class, or the commonest of several.
+
+    Args:
+        names: C class names.
+        counts: (C,) photos of each class in the group.
+    """
+    order = [int(place) for place in np.argsort(-counts, kind="stable") if counts[place]]
+    share = counts[order[0]] / counts.sum()
+    if len(order) == 1 or share >= _ENOUGH:
+        return names[order[0]] if len(order) == 1 else f"mostly {names[order[0]]}"
+    return common_name([names[place] for place in order])
+
+
+def _listed(parts: list[str], total: int) -> str:
+    shown = ", ".join(parts[:2])
+    more = total - len(parts[:2])
+    return f"{shown} and {more} more" if more else shown

@@ -1,0 +1,218 @@
+"""What in a labelled collection may be wrong: photos, classes that are two, pairs that are one.
+
+Every proposal is for a person to decide. It says how sure it is, 0 to 1, and why.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hiercli.errors import DataError
+from hiercli.geometry import poincare
+from hiercli.hierarchy.tree import Node
+
+KINDS = ("relabel", "split", "merge")
+_NEIGHBOURS = 10
+_FEWEST = 8
+"""Photos of a class that is looked at for a split."""
+_SMALLEST = 0.15
+"""Share of a class that the smaller half must hold."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One thing to look at.
+
+    Attributes:
+        kind: ``relabel`` (a photo), ``split`` (a class that looks like two) or ``merge`` (a pair of
+            classes that looks like one).
+        path: of the photo; for a class that of a typical photo of its smaller half; of a pair that
+            of the photo of the first which lies deepest in the second.
+        label: class of the photo, or the class, or the first of the pair.
+        proposal: the other class; for a split the number of photos in each half.
+        confidence: 0 to 1; for ``relabel`` the share of the proposed class among the nearest
+            photos, less that of the own; for ``split`` the mean silhouette of the halves
+            (Rousseeuw 1987); for ``merge`` how often the nearest photo of the two classes is of
+            the other one, over how often it would be if labels were drawn at random.
+        branch: name of the branch of the tree that holds both classes; the higher, the graver.
+        reason: in words.
+    """
+
+    kind: str
+    path: str
+    label: str
+    proposal: str
+    confidence: float
+    branch: str
+    reason: str
+
+
+def suggest(
+    points: np.ndarray,
+    labels: Sequence[str],
+    paths: Sequence[str],
+    root: Node,
+    c: float,
+    *,
+    least: float = 0.5,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Suggestion]:
+    """Look for labels and classes that the embedding disagrees with, the surest of a kind first.
+
+    Args:
+        points: (N, D) in the ball.
+        labels: N class names, two or more different ones.
+        paths: N picture files.
+        root: the tree over these classes.
+        c: curvature magnitude.
+        least: confidence from which on a suggestion is made.
+        progress: called with (done, total) steps.
+
+    Raises:
+        DataError: fewer than two classes.
+    """
+    from hiercli.index.hyperbolic import nearest
+
+    names, codes = np.unique(np.asarray(labels), return_inverse=True)
+    if len(names) < 2:
+        raise DataError("expected photos of two classes or more to compare, found one class")
+    k = min(_NEIGHBOURS, len(points) - 1)
+    _, found = nearest(points, points, k + 1, c)
+    others = np.stack([row[row != place][:k] for place, row in enumerate(found)])
+    if progress:
+        progress(1, 3)
+    where = _Branches(root)
+    all_of = _Collection(points.astype(np.float64), codes, [str(n) for n in names], paths, c)
+    relabels = _relabels(all_of, others, where, least)
+    if progress:
+        progress(2, 3)
+    splits = [one for code in range(len(names)) if (one := _split(all_of, code, where, least))]
+    merges = _merges(all_of, others, where, least)
+    if progress:
+        progress(3, 3)
+    ranked = [sorted(some, key=lambda one: -one.confidence) for some in (relabels, splits, merges)]
+    return [one for some in ranked for one in some]
+
+
+@dataclass(frozen=True)
+class _Collection:
+    points: np.ndarray
+    codes: np.ndarray
+    names: list[str]
+    paths: Sequence[str]
+    c: float
+
+
+class _Branches:
+    """Names of common ancestors of leaves."""
+
+    def __init__(self, root: Node) -> None:
+        self._lines: dict[str, list[Node]] = {}
+        above: dict[int, list[Node]] = {id(root): []}
+        for node in root.walk():
+            line = [*above.pop(id(node)), node]
+            if not node.children:
+                self._lines[node.name] = line
+            above |= {id(child): line for child in node.children}
+
+    def common(self, first: str, second: str) -> str:
+        lines = self._lines.get(first, []), self._lines.get(second, [])
+        shared = [a for a, b in zip(*lines, strict=False) if a is b and a.children]
+        return shared[-1].name if shared else ""
+
+
+def _relabels(
+    all_of: _Collection, others: np.ndarray, where: _Branches, least: float
+) -> list[Suggestion]:
+    found = []
+    for place, row in enumerate(all_of.codes[others]):
+        own = all_of.codes[place]
+        votes = np.bincount(row, minlength=len(all_of.names)) / others.shape[1]
+        share, votes[own] = votes[own], -1.0
+        best = int(votes.argmax())
+        confidence = float(votes[best] - share)
+        if confidence >= least:
+            label, proposal = all_of.names[own], all_of.names[best]
+            reason = (
+                f"{round(votes[best] * others.shape[1])} of its {others.shape[1]} nearest photos "
+                f"are {proposal}, {round(share * others.shape[1])} are {label}"
+            )
+            branch = where.common(label, proposal)
+            found.append(
+                Suggestion("relabel", all_of.paths[place], label, proposal, confidence, branch,
+                           reason)
+            )  # fmt: skip
+    return found
+
+
+def _split(all_of: _Collection, code: int, where: _Branches, least: float) -> Suggestion | None:
+    from scipy.cluster.vq import kmeans2
+
+    own = np.flatnonzero(all_of.codes == code)
+    if len(own) < _FEWEST:
+        return None
+    tangent = poincare.logmap0(all_of.points[own], all_of.c)
+    between = poincare.pairwise_dist(all_of.points[own], all_of.points[own], all_of.c)
+    np.fill_diagonal(between, 0)
+    best, halves = -1.0, np.zeros(len(own), int)
+    for seed in range(3):
+        _, parted = kmeans2(tangent, 2, minit="++", seed=seed, missing="warn")
+        smaller = min(parted.sum(), len(own) - parted.sum())
+        if smaller >= max(2, _SMALLEST * len(own)):
+            width = _silhouette(between, parted)
+            if width > best:
+                best, halves = width, parted
+    if best < least:
+        return None
+    smaller = int(halves.sum() * 2 <= len(own))
+    part = own[halves == smaller]
+    centre = poincare.midpoint(all_of.points[part], all_of.c)
+    typical = part[poincare.dist(centre[None], all_of.points[part], all_of.c).argmin()]
+    sizes = f"{len(own) - len(part)} and {len(part)}"
+    name = all_of.names[code]
+    reason = f"its photos fall into two groups of {sizes} with a gap between them"
+    return Suggestion("split", all_of.paths[typical], name, sizes, best, where.common(name, name),
+                      reason)  # fmt: skip
+
+
+def _silhouette(between: np.ndarray, parted: np.ndarray) -> float:
+    """Mean over items of (b - a) / max(a, b): distance to the own half a, to the other b."""
+    same = parted[:, None] == parted[None]
+    own = (between * same).sum(axis=1) / np.maximum(1, same.sum(axis=1) - 1)
+    other = (between * ~same).sum(axis=1) / np.maximum(1, (~same).sum(axis=1))
+    return float(((other - own) / np.maximum(np.maximum(own, other), 1e-12)).mean())
+
+
+def _merges(
+    all_of: _Collection, others: np.ndarray, where: _Branches, least: float
+) -> list[Suggestion]:
+    count = len(all_of.names)
+    met = np.zeros((count, count))
+    np.add.at(met, (np.repeat(all_of.codes, others.shape[1]), all_of.codes[others].ravel()), 1)
+    pairs = [(a, b) for a, b in np.argwhere(np.minimum(met, met.T) > 0).tolist() if a < b]
+    found = []
+    for a, b in pairs:
+        own = np.flatnonzero((all_of.codes == a) | (all_of.codes == b))
+        is_b = all_of.codes[own] == b
+        sizes = int((~is_b).sum()), int(is_b.sum())
+        if min(sizes) < 2:
+            continue
+        between = poincare.pairwise_dist(all_of.points[own], all_of.points[own], all_of.c)
+        np.fill_diagonal(between, np.inf)
+        crossed = is_b[between.argmin(axis=1)] != is_b
+        by_chance = 2 * sizes[0] * sizes[1] / (len(own) * (len(own) - 1))
+        confidence = min(1.0, float(crossed.mean()) / by_chance)
+        if confidence >= least:
+            inner = own[~is_b]
+            deepest = inner[between[np.ix_(~is_b, is_b)].min(axis=1).argmin()]
+            first, second = all_of.names[a], all_of.names[b]
+            reason = (
+                f"the nearest photo is of the other class in {crossed.mean():.0%} of cases; "
+                f"labels drawn at random would give {by_chance:.0%}"
+            )
+            found.append(
+                Suggestion("merge", all_of.paths[deepest], first, second, confidence,
+                           where.common(first, second), reason)
+            )  # fmt: skip
+    return found
