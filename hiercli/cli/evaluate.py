@@ -1,16 +1,19 @@
 """`hier eval`."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hiercli.cli import options
 from hiercli.cli.render import progress, say, table, warn
 from hiercli.errors import EXIT_SKIPPED, DataError, InputError
+
+if TYPE_CHECKING:
+    from hiercli.evaluation.judgement import Judgement
 
 
 def evaluate(
@@ -27,6 +30,23 @@ def evaluate(
     weights: Annotated[
         str, typer.Option(help="Weights for --backbone, as in `hier train`.")
     ] = "auto",
+    points: Annotated[
+        Path | None,
+        typer.Option(
+            help="Score embeddings instead: .npy, .parquet, or .npz with points, labels, c and "
+            "proxies. With --model: the encoder that made them."
+        ),
+    ] = None,
+    taxonomy: Annotated[
+        str | None,
+        typer.Option(
+            help="Judge the hierarchy too, beside its controls, against a CSV (classes, then "
+            "levels from fine to coarse), a Newick tree, or `own`: that of the data set."
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write the judgement as a picture (PNG).")
+    ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Add a row a class.")] = False,
     data_root: options.DataRoot = None,
     strict: options.Strict = False,
@@ -37,7 +57,12 @@ def evaluate(
     Where the data set has a taxonomy, also how well the encoder agrees with it (1 is perfect):
     dendrogram purity at each level, correlation of tree heights, accuracy on triplets of classes.
 
-    Give one of --checkpoint, --model and --backbone.
+    With --taxonomy all that is known of a hierarchy: the tree of the proxies over these classes and
+    rankings that know how wrong a wrong answer is, each beside random proxies, average linkage of
+    the same points, and a permuted taxonomy. `hp@k`, `h-ap`, `asi` and `ndcg` are at most 1;
+    `severity` is how far away, in levels, the wrong first neighbours are.
+
+    Give one of --checkpoint, --model, --backbone and --points.
 
     Examples:
 
@@ -46,16 +71,31 @@ def evaluate(
     - `hier eval --model birds.onnx --data cub --json`
 
     - `hier eval --backbone resnet50 --data photos/`
+
+    - `hier eval --model birds.onnx --data cub --taxonomy own --plot judgement.png`
+
+    - `hier eval --points vectors.npz --taxonomy birds.nwk`
     """
     given = [option for option in (checkpoint, model, backbone) if option is not None]
-    if len(given) != 1:
+    if points is None and len(given) != 1:
         raise InputError(
             f"expected one of --checkpoint, --model and --backbone, got {len(given)} of them"
         )
+    if plot is not None:
+        from hiercli.files import require_replaceable
+
+        require_replaceable(plot)
+        if taxonomy is None and points is None:
+            raise InputError("--plot draws a judgement: add --taxonomy")
+    if points is not None:
+        if checkpoint or backbone:
+            raise InputError("expected --points alone or with --model, the encoder that made them")
+        _score_points(points, model, taxonomy, plot, json_output)
+        return
     from hiercli.data import catalogue
     from hiercli.data.records import require_answers
     from hiercli.evaluation.retrieval import score
-    from hiercli.evaluation.taxonomy import judge_points
+    from hiercli.evaluation.taxonomy import judge_points, known_lineages
 
     if model is not None:
         scored = _from_onnx(model)
@@ -100,9 +140,17 @@ def evaluate(
             values |= judge_points(queries, answered, dataset.levels, scored.c).to_dict()
         except DataError as silent:
             say(f"note: {silent}")
+    judged = None
+    if taxonomy is not None:
+        own = None
+        if taxonomy == "own":
+            own = dataset.levels, known_lineages(answered, dataset.levels)
+        judged = _judge(queries, query_labels, taxonomy, own, scored.c, scored.proxies)
     if json_output:
         result: dict[str, Any] = {"dataset": dataset.name, **values}
         result |= {"skipped": len(problems), "unanswerable": scores.unanswerable}
+        if judged is not None:
+            result["judgement"] = judged.columns
         if per_class:
             result["per_class"] = {
                 name: {"queries": count, "recall@1": recall, "r_precision": precision}
@@ -119,8 +167,79 @@ def evaluate(
                 for name, (count, recall, precision) in scores.per_class.items()
             ]
             table("", ["class", "queries", f"recall@{first}", "r_precision"], detail)
+        if judged is not None:
+            _show_judgement(judged)
+    if judged is not None and plot is not None:
+        _draw(judged, plot, f"{given[0]} on {data}")
     if problems:
         raise typer.Exit(EXIT_SKIPPED)
+
+
+def _judge(
+    points: Any,
+    labels: Sequence[str],
+    taxonomy: str | None,
+    own: "tuple[Sequence[str], Mapping[str, Sequence[str]]] | None",
+    c: float | None,
+    proxies: Any,
+) -> "Judgement":
+    from hiercli.evaluation import judgement, lineages
+
+    levels, lines = own or ((), {})
+    if own is None and taxonomy is not None:
+        levels, lines = lineages.read(Path(taxonomy), sorted(set(labels)))
+    with progress("judging") as bar:
+        judged = judgement.judge(points, labels, lines, levels, c=c, proxies=proxies, progress=bar)
+    if judged.unknown:
+        say(
+            f"note: {len(judged.unknown)} classes are not in the taxonomy and were left out: "
+            f"{', '.join(judged.unknown[:5])}"
+        )
+    return judged
+
+
+def _show_judgement(judged: "Judgement") -> None:
+    rows = [
+        [name, *(f"{scores[name]:.3f}" if name in scores else ""
+                 for scores in judged.columns.values())]
+        for name in judged.names
+    ]  # fmt: skip
+    title = f"The hierarchy, judged on {judged.num_photos} photos of {judged.num_classes} classes"
+    table(title, ["", *judged.columns], rows)
+
+
+def _draw(judged: "Judgement", plot: Path, title: str) -> None:
+    from hiercli.reports import judgement
+
+    judgement.draw(judged, plot, title)
+    say(f"{plot}: the judgement as a picture")
+
+
+def _score_points(
+    source: Path, model: Path | None, taxonomy: str | None, plot: Path | None, json_output: bool
+) -> None:
+    from hiercli.cli import trees
+    from hiercli.evaluation.retrieval import score
+
+    if taxonomy == "own":
+        raise InputError("embeddings have no taxonomy of their own: name a CSV or Newick file")
+    photos = trees.photos_of(None, source, model)
+    if photos.labels is None:
+        raise InputError(
+            f"{source} names no classes: scores need labels (an array or column of that name, or "
+            "paths in folders of their class)"
+        )
+    with progress("searching") as bar:
+        scores = score(photos.points, photos.labels, c=photos.c, progress=bar)
+    judged = _judge(photos.points, photos.labels, taxonomy, None, photos.c, photos.proxies)
+    if json_output:
+        print(json.dumps({"points": str(source), **scores.to_dict(), "judgement": judged.columns}))
+    else:
+        rows = [[name, f"{value:g}"] for name, value in scores.to_dict().items()]
+        table(str(source), ["", "score"], rows)
+        _show_judgement(judged)
+    if plot is not None:
+        _draw(judged, plot, source.name)
 
 
 Embed = Callable[[Sequence[Any], Callable[[int, int], None]], tuple[Any, list[int], list[str]]]
@@ -134,6 +253,7 @@ class _Scored:
     c: float | None
     seed: int = 0
     class_names: Sequence[str] = ()
+    proxies: Any = None
 
 
 def _from_onnx(model: Path) -> _Scored:
@@ -146,7 +266,7 @@ def _from_onnx(model: Path) -> _Scored:
         return done.points, done.kept, [reason for _, reason in done.problems]
 
     metadata = session.metadata
-    return _Scored(embed, metadata.c, metadata.seed, metadata.class_names)
+    return _Scored(embed, metadata.c, metadata.seed, metadata.class_names, metadata.proxies)
 
 
 def _from_torch(
@@ -162,7 +282,9 @@ def _from_torch(
     if checkpoint is not None:
         encoder = checkpoints.load(checkpoint)
         network, preprocessing = encoder.embedder, encoder.preprocessing
-        facts: Any = (encoder.recipe.c, encoder.recipe.seed, encoder.class_names)
+        facts: Any = (
+            encoder.recipe.c, encoder.recipe.seed, encoder.class_names, encoder.proxies.numpy()
+        )  # fmt: skip
     else:
         assert backbone is not None
         network = backbones.create(backbone, weights=weights, image_size=image_size).eval()

@@ -1,10 +1,12 @@
 """`hier search`."""
 
 import csv
+import dataclasses
 import io
 import itertools
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from hiercli.encoder.metadata import Metadata
     from hiercli.hierarchy.branches import Branches
     from hiercli.hierarchy.tree import Node
-    from hiercli.index.photos import Hit
+    from hiercli.index.photos import Hit, PhotoIndex, Searchable
     from hiercli.index.queries import Query
 
 
@@ -62,9 +64,18 @@ def search(
         bool,
         typer.Option(
             "--branches",
-            help="Group what was found by its common ancestor with the query in the tree.",
+            help="Group what was found by its common ancestor with the query in the tree of the "
+            "index's classes, or where it has none, of the encoder's.",
         ),
     ] = False,
+    level: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Look so many levels up in the tree: the nearest picture of each class in the "
+            "query's branch, then each one's next. 0: only its own class.",
+        ),
+    ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare every picture, whatever the index type.")
     ] = False,
@@ -105,8 +116,12 @@ def search(
 
     - `hier search query.jpg --index idx.faiss --branches`
 
+    - `hier search query.jpg --index idx.faiss --level 2` (what is akin to it)
+
     - `hier search query.jpg --index milvus://localhost:19530/birds`
     """
+    if level is not None and (index.startswith("milvus:") or radius is not None):
+        raise InputError("--level needs an index file, and goes without --radius")
     if csv_output and json_output:
         raise InputError("--csv and --json cannot share stdout: give one of them")
     conditions = [_condition(text) for text in where or ()]
@@ -136,7 +151,7 @@ def search(
     problems: list[str] = []
     asked = gather(queries, photos, sys.stdin, problems.append)
     tree: Branches | None = None
-    if branches or any(query.point is None for query in asked):
+    if branches or level is not None or any(query.point is None for query in asked):
         if model is None and not photos.model.is_file():
             raise InputError(
                 f"the encoder that built {index} is no longer at {photos.model}: name it with "
@@ -146,8 +161,8 @@ def search(
         if session.fallback:
             say(session.fallback)
         photos.check(session.metadata, session.path)
-        if branches:
-            tree = _branches(session.metadata)
+        if branches or level is not None:
+            tree = _branches(session.metadata, photos)
         with progress("embedding") as bar:
             asked = embed(asked, session, problems.append, bar)
     for problem in problems:
@@ -164,6 +179,9 @@ def search(
         )
         for at in range(0, len(points), 256)
     )
+    if level is not None and tree is not None:
+        assert isinstance(photos, PhotoIndex)
+        found = _akin(asked, photos, tree, level, 10 if k is None else k, conditions, unique)
     if html is not None:
         from hiercli.reports import neighbours
 
@@ -182,10 +200,14 @@ def search(
         raise typer.Exit(EXIT_SKIPPED)
 
 
-def _branches(metadata: "Metadata") -> "Branches":
+def _branches(metadata: "Metadata", photos: "Searchable") -> "Branches":
     from hiercli.hierarchy.branches import Branches
+    from hiercli.index.photos import PhotoIndex
 
-    return Branches(metadata)
+    if not isinstance(photos, PhotoIndex):
+        return Branches(metadata)
+    rows, points = photos.catalogue.with_points()
+    return Branches(metadata, points, [row.label for row in rows])
 
 
 def _condition(text: str) -> tuple[str, str]:
@@ -196,6 +218,33 @@ def _condition(text: str) -> tuple[str, str]:
             "that the shell leaves them alone"
         )
     return name, pattern
+
+
+def _akin(
+    asked: Sequence["Query"],
+    photos: "PhotoIndex",
+    tree: "Branches",
+    level: int,
+    k: int,
+    conditions: Sequence[tuple[str, str]],
+    unique: bool,
+) -> Iterable[Sequence["Hit"]]:
+    import numpy as np
+
+    rows, points = photos.catalogue.with_points(conditions)
+    labels = [row.label for row in rows]
+    for query in asked:
+        branch = tree.above(_point(query), level)
+        say(f"{query.name}: under {branch.name} ({branch.id}), {len(branch.leaves)} classes")
+        chosen = [rows[place] for place in tree.spread(_point(query), points, labels, branch, k)]
+        if not chosen:
+            yield []
+            continue
+        ids = np.array([row.id for row in chosen])
+        hits = photos.search(_point(query)[None], None, ids=ids, unique=unique)[0]
+        turn = {os.fsdecode(row.path): place for place, row in enumerate(chosen)}
+        hits.sort(key=lambda hit: turn[hit.path])
+        yield [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits, 1)]
 
 
 def _show_json(
@@ -249,7 +298,10 @@ def _point(query: "Query") -> "np.ndarray":
 def _ancestors(query: "Query", hits: Sequence["Hit"], tree: "Branches") -> list["Node"]:
     import numpy as np
 
-    return tree.common(_point(query), np.stack([hit.point for hit in hits])) if hits else []
+    if not hits:
+        return []
+    points = np.stack([hit.point for hit in hits])
+    return tree.common(_point(query), points, [hit.label for hit in hits])
 
 
 def _by_branch(

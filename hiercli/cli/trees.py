@@ -61,7 +61,8 @@ def photos_of(index: Path | None, points: Path | None, model: Path | None) -> Ph
 
     Raises:
         InputError: not one of ``index`` and ``points``, or the encoder is not known.
-        MismatchError: the encoder did not embed them, or rows of the index are damaged.
+        MismatchError: the encoder did not embed them.
+        FileFormatError: a file is damaged.
     """
     if (index is None) == (points is None):
         raise InputError("expected photos: give one of --index and --points")
@@ -69,8 +70,6 @@ def photos_of(index: Path | None, points: Path | None, model: Path | None) -> Ph
 
 
 def _of_index(index: Path, model: Path | None) -> Photos:
-    import numpy as np
-
     from hiercli.encoder.session import EncoderSession
     from hiercli.index.catalogue import Catalogue
 
@@ -78,22 +77,11 @@ def _of_index(index: Path, model: Path | None) -> Photos:
     source = model or catalogue.model
     metadata = EncoderSession(source, device="cpu").metadata
     catalogue.check(metadata, source)
-    rows = [photo for photo, whole in catalogue.every() if whole]
-    if len(rows) < len(catalogue):
-        raise MismatchError(
-            f"{len(catalogue) - len(rows)} rows of {index} are damaged: `hier index repair "
-            f"{index}` saves the others"
-        )
+    rows, points = catalogue.with_points()
     if not rows:
         raise InputError(f"expected photos in {index}, but it is empty: `hier embed` adds some")
-    points = np.frombuffer(b"".join(photo.point for photo in rows), "<f4")
-    return Photos(
-        points.reshape(len(rows), catalogue.dim),
-        [os.fsdecode(photo.path) for photo in rows],
-        [photo.label for photo in rows],
-        metadata.proxies,
-        metadata.c,
-    )
+    paths, labels = [os.fsdecode(row.path) for row in rows], [row.label for row in rows]
+    return Photos(points, paths, labels, metadata.proxies, metadata.c)
 
 
 def _of_points(points: Path | None, model: Path | None) -> Photos:

@@ -8,13 +8,13 @@ import numpy as np
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _ENOUGH = 0.5
-"""Share of the classes that a word must name to speak for all of them."""
+"""A word that more than this share of the classes have speaks for all of them."""
 
 
 def common_name(names: Sequence[str]) -> str:
     """What some classes have in common, in words of their own names.
 
-    A word that stands in half of them or more speaks for all: ``Warbler``, or ``mostly Warbler``.
+    A word that stands in more than half of them speaks for all: ``Warbler``, or ``mostly Warbler``.
     Where there is none, two are named and the others counted: ``Gull, Tern and 3 more``.
 
     Args:
@@ -33,7 +33,7 @@ def common_name(names: Sequence[str]) -> str:
     best, count = max(counts.items(), key=lambda item: item[1])
     if len(names) == 1 or (count > 1 and count == len(names)):
         return spelled[best] if len(names) > 1 else names[0]
-    if count > 1 and count >= _ENOUGH * len(names):
+    if count > 1 and count > _ENOUGH * len(names):
         return f"mostly {spelled[best]}"
     parts: list[str] = []
     left = list(names)
@@ -58,7 +58,7 @@ def group_name(names: Sequence[str], counts: np.ndarray) -> str:
     """
     order = [int(place) for place in np.argsort(-counts, kind="stable") if counts[place]]
     share = counts[order[0]] / counts.sum()
-    if len(order) == 1 or share >= _ENOUGH:
+    if len(order) == 1 or share > _ENOUGH:
         return names[order[0]] if len(order) == 1 else f"mostly {names[order[0]]}"
     return common_name([names[place] for place in order])
 

@@ -16,6 +16,9 @@ KINDS = ("relabel", "split", "merge")
 _NEIGHBOURS = 10
 _FEWEST = 8
 """Photos of a class that is looked at for a split."""
+_PLAIN = 2.5
+"""On the training species of CUB under the general encoder the best halves of a species have
+silhouettes up to 0.21, those of two species under one label between 0.20 and 0.38: 0.2 is even."""
 _SMALLEST = 0.15
 """Share of a class that the smaller half must hold."""
 
@@ -31,10 +34,11 @@ class Suggestion:
             of the photo of the first which lies deepest in the second.
         label: class of the photo, or the class, or the first of the pair.
         proposal: the other class; for a split the number of photos in each half.
-        confidence: 0 to 1; for ``relabel`` the share of the proposed class among the nearest
-            photos, less that of the own; for ``split`` the mean silhouette of the halves
-            (Rousseeuw 1987); for ``merge`` how often the nearest photo of the two classes is of
-            the other one, over how often it would be if labels were drawn at random.
+        confidence: 0 to 1. For ``relabel`` the share of the proposed class among the nearest
+            photos, less that of the own; for ``split`` 2.5 times the mean silhouette of the halves
+            (Rousseeuw, "Silhouettes", 1987), at most 1; for ``merge`` how often the nearest photo
+            of the two classes is of the other one, over how often it would be if labels were drawn
+            at random.
         branch: name of the branch of the tree that holds both classes; the higher, the graver.
         reason: in words.
     """
@@ -163,7 +167,8 @@ def _split(all_of: _Collection, code: int, where: _Branches, least: float) -> Su
             width = _silhouette(between, parted)
             if width > best:
                 best, halves = width, parted
-    if best < least:
+    confidence = min(1.0, _PLAIN * best)
+    if confidence < least:
         return None
     smaller = int(halves.sum() * 2 <= len(own))
     part = own[halves == smaller]
@@ -172,8 +177,8 @@ def _split(all_of: _Collection, code: int, where: _Branches, least: float) -> Su
     sizes = f"{len(own) - len(part)} and {len(part)}"
     name = all_of.names[code]
     reason = f"its photos fall into two groups of {sizes} with a gap between them"
-    return Suggestion("split", all_of.paths[typical], name, sizes, best, where.common(name, name),
-                      reason)  # fmt: skip
+    branch = where.common(name, name)
+    return Suggestion("split", all_of.paths[typical], name, sizes, confidence, branch, reason)
 
 
 def _silhouette(between: np.ndarray, parted: np.ndarray) -> float:

@@ -256,6 +256,16 @@ class Catalogue:
                 found[photo.content].append(photo)
         return found
 
+    def with_points(self, where: Sequence[tuple[str, str]] = ()) -> tuple[list[Photo], np.ndarray]:
+        """The rows that meet all conditions, see `where`, and their points (M, D) float32.
+
+        Raises:
+            FileFormatError: a row is damaged.
+        """
+        rows = self.photos(self.where(where).tolist())
+        points = np.frombuffer(b"".join(row.point for row in rows), "<f4")
+        return rows, points.reshape(len(rows), self.dim)
+
     def every(self, *, backwards: bool = False) -> Iterator[tuple[Photo, bool]]:
         """All rows by id, each with whether it is whole."""
         return self._rows("ORDER BY id DESC" if backwards else "ORDER BY id", ())

@@ -117,6 +117,7 @@ class PhotoIndex:
         unique: bool = False,
         where: Sequence[tuple[str, str]] = (),
         exact: bool = False,
+        ids: np.ndarray | None = None,
     ) -> list[list[Hit]]:
         """The nearest pictures of each query point, (Q, D), nearest first.
 
@@ -129,12 +130,13 @@ class PhotoIndex:
             unique: count pictures with the same content once, as the nearest's copies.
             where: only those that meet these conditions, see `Catalogue.where`.
             exact: compare every point, whatever the kind of the index.
+            ids: only pictures with these ids, instead of ``where``.
 
         Raises:
             InputError: no picture meets the conditions.
             FileFormatError: a row of the catalogue is damaged.
         """
-        among = self.catalogue.where(where) if where else None
+        among = self.catalogue.where(where) if where else ids
         total = len(self) if among is None else len(among)
         if not total:
             asked = ", ".join(f"{name}={pattern}" for name, pattern in where)

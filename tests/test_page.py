@@ -1,0 +1,227 @@
+"""The pages, in a real browser where one is installed (`apt-get install chromium`)."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Hier
+from playwright.sync_api import Browser, Page, sync_playwright
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium on this machine: `apt-get install chromium` brings one")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+class Shown:
+    """A page that was opened, and everything that went wrong in it."""
+
+    def __init__(self, browser: Browser, file: Path, **options: Any) -> None:
+        self.wrong: list[str] = []
+        self.page: Page = browser.new_page(**{"viewport": {"width": 1100, "height": 760}} | options)
+        self.page.on("console", lambda said: self.wrong.append(f"{said.type}: {said.text}"))
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("request", lambda asked: self.asked(asked.url))
+        self.page.goto(file.as_uri())
+        self.ask("hier.frames()")
+
+    def asked(self, url: str) -> None:
+        if not url.startswith(("file:", "data:")):
+            self.wrong.append(f"asked for {url}")
+
+    def ask(self, expression: str) -> Any:
+        return self.page.evaluate(expression)
+
+    def settle(self) -> dict[str, Any]:
+        for _ in range(500):
+            self.ask("hier.frames()")
+            if not self.ask("hier.state()")["flying"]:
+                break
+        state: dict[str, Any] = self.ask("hier.state()")
+        return state
+
+
+@pytest.fixture(scope="module")
+def tree(index: Path, hier: Hier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("page") / "tree.html"
+    done = hier("hierarchy", "--index", index, "--format", "html", "-o", file)
+    assert done.returncode == 0, done.stderr.decode()
+    return file
+
+
+def facts(file: Path) -> dict[str, Any]:
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>',
+                         file.read_text(), re.DOTALL)  # fmt: skip
+    read: dict[str, Any] = json.loads(data)
+    return read
+
+
+def node_called(file: Path, name: str) -> int:
+    places = facts(file)["places"]
+    return next(n for n, own in enumerate(places["name"]) if own == name and places["kind"][n] == 0)
+
+
+def test_a_page_is_whole_and_names_no_place_of_this_machine(tree: Path, photos: Path) -> None:
+    text = tree.read_text()
+    assert str(photos) not in text
+    assert "http://" not in text and "https://" not in text
+    places = facts(tree)["places"]
+    assert sum(kind == 2 for kind in places["kind"]) == 48
+    assert sum(kind == 2 and picture >= 0 for kind, picture
+               in zip(places["kind"], places["picture"], strict=True)) == 48  # fmt: skip
+    assert {"kind3/photo0.jpg", "kind3"} <= set(places["name"])
+
+
+def test_it_opens_without_a_word(browser: Browser, tree: Path) -> None:
+    shown = Shown(browser, tree)
+    state = shown.settle()
+    assert shown.wrong == []
+    assert state["chosen"] == 0
+    assert state["seen"] == len(facts(tree)["places"]["kind"])
+    assert shown.page.inner_text("#panel h2") == facts(tree)["places"]["name"][0]
+
+
+def test_a_click_brings_a_node_to_the_middle(browser: Browser, tree: Path) -> None:
+    shown = Shown(browser, tree)
+    node = node_called(tree, "kind3")
+    before = shown.ask(f"hier.where({node})")
+    box = shown.page.locator("#disk").bounding_box()
+    assert box is not None
+    middle = [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
+    assert abs(before[0] - middle[0]) + abs(before[1] - middle[1]) > 50
+    shown.page.mouse.click(*before)
+    state = shown.settle()
+    assert shown.ask(f"hier.where({node})") == pytest.approx(middle, abs=1)
+    assert (state["chosen"], state["name"]) == (node, "kind3")
+    assert "kind3" in shown.page.inner_text("#panel h2")
+    assert shown.page.locator("#panel .photos button").count() == 6
+    assert shown.wrong == []
+
+
+def test_search_finds_a_label(browser: Browser, tree: Path) -> None:
+    shown = Shown(browser, tree)
+    shown.page.keyboard.press("/")
+    shown.page.keyboard.type("KIND5")
+    assert shown.page.locator("#found li").first.inner_text().startswith("kind5")
+    shown.page.keyboard.press("Enter")
+    assert shown.settle()["name"] == "kind5"
+    shown.page.fill("#query", "no such thing")
+    assert "nothing" in shown.page.inner_text("#found")
+    assert shown.wrong == []
+
+
+def test_dragging_and_coming_nearer_are_motions_of_the_disk(browser: Browser, tree: Path) -> None:
+    shown = Shown(browser, tree)
+    start = shown.ask("hier.state()")["at"]
+    box = shown.page.locator("#disk").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    shown.page.mouse.move(x + 5, y + 30)
+    shown.page.mouse.down()
+    shown.page.mouse.move(x + 105, y + 90, steps=8)
+    shown.page.mouse.up()
+    moved = shown.settle()["at"]
+    assert moved[0] > start[0] + 0.1 and moved[1] < start[1] - 0.05
+    shown.page.mouse.wheel(0, -300)
+    shown.ask("hier.frames()")
+    assert shown.ask("hier.state()")["at"] != moved
+    shown.page.locator("#home").click()
+    assert shown.settle()["at"] == pytest.approx([0, 0], abs=1e-6)
+    assert shown.wrong == []
+
+
+def test_arrows_walk_along_the_tree(browser: Browser, tree: Path) -> None:
+    shown = Shown(browser, tree)
+    shown.page.locator("#disk").focus()
+    seen = [0]
+    for key in ("ArrowDown", "ArrowRight", "ArrowUp", "ArrowDown", "Home"):
+        shown.page.keyboard.press(key)
+        seen.append(shown.settle()["chosen"])
+    assert seen[0] == seen[3] == seen[5] == 0
+    assert seen[1] == seen[4] != seen[2] != 0
+    while shown.ask("hier.state()")["name"] not in {f"kind{n}" for n in range(8)}:
+        shown.page.keyboard.press("ArrowDown")
+        shown.settle()
+    shown.page.keyboard.press("ArrowDown")
+    assert shown.settle()["name"].endswith(".jpg"), "below a class come its photos"
+    assert shown.page.inner_text("#told").startswith("photo ")
+    assert shown.wrong == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_can_be_read_in_the_dark(browser: Browser, tree: Path, scheme: Any) -> None:
+    """Words and paper differ by 7 to 1 at least in luminance, as WCAG asks at its highest level."""
+    shown = Shown(browser, tree, color_scheme=scheme)
+
+    def luminance(expression: str) -> float:
+        colour = shown.ask(f"getComputedStyle(document.querySelector('aside')).{expression}")
+        found = re.findall(r"[\d.]+", colour)
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+                  for c in (int(value) / 255 for value in found[:3])]  # fmt: skip
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    paper = luminance("backgroundColor")
+    ink = luminance("color")
+    assert (max(paper, ink) + 0.05) / (min(paper, ink) + 0.05) > 7
+    assert (paper > 0.5) == (scheme == "light")
+    shown.page.locator("#theme").click()
+    assert shown.ask("document.documentElement.dataset.theme") != scheme
+    shown.page.select_option("#colouring", "radius")
+    assert "radius" in shown.page.inner_text("#legend")
+    assert shown.wrong == []
+
+
+def test_what_is_drawn_changes_with_the_view(browser: Browser, tree: Path, tmp_path: Path) -> None:
+    """Near a class its photos are pictures: more colours than dots have."""
+    from PIL import Image
+
+    shown = Shown(browser, tree)
+    colours = []
+    for name in ("start", "near"):
+        file = tmp_path / f"{name}.png"
+        shown.page.locator("#disk").screenshot(path=file)
+        with Image.open(file) as picture:
+            found = picture.convert("RGB").getcolors(1 << 24)
+        assert found is not None
+        colours.append(len(found))
+        shown.ask(f"hier.choose({node_called(tree, 'kind3')})")
+        shown.settle()
+    assert colours[1] > colours[0] > 100
+
+
+def test_two_trees_face_to_face(browser: Browser, index: Path, hier: Hier, tmp_path: Path) -> None:
+    other, file = tmp_path / "other.nwk", tmp_path / "diff.html"
+    hier("hierarchy", "--index", index, "--format", "newick", "-o", other)
+    other.write_text(other.read_text().replace("kind3", "<i>kind</i>"))
+    done = hier("hierarchy", "diff", index, other, "--html", file)
+    assert done.returncode == 0, done.stderr.decode()
+    wrong: list[str] = []
+    page = browser.new_page()
+    page.on("console", lambda said: wrong.append(said.text))
+    page.goto(file.as_uri())
+    assert page.locator("svg line").count() == 7, "a line for each class that both have"
+    assert sorted(page.locator("svg text.alone").all_text_contents()) == ["<i>kind</i>", "kind3"]
+    assert wrong == []
