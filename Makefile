@@ -22,6 +22,8 @@ bench: $(READY)
 	$(BIN)/python tests/bench_loading.py
 	$(BIN)/python tests/bench_embed.py
 	$(BIN)/python tests/bench_index.py
+	$(BIN)/python tests/bench_startup.py
+	$(BIN)/python tests/bench_tree.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
