@@ -79,7 +79,10 @@ def read(source: Path) -> Stored:
         paths = None
         if listing.is_file():
             lines = listing.read_text("utf-8", "surrogateescape").splitlines()
-            paths = [json.loads(line) if line.startswith('"') else line for line in lines]
+            try:
+                paths = [json.loads(line) if line.startswith('"') else line for line in lines]
+            except ValueError as error:
+                raise FileFormatError(f"{listing} is no list of paths ({error})") from error
         return _checked(Stored(points, paths, _folders(paths)), source)
     if source.suffix == ".npz":
         return _checked(_read_npz(source), source)
@@ -154,7 +157,7 @@ def _checked(stored: Stored, source: Path) -> Stored:
 
 def _read_npz(source: Path) -> Stored:
     try:
-        with np.load(source, allow_pickle=False) as archive:
+        with zipfile.ZipFile(source), np.load(source, allow_pickle=False) as archive:
             arrays: Mapping[str, np.ndarray] = dict(archive)
     except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise FileFormatError(f"{source} is not a NumPy archive ({error})") from error
@@ -170,8 +173,14 @@ def _read_npz(source: Path) -> Stored:
         paths,
         texts.get("labels", _folders(paths)),
         _as_points(arrays["proxies"], source) if "proxies" in arrays else None,
-        float(arrays["c"]) if "c" in arrays and arrays["c"].ndim == 0 else None,
+        _number(arrays["c"], source) if "c" in arrays else None,
     )
+
+
+def _number(array: np.ndarray, source: Path) -> float:
+    if array.size != 1 or array.dtype.kind not in "fiu":
+        raise FileFormatError(f"{source}: expected c as one number, found {array!r}")
+    return float(array.item())
 
 
 def _read_parquet(source: Path) -> Stored:

@@ -88,6 +88,11 @@ def write_text(target: Path | str, text: str) -> None:
         draft.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
+def readable(text: str) -> str:
+    """File names may hold bytes that are not UTF-8, which pages and other programs cannot read."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def sweep(folder: Path, stem: str = "*") -> None:
     """Remove drafts in ``folder`` whose writer was killed before it could do so itself.
 

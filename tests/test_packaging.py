@@ -31,8 +31,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_wheel_holds_everything(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    sources = {str(file.relative_to(ROOT)) for file in (ROOT / "hiercli").rglob("*.py")}
+    files = [file for file in (ROOT / "hiercli").rglob("*.*") if file.suffix != ".pyc"]
+    sources = {str(file.relative_to(ROOT)) for file in files if file.is_file()}
     assert len(sources) > 80
+    assert {"hiercli/reports/disk.js", "hiercli/training/recipes/hier.toml"} < sources
     assert sources <= names
     models = {f"hiercli/models/{file.name}" for file in (ROOT / "models").iterdir()}
     assert "hiercli/models/general.onnx" in models

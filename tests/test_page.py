@@ -1,6 +1,7 @@
 """The pages, in a real browser where one is installed (`apt-get install chromium`)."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -11,6 +12,9 @@ from typing import Any
 import pytest
 from conftest import Hier
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from hiercli.hierarchy.tree import Node
+from hiercli.reports import disk
 
 FLAGS = (
     "--no-sandbox",
@@ -52,8 +56,8 @@ class Shown:
         if not url.startswith(("file:", "data:")):
             self.wrong.append(f"asked for {url}")
 
-    def ask(self, expression: str) -> Any:
-        return self.page.evaluate(expression)
+    def ask(self, expression: str, given: Any = None) -> Any:
+        return self.page.evaluate(expression, given)
 
     def settle(self) -> dict[str, Any]:
         for _ in range(500):
@@ -153,6 +157,32 @@ def test_dragging_and_coming_nearer_are_motions_of_the_disk(browser: Browser, tr
     assert shown.wrong == []
 
 
+def test_two_fingers_come_nearer(browser: Browser, tree: Path) -> None:
+    shown = Shown(browser, tree, has_touch=True)
+    node = node_called(tree, "kind3")
+    x, y = shown.ask(f"hier.where({node})")
+    before = shown.ask("hier.state()")["at"]
+    disk = shown.ask("(box => [box.left + box.width / 2, box.top + box.height / 2])"
+                     "(document.getElementById('disk').getBoundingClientRect())")  # fmt: skip
+    shown.ask(
+        """async ([x, y]) => {
+          const disk = document.getElementById("disk");
+          disk.setPointerCapture = () => {};
+          const send = (kind, id, dx) => disk.dispatchEvent(new PointerEvent(
+            kind, { pointerId: id, clientX: x + dx, clientY: y, pointerType: "touch" }));
+          send("pointerdown", 1, 0); send("pointerdown", 2, 20);
+          for (let dx = 24; dx < 80; dx += 4) send("pointermove", 2, dx);
+          send("pointerup", 2, 80); send("pointerup", 1, 0);
+        }""",
+        [x, y],
+    )
+    shown.settle()
+    assert shown.ask("hier.state()")["at"] != before, "the root has left the middle"
+    u, v = shown.ask(f"hier.where({node})")
+    assert math.dist((u, v), disk) < 0.8 * math.dist((x, y), disk), "and the node came nearer"
+    assert shown.wrong == []
+
+
 def test_arrows_walk_along_the_tree(browser: Browser, tree: Path) -> None:
     shown = Shown(browser, tree)
     shown.page.locator("#disk").focus()
@@ -168,6 +198,31 @@ def test_arrows_walk_along_the_tree(browser: Browser, tree: Path) -> None:
     shown.page.keyboard.press("ArrowDown")
     assert shown.settle()["name"].endswith(".jpg"), "below a class come its photos"
     assert shown.page.inner_text("#told").startswith("photo ")
+    assert shown.wrong == []
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_a_tree_of_two_hundred_levels_can_be_walked(
+    browser: Browser, tmp_path: Path, motion: Any
+) -> None:
+    node = Node("c0", "c0", None, 1.0, 0.0)
+    for depth in range(200):
+        leaf = Node(f"c{depth + 1}", f"c{depth + 1}", None, 1.0, 0.0)
+        node = Node(f"p{depth}", f"join {depth}", depth, 0.0, depth + 1.0, depth + 2,
+                    children=(node, leaf))  # fmt: skip
+    disk.write(tmp_path / "deep.html", node, {}, "deep")
+    shown = Shown(browser, tmp_path / "deep.html", reduced_motion=motion)
+    for name in ("c0", "c200", "join 100"):
+        shown.ask(f"hier.choose({node_called(tmp_path / 'deep.html', name)})")
+        state = shown.settle()
+        assert state["at"] == pytest.approx([0, 0], abs=1e-6)
+        assert state["seen"] > 10
+    shown.page.mouse.move(300, 300)
+    for _ in range(5):
+        shown.page.mouse.wheel(0, 400)
+        shown.ask("hier.frames()")
+    assert all(math.isfinite(value) for value in shown.ask("hier.state()")["at"])
+    assert shown.ask("hier.state()")["seen"] > 10
     assert shown.wrong == []
 
 

@@ -75,6 +75,22 @@ def test_one_class_has_nothing_to_be_compared_with() -> None:
         suggest(points, ["one"] * 120, paths, root, C)
 
 
+def test_a_small_class_is_sound_if_its_own_are_nearest() -> None:
+    points, labels, paths, proxies = collection()
+    some = [*range(48), 60, 61, 62]
+    own = [labels[place] for place in some]
+    root = build.from_photos(points[some], None, own, proxies, C)
+    assert suggest(points[some], own, [paths[place] for place in some], root, C) == []
+
+
+def test_photos_that_are_all_the_same(recwarn: pytest.WarningsRecorder) -> None:
+    points, labels, paths, proxies = collection()
+    points[:12] = points[0]
+    root = build.from_photos(points, None, labels, proxies, C)
+    assert suggest(points, labels, paths, root, C) == []
+    assert not recwarn.list
+
+
 def test_few_photos() -> None:
     points, labels, paths, proxies = collection()
     some = [0, 1, 12, 13]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -122,16 +123,63 @@ def test_a_page_says_which_photos_it_lacks(
         (("--points", "missing.npy"), "missing"),
         (("--points", "POINTS"), "--model"),
         (("--thumbnails", "sketch"), "kitty"),
+        (("--index", "INDEX", "-o", "CATALOGUE"), "would destroy"),
+        (("--leaves", "proxies"), "--index or --points"),
+        (("--index", "INDEX", "suggest"), "got --index before it"),
     ],
 )
 def test_what_does_not_go(
     words: tuple[str, ...], said: str, index: Path, points: Path, inside: Hier
 ) -> None:
-    places = {"INDEX": index, "POINTS": points}
+    places = {"INDEX": index, "POINTS": points, "CATALOGUE": f"{index}.sqlite"}
     done = inside("hierarchy", *(places.get(word, word) for word in words))
     assert done.returncode == 2
     assert said in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
+
+
+def test_photos_without_labels_are_grouped_by_proxy(
+    exported: Path, photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    """The three-minute path with one folder of unsorted photos."""
+    album, index = tmp_path / "album", tmp_path / "idx.faiss"
+    album.mkdir()
+    for number, file in enumerate(sorted(photos.rglob("*.jpg"))):
+        (album / f"{number}.jpg").write_bytes(file.read_bytes())
+    told(inside("embed", album, "--model", exported, "--index", index))
+    done = inside("hierarchy", "--index", index, "--json")
+    assert b"grouped by the encoder's proxies" in done.stderr
+    tree = formats.from_json(told(done), "x")
+    assert tree.size == 48 and tree.purity is None
+    assert all(leaf.name.startswith("group ") for leaf in tree.leaves)
+    page = tmp_path / "tree.html"
+    told(inside("hierarchy", "--index", index, "--format", "html", "-o", page))
+    assert "47.jpg" in page.read_text()
+
+
+def test_names_that_are_not_utf_8(
+    exported: Path, photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    album, index = os.fsencode(tmp_path / "album"), tmp_path / "idx.faiss"
+    for kind in (b"caf\xe9", b"caf\xe8", b"tea"):
+        os.makedirs(album + b"/" + kind)
+        for number in range(2):
+            with open(album + b"/" + kind + b"/%d.jpg" % number, "wb") as file:
+                file.write((photos / "kind0" / f"photo{number}.jpg").read_bytes())
+    told(inside("embed", os.fsdecode(album), "--model", exported, "--index", index))
+    for format in ("text", "json", "csv", "newick", "graphml"):
+        done = inside("hierarchy", "--index", index, "--format", format)
+        assert done.returncode == 0, done.stderr
+    page = tmp_path / "t.html"
+    told(inside("hierarchy", "--index", index, "--format", "html", "-o", page))
+    assert page.read_text("utf-8").count("\ufffd") > 0
+
+
+def test_cut_pages_keep_their_photos(index: Path, inside: Hier, tmp_path: Path) -> None:
+    page = tmp_path / "t.html"
+    told(inside("hierarchy", "--index", index, "--depth", 0, "--format", "html", "-o", page))
+    text = page.read_text()
+    assert all(f"kind{kind}/photo{n}.jpg" in text for kind in range(8) for n in range(6))
 
 
 # -- diff and suggest ---------------------------------------------------------------------------
@@ -234,13 +282,16 @@ def test_a_published_model_is_little_better_than_random_proxies(
         (("--taxonomy", "own"), "no taxonomy of their own"),
         (("--taxonomy", "none.csv"), "none.csv is missing"),
         (("--checkpoint", "a.pt"), "--points alone"),
+        (("--per-class",), "--points alone"),
+        (("--plot", "POINTS"), "would destroy"),
     ],
 )
 def test_judgements_that_cannot_be(
     words: tuple[str, ...], said: str, points: Path, exported: Path, inside: Hier
 ) -> None:
     more = () if "--checkpoint" in words else ("--model", exported)
-    done = inside("eval", "--points", points, *more, *words)
+    given = (points if word == "POINTS" else word for word in words)
+    done = inside("eval", "--points", points, *more, *given)
     assert done.returncode == 2
     assert said in done.stderr.decode()
 
@@ -280,6 +331,28 @@ def test_a_search_is_broadened_along_the_tree(index: Path, photos: Path, inside:
     assert len(set(narrow)) == 1
     assert sorted(broad) == [f"kind{n}" for n in range(8)], "one of each before a second of any"
     assert set(labels(50, 48, "--where", "label=kind[12]")) == {"kind1", "kind2"}
+    done = inside("search", query, "--index", index, "--level", 1, "--where", "label=nothing")
+    assert done.returncode == 2
+    assert b"label=nothing" in done.stderr
+
+
+def test_copies_are_folded_along_the_tree_too(
+    exported: Path, photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    album, index = tmp_path / "album", tmp_path / "idx.faiss"
+    for kind in ("kind1", "kind2"):
+        (album / kind).mkdir(parents=True)
+        for number in range(3):
+            content = (photos / kind / f"photo{number}.jpg").read_bytes()
+            for copy in range(3):
+                (album / kind / f"{number}-{copy}.jpg").write_bytes(content)
+    told(inside("embed", album, "--model", exported, "--index", index))
+    words = ("search", album / "kind1" / "0-0.jpg", "--index", index, "--level", 9, "--unique",
+             "-k", 6, "--json")  # fmt: skip
+    hits = json.loads(told(inside(*words)))["results"]
+    assert len(hits) == 6
+    assert [len(hit["copies"]) for hit in hits] == [2] * 6
+    assert [hit["rank"] for hit in hits] == [1, 2, 3, 4, 5, 6]
 
 
 def test_levels_need_a_tree(index: Path, photos: Path, inside: Hier) -> None:
@@ -325,6 +398,7 @@ def test_an_archive_of_another_program(tmp_path: Path) -> None:
         ({"points": np.eye(2), "c": 4.0}, InputError, "outside the ball"),
         ({"points": np.eye(2) / 2, "proxies": np.eye(2), "c": 2.0}, InputError, "outside"),
         ({"points": np.eye(2) / 2, "c": -1.0}, FileFormatError, "c above 0"),
+        ({"points": np.eye(2) / 2, "c": "abc"}, FileFormatError, "c as one number"),
     ],
 )
 def test_archives_that_cannot_be_used(
@@ -333,6 +407,20 @@ def test_archives_that_cannot_be_used(
     np.savez(tmp_path / "x.npz", **arrays)  # type: ignore[arg-type]
     with pytest.raises(kind, match=words):
         embeddings.read(tmp_path / "x.npz")
+
+
+def test_an_array_under_the_name_of_an_archive(tmp_path: Path) -> None:
+    with open(tmp_path / "x.npz", "wb") as file:
+        np.save(file, np.eye(3))
+    with pytest.raises(FileFormatError, match="not a NumPy archive"):
+        embeddings.read(tmp_path / "x.npz")
+
+
+def test_a_list_of_paths_that_is_none(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.eye(2) / 2)
+    (tmp_path / "x.paths.txt").write_text('a.jpg\n"b\n')
+    with pytest.raises(FileFormatError, match="no list of paths"):
+        embeddings.read(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.parquet", "x.npy", "x.txt", "none.npz"])

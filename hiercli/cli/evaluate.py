@@ -13,6 +13,7 @@ from hiercli.cli.render import progress, say, table, warn
 from hiercli.errors import EXIT_SKIPPED, DataError, InputError
 
 if TYPE_CHECKING:
+    from hiercli.data.records import Dataset
     from hiercli.evaluation.judgement import Judgement
 
 
@@ -82,20 +83,29 @@ def evaluate(
             f"expected one of --checkpoint, --model and --backbone, got {len(given)} of them"
         )
     if plot is not None:
-        from hiercli.files import require_replaceable
+        from hiercli.files import require_apart, require_replaceable
 
         require_replaceable(plot)
+        named = [points, checkpoint, model, Path(taxonomy) if taxonomy else None]
+        require_apart(plot, [file for file in named if file is not None])
         if taxonomy is None and points is None:
             raise InputError("--plot draws a judgement: add --taxonomy")
+    if taxonomy not in (None, "own") and not Path(str(taxonomy)).is_file():
+        raise InputError(
+            f"expected a taxonomy as CSV or Newick, or `own`, but {taxonomy} is missing"
+        )
     if points is not None:
-        if checkpoint or backbone:
-            raise InputError("expected --points alone or with --model, the encoder that made them")
+        if checkpoint or backbone or per_class or strict:
+            raise InputError(
+                "expected --points alone or with --model (the encoder that made them), --taxonomy, "
+                "--plot and --json"
+            )
         _score_points(points, model, taxonomy, plot, json_output)
         return
     from hiercli.data import catalogue
     from hiercli.data.records import require_answers
     from hiercli.evaluation.retrieval import score
-    from hiercli.evaluation.taxonomy import judge_points, known_lineages
+    from hiercli.evaluation.taxonomy import judge_points
 
     if model is not None:
         scored = _from_onnx(model)
@@ -109,6 +119,9 @@ def evaluate(
     if strict and problems:
         raise InputError(problems[0])
     require_answers(dataset)
+    lineages: _Lineages = None
+    if taxonomy is not None:  # before the work, which a taxonomy of other classes would waste
+        lineages = _read_lineages(taxonomy, dataset)
     familiar = {record.label for record in dataset.query} & set(scored.class_names)
     if familiar:
         say(f"note: {len(familiar)} of the test classes were trained on, they are not unseen")
@@ -141,11 +154,8 @@ def evaluate(
         except DataError as silent:
             say(f"note: {silent}")
     judged = None
-    if taxonomy is not None:
-        own = None
-        if taxonomy == "own":
-            own = dataset.levels, known_lineages(answered, dataset.levels)
-        judged = _judge(queries, query_labels, taxonomy, own, scored.c, scored.proxies)
+    if lineages is not None:
+        judged = _judge(queries, query_labels, lineages, scored.c, scored.proxies)
     if json_output:
         result: dict[str, Any] = {"dataset": dataset.name, **values}
         result |= {"skipped": len(problems), "unanswerable": scores.unanswerable}
@@ -170,24 +180,30 @@ def evaluate(
         if judged is not None:
             _show_judgement(judged)
     if judged is not None and plot is not None:
-        _draw(judged, plot, f"{given[0]} on {data}")
+        _draw(judged, plot, f"{Path(given[0]).name} on {Path(data).name}")
     if problems:
         raise typer.Exit(EXIT_SKIPPED)
 
 
-def _judge(
-    points: Any,
-    labels: Sequence[str],
-    taxonomy: str | None,
-    own: "tuple[Sequence[str], Mapping[str, Sequence[str]]] | None",
-    c: float | None,
-    proxies: Any,
-) -> "Judgement":
-    from hiercli.evaluation import judgement, lineages
+_Lineages = tuple[Sequence[str], Mapping[str, Sequence[str]]] | None
 
-    levels, lines = own or ((), {})
-    if own is None and taxonomy is not None:
-        levels, lines = lineages.read(Path(taxonomy), sorted(set(labels)))
+
+def _read_lineages(taxonomy: str, dataset: "Dataset") -> _Lineages:
+    from hiercli.data.records import class_names
+    from hiercli.evaluation import lineages
+    from hiercli.evaluation.taxonomy import known_lineages
+
+    if taxonomy == "own":
+        return dataset.levels, known_lineages(dataset.query, dataset.levels)
+    return lineages.read(Path(taxonomy), class_names(dataset.query))
+
+
+def _judge(
+    points: Any, labels: Sequence[str], lineages: _Lineages, c: float | None, proxies: Any
+) -> "Judgement":
+    from hiercli.evaluation import judgement
+
+    levels, lines = lineages or ((), {})
     with progress("judging") as bar:
         judged = judgement.judge(points, labels, lines, levels, c=c, proxies=proxies, progress=bar)
     if judged.unknown:
@@ -219,6 +235,7 @@ def _score_points(
     source: Path, model: Path | None, taxonomy: str | None, plot: Path | None, json_output: bool
 ) -> None:
     from hiercli.cli import trees
+    from hiercli.evaluation.lineages import read
     from hiercli.evaluation.retrieval import score
 
     if taxonomy == "own":
@@ -229,9 +246,12 @@ def _score_points(
             f"{source} names no classes: scores need labels (an array or column of that name, or "
             "paths in folders of their class)"
         )
+    lineages = None
+    if taxonomy is not None:
+        lineages = read(Path(taxonomy), sorted(set(photos.labels)))
     with progress("searching") as bar:
         scores = score(photos.points, photos.labels, c=photos.c, progress=bar)
-    judged = _judge(photos.points, photos.labels, taxonomy, None, photos.c, photos.proxies)
+    judged = _judge(photos.points, photos.labels, lineages, photos.c, photos.proxies)
     if json_output:
         print(json.dumps({"points": str(source), **scores.to_dict(), "judgement": judged.columns}))
     else:

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hiercli.cli import options, trees
+from hiercli.cli.render import emit, progress, say, table, warn
 from hiercli.cli.render import output as stdout
-from hiercli.cli.render import progress, say, table, warn
 from hiercli.cli.thumbnails import STYLES, thumbnail
 from hiercli.errors import EXIT_SKIPPED, InputError
 
@@ -128,6 +127,15 @@ def hierarchy(
     - `hier hierarchy suggest --index idx.faiss -o review.csv`
     """
     if context.invoked_subcommand:
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        given = [
+            name for name, source in sources.items() if source and source.name == "COMMANDLINE"
+        ]
+        if given:
+            raise InputError(
+                f"expected the options of `hier hierarchy {context.invoked_subcommand}` after its "
+                f"name, got --{given[0].replace('_', '-')} before it"
+            )
         return
     if checkpoint and model:
         raise InputError("expected one of --checkpoint and --model, got both")
@@ -141,8 +149,7 @@ def hierarchy(
         raise InputError("expected a file for the page: add -o tree.html")
     if output is not None:
         require_replaceable(output)
-        given = [file for file in (checkpoint, model, index, points) if file is not None]
-        require_apart(output, given)
+        require_apart(output, trees.files_of(checkpoint, model, index, points))
     photos: trees.Photos | None = None
     by_proxy = leaves is Leaves.proxies
     if index is not None or points is not None:
@@ -151,43 +158,37 @@ def hierarchy(
                 "a checkpoint embeds no photos: export it with `hier export`, and give --model"
             )
         photos = trees.photos_of(index, points, checkpoint or model)
+        by_proxy = photos.by_proxy(by_proxy)
         grown = photos.tree(by_proxy)
+    elif by_proxy:
+        raise InputError("--leaves proxies groups photos: give --index or --points")
     else:
         grown = trees.of_encoder(checkpoint, model)
-    if root is not None:
-        grown = tree.find(grown, root)
-    shown = tree.trim(grown, depth, min_size)
+    shown = tree.trim(grown if root is None else tree.find(grown, root), depth, min_size)
     if format is Format.html:
         assert output is not None
         title = f"Hierarchy of {Path(index or points or checkpoint or model or 'hier').name}"
-        _write_page(output, shown, photos, by_proxy, title, pictures)
+        placed = {} if photos is None else photos.by_leaf(grown, shown, by_proxy)
+        has_files = photos is not None and bool(photos.paths)
+        _write_page(output, shown, placed, title, pictures if has_files else 0)
         return
     if images and format is Format.text and output is None:
         _show_with_images(shown, thumbnails)
         return
     text = formats.WRITERS[format](shown)
     if output is None:
-        print(text)
+        emit(text + "\n")
     else:
         write_text(output, text + "\n")
 
 
 def _write_page(
-    target: Path,
-    root: "Node",
-    photos: trees.Photos | None,
-    by_proxy: bool,
-    title: str,
-    pictures: int,
+    target: Path, root: "Node", photos: dict[str, list[str]], title: str, pictures: int
 ) -> None:
     from hiercli.reports import disk
 
-    placed = {} if photos is None else photos.by_leaf(root, by_proxy)
-    has_files = photos is not None and bool(photos.paths)
     with progress("drawing") as bar:
-        problems = disk.write(
-            target, root, placed, title, pictures=pictures if has_files else 0, progress=bar
-        )
+        problems = disk.write(target, root, photos, title, pictures=pictures, progress=bar)
     for problem in problems:
         warn(problem)
     size = target.stat().st_size / 1e6
@@ -251,13 +252,15 @@ def diff(
 
     if html is not None:
         require_replaceable(html)
-        require_apart(html, (first, second))
+        require_apart(html, trees.files_of(first, second))
     roots = trees.read(first), trees.read(second)
     found = compare(*roots)
     if html is not None:
         from hiercli.reports import facing
 
-        names = first.name, second.name
+        names = (
+            (first.name, second.name) if first.name != second.name else (str(first), str(second))
+        )
         facing.write(html, roots, names, found)
         say(f"{html}: both trees face to face")
     if json_output:
@@ -313,7 +316,7 @@ def suggest(
 
     if output is not None:
         require_replaceable(output)
-        require_apart(output, [file for file in (index, points, model) if file is not None])
+        require_apart(output, trees.files_of(index, points, model))
     photos = trees.photos_of(index, points, model)
     if photos.labels is None:
         raise InputError(
@@ -338,8 +341,7 @@ def suggest(
     if output is not None:
         write_text(output, text.getvalue())
     else:
-        sys.stdout.buffer.write(text.getvalue().encode("utf-8", "surrogateescape"))
-        sys.stdout.flush()
+        emit(text.getvalue())
     counts = ", ".join(
         f"{sum(one.kind == kind for one in found)} to {kind}" for kind in suggestions.KINDS
     )

@@ -29,6 +29,12 @@ def output() -> "Console":
     return Console(highlight=False)
 
 
+def emit(text: str) -> None:
+    """Data to stdout; file names in it that are not UTF-8 go out as the bytes that they are."""
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+    sys.stdout.buffer.flush()
+
+
 _UNFOLDED = 1_000_000
 """Columns of what is no terminal: more than any row takes."""
 

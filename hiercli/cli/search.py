@@ -1,7 +1,6 @@
 """`hier search`."""
 
 import csv
-import dataclasses
 import io
 import itertools
 import json
@@ -229,22 +228,30 @@ def _akin(
     conditions: Sequence[tuple[str, str]],
     unique: bool,
 ) -> Iterable[Sequence["Hit"]]:
-    import numpy as np
+    from hiercli.index.photos import Hit
 
-    rows, points = photos.catalogue.with_points(conditions)
-    labels = [row.label for row in rows]
+    rows, points = photos.among(conditions)
+    copies: dict[bytes, list[str]] = {}
+    if unique:
+        for row in rows:
+            copies.setdefault(row.content, []).append(os.fsdecode(row.path))
+        firsts = list(
+            {row.content: place for place, row in reversed(list(enumerate(rows)))}.values()
+        )
+        rows, points = [rows[place] for place in firsts], points[firsts]
+    placed = tree.place(points, [row.label for row in rows])
     for query in asked:
         branch = tree.above(_point(query), level)
         say(f"{query.name}: under {branch.name} ({branch.id}), {len(branch.leaves)} classes")
-        chosen = [rows[place] for place in tree.spread(_point(query), points, labels, branch, k)]
-        if not chosen:
-            yield []
-            continue
-        ids = np.array([row.id for row in chosen])
-        hits = photos.search(_point(query)[None], None, ids=ids, unique=unique)[0]
-        turn = {os.fsdecode(row.path): place for place, row in enumerate(chosen)}
-        hits.sort(key=lambda hit: turn[hit.path])
-        yield [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(hits, 1)]
+        found, far = tree.spread(_point(query), points, placed, branch, k)
+        chosen = [(rows[place], points[place]) for place in found.tolist()]
+        yield [
+            Hit(rank, os.fsdecode(row.path), row.label, distance, row.content, point,
+                copies.get(row.content, [])[1:])
+            for rank, ((row, point), distance) in enumerate(
+                zip(chosen, far.tolist(), strict=True), 1
+            )
+        ]  # fmt: skip
 
 
 def _show_json(

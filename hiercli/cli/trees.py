@@ -32,6 +32,13 @@ class Photos:
     proxies: "np.ndarray"
     c: float
 
+    def by_proxy(self, wanted: bool) -> bool:
+        """Whether they can only be grouped by proxy: with one label only there are no classes."""
+        if not wanted and len(set(self.labels or ())) < 2:
+            say("the photos have no labels to tell them apart: grouped by the encoder's proxies")
+            return True
+        return wanted
+
     def tree(self, by_proxy: bool) -> "Node":
         """Grow the tree over their classes, or over the photos nearest to each proxy."""
         from hiercli.hierarchy import build
@@ -40,12 +47,12 @@ class Photos:
             self.points, self.paths or None, self.labels, self.proxies, self.c, by_proxy=by_proxy
         )
 
-    def by_leaf(self, root: "Node", by_proxy: bool) -> dict[str, list[str]]:
-        """Files at each leaf of their tree, the most typical first."""
+    def by_leaf(self, whole: "Node", shown: "Node", by_proxy: bool) -> dict[str, list[str]]:
+        """Files at each leaf of what is shown of their tree, the most typical first."""
         from hiercli.hierarchy import build
 
         placed = build.leaf_photos(
-            root, self.points, self.labels, self.proxies, self.c, by_proxy=by_proxy
+            whole, shown, self.points, self.labels, self.proxies, self.c, by_proxy=by_proxy
         )
         names = self.paths or [f"photo {number + 1}" for number in range(len(self.points))]
         return {leaf: [names[place] for place in own.tolist()] for leaf, own in placed.items()}
@@ -111,6 +118,13 @@ def _of_points(points: Path | None, model: Path | None) -> Photos:
         )
     embeddings.require_in_ball(stored.points, c, points)
     return Photos(stored.points, stored.paths or [], stored.labels, proxies, c)
+
+
+def files_of(*given: Path | None) -> list[Path]:
+    """All files that belong to those that were named; the catalogue of an index is one."""
+    from hiercli.index import pair
+
+    return [file for path in given if path is not None for file in (path, *pair.files(path))]
 
 
 def of_encoder(checkpoint: Path | None, model: Path | None) -> "Node":

@@ -3,8 +3,11 @@
 Four columns, each an answer to a doubt:
 
 - ``encoder``: the tree of the hierarchical proxies over these pictures, and their rankings.
-- ``random proxies``: the same tree with proxies at the same radii but in random directions, mean
-  of several draws. Proxies that learned something do better.
+- ``random proxies``: the same with proxies at the same radii but in random directions, mean of
+  several draws. The joins of classes come from average linkage, whatever the proxies: they only
+  decide which joins are one node. So it is ``ancestor_depth``, ``nmi`` and ``purity@class`` that
+  tell whether proxies have learned something; purity at a level and ``lca_correlation`` tell what
+  is lost where proxies join what they should not.
 - ``average linkage``: clustering of the same points without any proxy.
 - ``permuted taxonomy``: the encoder against a taxonomy whose classes were exchanged at random,
   mean of several; what is reached by having classes at all.
@@ -94,17 +97,17 @@ def judge(
     points = points[known]
     labels = [name for name, is_known in zip(labels, known, strict=True) if is_known]
     names, codes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
-    if len(names) < 3:
+    if len(names) < (3 if levels else 2):
         raise DataError(
-            f"expected three classes or more that the taxonomy knows, found {len(names)}"
+            f"expected {'three classes or more that the taxonomy knows' if levels else 'classes'}"
+            f", found {len(names)}"
             + (f"; it does not know {', '.join(unknown[:3])}" if unknown else "")
         )
     rng = np.random.default_rng(seed)
     usable = proxies if c is not None and proxies is not None and len(proxies) else None
     judged = _Judged(points, [str(name) for name in names], codes, c)
     columns: dict[str, Scores] = {column: {} for column in COLUMNS}
-    steps = _DRAWS + _DRAWS + 2
-    done = 0
+    done, steps = 0, _DRAWS + 3
 
     def step() -> None:
         nonlocal done
@@ -113,9 +116,18 @@ def judge(
             progress(done, steps)
 
     lines = [lineages[name] for name in judged.names] if levels else []
+    orders = [np.arange(len(lines)), *(rng.permutation(len(lines)) for _ in range(_DRAWS))]
     if levels:
-        columns[ENCODER] = judged.against(lines, levels, usable)
+        grown = None if usable is None else judged.grow(usable)
+        permuted = [[lines[place] for place in order] for order in orders]
+        scored = [judged.against(some, levels, grown) for some in permuted]
+        ranked = relevance.score_each(
+            points, codes, [taxonomy.kinship(some) for some in permuted], c=c
+        )
+        whole = [own | ranks.to_dict() for own, ranks in zip(scored, ranked, strict=True)]
+        columns[ENCODER], columns[PERMUTED] = whole[0], _mean(whole[1:])
         columns[LINKAGE] = judged.linkage(lines, levels)
+    step()
     if usable is not None:
         columns[ENCODER] |= judged.grouping(usable)
         columns[LINKAGE] |= judged.clustered(rng)
@@ -126,21 +138,29 @@ def judge(
     for _ in range(_DRAWS):
         if usable is not None:
             chance = _random_directions(usable, rng)
-            scores = judged.tree(lines, levels, chance) if levels else {}
-            drawn.append(scores | judged.grouping(chance))
+            own = judged.tree(judged.grow(chance), lines, levels) if levels else {}
+            drawn.append(own | judged.grouping(chance))
         step()
     columns[RANDOM] = _mean(drawn)
-    permuted: list[Scores] = []
-    for _ in range(_DRAWS):
-        if levels:
-            order = rng.permutation(len(lines))
-            permuted.append(judged.against([lines[place] for place in order], levels, usable))
-        step()
-    columns[PERMUTED] = _mean(permuted)
     return Judgement(
         {column: scores for column, scores in columns.items() if scores},
         len(names), len(points), unknown,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Grown:
+    """A tree of proxies over C classes.
+
+    Attributes:
+        members: its joins.
+        met: (C, C) height at which classes meet.
+        depth: (C, C) radius of their common ancestor.
+    """
+
+    members: list[list[int]]
+    met: np.ndarray
+    depth: np.ndarray
 
 
 class _Judged:
@@ -154,17 +174,14 @@ class _Judged:
         self.distances = taxonomy.class_distances(points, self.labels, names, c)
 
     def against(
-        self, lines: list[Sequence[str]], levels: Sequence[str], proxies: np.ndarray | None
+        self, lines: list[Sequence[str]], levels: Sequence[str], grown: _Grown | None
     ) -> Scores:
-        """Everything that a taxonomy can say of the encoder."""
-        heights = taxonomy.kinship(lines)
-        ranked = relevance.score(self.points, self.codes, heights, c=self.c).to_dict()
+        """What a taxonomy can say of the encoder, but for rankings."""
         scores = self.linkage(lines, levels)
-        if proxies is not None:
-            scores |= self.tree(lines, levels, proxies)
-        return scores | {
-            "triplet_accuracy": taxonomy.triplet_accuracy(self.distances, heights)
-        } | ranked  # fmt: skip
+        if grown is not None:
+            scores |= self.tree(grown, lines, levels)
+        nearer = taxonomy.triplet_accuracy(self.distances, taxonomy.kinship(lines))
+        return scores | {"triplet_accuracy": nearer}
 
     def linkage(self, lines: list[Sequence[str]], levels: Sequence[str]) -> Scores:
         """Clustering of the classes without proxies."""
@@ -172,23 +189,25 @@ class _Judged:
         del scores["triplet_accuracy"]  # it is the distances' own, no tree's
         return scores
 
-    def tree(
-        self, lines: list[Sequence[str]], levels: Sequence[str], proxies: np.ndarray
-    ) -> Scores:
+    def grow(self, proxies: np.ndarray) -> _Grown:
         """The tree of some proxies over the classes, and their common ancestors."""
         assert self.c is not None
         root = build.from_photos(self.points, None, self.labels, proxies, self.c)
         leaves = {node.name: node.id for node in root.leaves}
         members, heights = joins(root, [leaves[name] for name in self.names])
-        purity = taxonomy.purities(members, lines, levels)
+        met = taxonomy.joined_at(members, heights, len(self.names))
+        depth = build.ancestor_radius(self.points, self.labels, self.names, proxies, self.c)
+        return _Grown(members, met, depth)
+
+    def tree(self, grown: _Grown, lines: list[Sequence[str]], levels: Sequence[str]) -> Scores:
+        """How far such a tree agrees with a taxonomy."""
+        purity = taxonomy.purities(grown.members, lines, levels)
         kin = taxonomy.kinship(lines)
         upper = np.triu_indices(len(lines), 1)
-        met = taxonomy.joined_at(members, heights, len(lines))
-        depth = build.ancestor_radius(self.points, self.labels, self.names, proxies, self.c)
         return {
             **{f"purity@{level}": value for level, value in purity.items()},
-            "lca_correlation": taxonomy.correlation(met[upper], kin[upper]),
-            "ancestor_depth": taxonomy.correlation(-depth[upper], kin[upper]),
+            "lca_correlation": taxonomy.correlation(grown.met[upper], kin[upper]),
+            "ancestor_depth": taxonomy.correlation(-grown.depth[upper], kin[upper]),
         }
 
     def grouping(self, proxies: np.ndarray) -> Scores:

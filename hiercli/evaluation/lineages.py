@@ -7,7 +7,7 @@ from hiercli.data.taxonomy import read_taxonomy
 from hiercli.errors import DataError, InputError
 from hiercli.hierarchy import newick
 from hiercli.hierarchy.compare import leaf_key
-from hiercli.hierarchy.tree import Node
+from hiercli.hierarchy.tree import Node, lines
 
 NEWICK = (".nwk", ".newick", ".tree", ".tre")
 
@@ -32,14 +32,14 @@ def read(file: Path, class_names: Sequence[str]) -> tuple[tuple[str, ...], dict[
     if not file.is_file():
         raise InputError(f"expected a taxonomy as CSV or Newick, but {file} is missing")
     table: dict[str, list[str]]
-    if file.suffix in NEWICK:
-        levels, table = _by_depth(newick.read(file.read_text("utf-8"), str(file)))
-    else:
-        try:
-            levels, read_rows = read_taxonomy(file, first_column=True)
-        except UnicodeDecodeError as error:
-            raise DataError(f"{file} is neither a CSV in UTF-8 nor Newick ({error})") from error
-        table = {name: list(line) for name, line in read_rows.items()}
+    try:
+        if file.suffix in NEWICK:
+            levels, table = _by_depth(newick.read(file.read_text("utf-8"), str(file)))
+        else:
+            levels, rows = read_taxonomy(file, first_column=True)
+            table = {name: list(line) for name, line in rows.items()}
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is neither a CSV nor a Newick tree in UTF-8 ({error})") from error
     if not levels:
         raise DataError(
             f"{file}: expected a level above the classes: a CSV needs a column for each, fine to "
@@ -57,15 +57,8 @@ def read(file: Path, class_names: Sequence[str]) -> tuple[tuple[str, ...], dict[
 
 def _by_depth(root: Node) -> tuple[tuple[str, ...], dict[str, list[str]]]:
     """Ancestors of each leaf at each depth below the root; a leaf is its own where it ends."""
-    lines: dict[str, list[str]] = {}
-    above: dict[int, list[str]] = {id(root): []}
-    for node in root.walk():
-        line = above.pop(id(node))
-        if not node.children:
-            lines[node.name] = line
-        below = line if node is root else [*line, node.id]
-        above |= {id(child): below for child in node.children}
-    deepest = max(len(line) for line in lines.values())
+    above = {line[-1].name: [node.id for node in line[1:-1]] for line in lines(root).values()}
+    deepest = max(len(line) for line in above.values())
     padded = {name: (line + [f"{name} itself"] * (deepest - len(line)))[::-1]
-              for name, line in lines.items()}  # fmt: skip
+              for name, line in above.items()}  # fmt: skip
     return tuple(f"depth {depth}" for depth in range(deepest, 0, -1)), padded

@@ -80,37 +80,58 @@ def score(
     Raises:
         DataError: fewer than two pictures, or all are strangers to each other.
     """
+    return score_each(points, codes, [heights], c=c, precision_at=precision_at, progress=progress)[
+        0
+    ]
+
+
+def score_each(
+    points: np.ndarray,
+    codes: np.ndarray,
+    tables: Sequence[np.ndarray],
+    *,
+    c: float | None,
+    precision_at: Sequence[int] = (1, 10, 100),
+    progress: Callable[[int, int], None] | None = None,
+) -> list[RelevanceScores]:
+    """`score` the same rankings by several tables of kinship, ranking but once."""
     count = len(points)
-    greatest = int(heights.max())
-    levels = (greatest - heights).astype(np.int8)
+    levels = [(heights.max() - heights).astype(np.int16) for heights in tables]
     present = np.unique(codes)
-    related = levels[np.ix_(present, present)]
-    if count < 2 or (np.bincount(codes).max() < 2 and not np.triu(related, 1).any()):
+    related = [np.triu(table[np.ix_(present, present)], 1).any() for table in levels]
+    if count < 2 or (np.bincount(codes).max() < 2 and not all(related)):
         raise DataError("expected pictures with relatives to be found, found none")
     ks = [k for k in precision_at if k < count]
     asked = np.unique(np.linspace(0, count - 1, min(count, MOST_QUERIES)).astype(int))
-    parts, severities = [], []
+    parts: list[list[np.ndarray]] = [[] for _ in tables]
+    severities: list[list[np.ndarray]] = [[] for _ in tables]
     step = max(1, _CELLS // count)
     for start in range(0, len(asked), step):
         block = asked[start : start + step]
         order = np.argsort(_distances(points[block], points, block, c), axis=1, kind="stable")
-        found = levels[codes[block, None], codes[order[:, :-1]]]  # the query itself comes last
-        parts.append(_rankings(found, greatest, ks))
-        wrong = found[:, 0] < greatest
-        severities.append(greatest - found[wrong, 0])
+        classes = codes[order[:, :-1]]  # the query itself comes last
+        for table, scored, severe in zip(levels, parts, severities, strict=True):
+            greatest = int(table.max())
+            found = table[codes[block, None], classes]
+            scored.append(_rankings(found, greatest, ks))
+            severe.append(greatest - found[found[:, 0] < greatest, 0])
         if progress:
             progress(min(start + step, len(asked)), len(asked))
-    scores = np.concatenate(parts)
-    means = scores[np.isfinite(scores).all(axis=1)].mean(axis=0)
-    mistakes = np.concatenate(severities)
-    return RelevanceScores(
-        precision_at=dict(zip(ks, means.tolist(), strict=False)),
-        average_precision=float(means[-3]),
-        set_intersection=float(means[-2]),
-        ndcg=float(means[-1]),
-        severity=float(mistakes.mean()) if len(mistakes) else float("nan"),
-        num_queries=len(asked),
-    )
+    results = []
+    for scored, severe in zip(parts, severities, strict=True):
+        whole, mistakes = np.concatenate(scored), np.concatenate(severe)
+        means = whole[np.isfinite(whole).all(axis=1)].mean(axis=0)
+        results.append(
+            RelevanceScores(
+                precision_at=dict(zip(ks, means.tolist(), strict=False)),
+                average_precision=float(means[-3]),
+                set_intersection=float(means[-2]),
+                ndcg=float(means[-1]),
+                severity=float(mistakes.mean()) if len(mistakes) else float("nan"),
+                num_queries=len(asked),
+            )
+        )
+    return results
 
 
 def _distances(

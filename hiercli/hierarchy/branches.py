@@ -1,13 +1,16 @@
 """Where pictures stand in a tree: their common ancestors, what is akin, how specific they are."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hiercli.encoder.metadata import Metadata
 from hiercli.geometry import poincare
 from hiercli.hierarchy import build
-from hiercli.hierarchy.tree import Node
+from hiercli.hierarchy.tree import Node, lines
+
+if TYPE_CHECKING:
+    from hiercli.encoder.metadata import Metadata
 
 
 class Branches:
@@ -31,10 +34,11 @@ class Branches:
     """
 
     def __init__(
-        self, metadata: Metadata, points: np.ndarray | None = None, labels: Sequence[str] = ()
+        self, metadata: "Metadata", points: np.ndarray | None = None, labels: Sequence[str] = ()
     ) -> None:
         self._c, self._clip_radius = metadata.c, metadata.clip_radius
-        self.has_depth = build.carries_depth(metadata.class_points, metadata.proxies, metadata.c)
+        judged_by = metadata.class_points if points is None else points
+        self.has_depth = build.carries_depth(judged_by, metadata.proxies, metadata.c)
         self._names = list(metadata.class_names)
         self._middles = metadata.class_points.astype(np.float64)
         unique = sorted(set(labels))
@@ -49,24 +53,19 @@ class Branches:
             self.root = build.from_classes(
                 metadata.class_points, self._names, metadata.proxies, metadata.c
             )
-        self._lines: dict[str, list[Node]] = {}
-        above: dict[int, list[Node]] = {id(self.root): []}
-        for node in self.root.walk():
-            line = [*above.pop(id(node)), node]
-            if not node.children:
-                self._lines[node.name] = line
-            above |= {id(child): line for child in node.children}
+        self._lines = {line[-1].name: line for line in lines(self.root).values()}
 
     def place(self, points: np.ndarray, labels: Sequence[str] | None = None) -> list[str]:
         """The class at which each of some points (N, D) stands."""
         from hiercli.index.hyperbolic import nearest
 
-        _, found = nearest(points, self._middles.astype(np.float32), 1, self._c)
-        placed = [self._names[code] for code in found[:, 0].tolist()]
-        if labels is None:
-            return placed
-        return [label if label in self._lines else near
-                for label, near in zip(labels, placed, strict=True)]  # fmt: skip
+        placed = [""] * len(points) if labels is None else list(labels)
+        strange = [number for number, name in enumerate(placed) if name not in self._lines]
+        if strange:
+            _, found = nearest(points[strange], self._middles.astype(np.float32), 1, self._c)
+            for number, code in zip(strange, found[:, 0].tolist(), strict=True):
+                placed[number] = self._names[code]
+        return placed
 
     def common(self, query: np.ndarray, points: np.ndarray, labels: Sequence[str]) -> list[Node]:
         """The lowest node that holds a query and each of some pictures.
@@ -89,28 +88,29 @@ class Branches:
         return line[max(0, len(line) - 1 - level)]
 
     def spread(
-        self, query: np.ndarray, points: np.ndarray, labels: Sequence[str], branch: Node, k: int
-    ) -> np.ndarray:
+        self, query: np.ndarray, points: np.ndarray, placed: Sequence[str], branch: Node, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Positions of pictures in a branch: the nearest of each class in it, then each one's next.
 
         Args:
             query: (D,).
             points: (N, D) of all pictures.
-            labels: N class names.
+            placed: the class at which each of them stands, see `place`.
             k: how many at most.
 
         Returns:
-            (K,) positions; within a turn the nearest first.
+            (positions, distances), each (K,); within a turn the nearest first.
         """
+        _, classes = np.unique(np.asarray(placed), return_inverse=True)
         held = {leaf.name for leaf in branch.leaves}
-        placed = np.asarray(self.place(points, labels))
-        own = np.flatnonzero(np.isin(placed, list(held)))
+        own = np.flatnonzero([name in held for name in placed])
         far = poincare.dist(query[None].astype(np.float64), points[own].astype(np.float64), self._c)
-        order = np.lexsort((far, placed[own]))
-        _, first, counts = np.unique(placed[own][order], return_index=True, return_counts=True)
+        order = np.lexsort((far, classes[own]))
+        _, first, counts = np.unique(classes[own][order], return_index=True, return_counts=True)
         turn = np.empty(len(own), np.int64)
         turn[order] = np.arange(len(own)) - np.repeat(first, counts)
-        return own[np.lexsort((far, turn))[:k]]
+        best = np.lexsort((far, turn))[:k]
+        return own[best], far[best]
 
     def specificity(self, point: np.ndarray) -> float | None:
         """How far out a point lies, 0 to 1 at the clip radius; ``None`` where radii say nothing."""

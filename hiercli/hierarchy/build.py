@@ -9,6 +9,7 @@ Joins with one and the same ancestor, one right above the other and nearly as hi
 with many branches; proxies that are nobody's ancestor are left out.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ _NEARER = 0.95
 _LEVEL = 0.9
 """Share of a join's height from which on a branch with the same ancestor is one node with it. On 42
 unseen species of CUB purity at genus level is 0.51 with it, 0.27 if height does not count."""
+_MOST_LEAVES = 12_000
+"""Average linkage needs their square."""
+_LIKE_PROXY = re.compile(r"(class )*p\d+(\.\d+)?", re.DOTALL)
 _AT_ONCE = 4096
 
 
@@ -97,7 +101,7 @@ def from_classes(points: np.ndarray, names: Sequence[str], proxies: np.ndarray, 
         DataError: fewer than two classes, or no proxies.
     """
     wide = points.astype(np.float64)
-    groups = _Groups(list(names), list(names), wide, _radius(wide, c))
+    groups = _Groups(list(names), _leaf_ids(names), wide, _radius(wide, c))
     return _grow(groups, wide, proxies, c)
 
 
@@ -115,15 +119,17 @@ def from_photos(
     Args:
         points: (N, D) in the ball.
         paths: N picture files; without them the nodes name no photo.
-        labels: N class names; without them groups have numbers for names, and no purity.
+        labels: N class names; without them, or with one only, photos are grouped by proxy, and
+            groups have numbers for names, and no purity.
         proxies: (P, D) hierarchical proxies.
         c: curvature magnitude.
-        by_proxy: leaves are proxies with the photos nearest to them, whatever their labels; so
-            they are without labels in any case.
+        by_proxy: leaves are proxies with the photos nearest to them, whatever their labels.
 
     Raises:
         DataError: fewer than two groups, or no proxies.
     """
+    if len(set(labels or ())) < 2:
+        labels = None
     names, ids, members, codes = _grouped(points, labels, proxies, c, by_proxy)
     wide = points.astype(np.float64)
     radius = _radius(wide, c)
@@ -135,7 +141,8 @@ def from_photos(
 
 
 def leaf_photos(
-    root: Node,
+    whole: Node,
+    shown: Node,
     points: np.ndarray,
     labels: Sequence[str] | None,
     proxies: np.ndarray,
@@ -146,17 +153,17 @@ def leaf_photos(
     """Positions of the photos at each leaf of a tree of `from_photos`, the most typical first.
 
     Args:
-        root: the tree, or a part of it.
+        whole: the tree.
+        shown: the tree, or what was left of it: a node that lost its branches is a leaf with all
+            that was below it.
         points, labels, proxies, c, by_proxy: as it was grown from.
     """
     _, ids, members, _ = _grouped(points, labels, proxies, c, by_proxy)
     own = dict(zip(ids, members, strict=True))
+    nodes = {node.id: node for node in whole.walk()}
     found = {}
-    for leaf in root.leaves:
-        # A leaf with the id of a proxy, or of none, is told apart by `_ids`.
-        positions = own.get(leaf.id, own.get(leaf.id.removeprefix("class ")))
-        if leaf.proxy is not None or positions is None:  # a tree that was cut holds inner nodes
-            continue
+    for leaf in shown.leaves:
+        positions = np.concatenate([own[group.id] for group in nodes[leaf.id].leaves])
         wide = points[positions].astype(np.float64)
         far = poincare.dist(poincare.midpoint(wide, c)[None], wide, c)
         found[leaf.id] = positions[np.argsort(far, kind="stable")]
@@ -179,13 +186,15 @@ def _grouped(
     names = [str(name) for name in unique]
     alive: np.ndarray | None = None
     which = codes
+    if len(names) < 2:  # one label says nothing
+        labels = None
     if by_proxy or labels is None:
         alive, which = np.unique(nearest_proxy(points, proxies, c), return_inverse=True)
     count = len(names) if alive is None else len(alive)
     order = np.argsort(which, kind="stable")
     members = np.split(order, np.cumsum(np.bincount(which, minlength=count))[:-1])
     if alive is None:
-        return names, names, members, codes
+        return names, _leaf_ids(names), members, codes
     ids = [f"group {proxy}" for proxy in alive]
     held = [np.bincount(codes[own], minlength=len(names)) for own in members]
     named = ids if labels is None else [group_name(names, counts) for counts in held]
@@ -244,8 +253,13 @@ def _grow(groups: _Groups, points: np.ndarray, proxies: np.ndarray, c: float) ->
     count = len(groups.names)
     if count < 2 or not len(proxies):
         raise DataError(
-            f"expected two classes or more and some proxies for a tree, found {count} classes "
-            f"and {len(proxies)} proxies: the encoder must come from `hier train`"
+            f"expected two classes or more and some proxies for a tree, found {count} classes or "
+            f"groups and {len(proxies)} proxies"
+        )
+    if count > _MOST_LEAVES:
+        raise DataError(
+            f"expected at most {_MOST_LEAVES:,} leaves for a tree, found {count:,}: group the "
+            "photos by proxy (`--leaves proxies`), or take a part of them"
         )
     from scipy.cluster.hierarchy import average
     from scipy.spatial.distance import squareform
@@ -280,11 +294,11 @@ def _join(pair: tuple[_Branch, _Branch], height: float, depth: np.ndarray | None
     allowed = np.ones(len(farthest), bool)
     if depth is not None:
         allowed = depth <= min((depth[proxy] for proxy in own), default=np.inf)
-    # An ancestor of one branch may be that of both; one from further down may not.
+    # An ancestor of one branch may be that of both; one that stands below an ancestor may not.
     deeper = frozenset[int]().union(*(branch.below for branch in pair))
-    allowed[list(deeper - set(own))] = False
-    if not allowed.any():
-        allowed[:] = True
+    allowed[list(deeper)] = False
+    if not allowed.any():  # with few proxies one has to stand in several places
+        allowed[own] = True
     proxy = int(np.where(allowed, farthest, np.inf).argmin())
     children: list[_Branch] = []
     for branch in pair:
@@ -337,12 +351,14 @@ def _ids(every: list[_Branch], groups: _Groups) -> dict[int, str]:
             taken[branch.proxy] += 1
             again = f".{taken[branch.proxy]}" if taken[branch.proxy] > 1 else ""
             ids[id(branch)] = f"p{branch.proxy}{again}"
-    inner = set(ids.values())
-    for branch in every:
-        if branch.proxy is None:
-            own = groups.ids[branch.leaves[0]]
-            ids[id(branch)] = f"class {own}" if own in inner else own
-    return ids
+    return ids | {
+        id(branch): groups.ids[branch.leaves[0]] for branch in every if branch.proxy is None
+    }
+
+
+def _leaf_ids(names: Sequence[str]) -> list[str]:
+    """The names, told apart from the ids of proxies where they look like one."""
+    return [f"class {name}" if _LIKE_PROXY.fullmatch(name) else name for name in names]
 
 
 def _name(branch: _Branch, groups: _Groups) -> str:

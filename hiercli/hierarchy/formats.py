@@ -3,12 +3,13 @@
 import csv
 import io
 import json
+from collections import Counter
 from typing import Any
 
-from hiercli.errors import FileFormatError
+from hiercli.errors import FileFormatError, InputError
+from hiercli.files import readable
 from hiercli.hierarchy.tree import Node
 
-NAMES = ("text", "json", "newick", "graphml", "csv")
 _FACTS = ("id", "name", "proxy", "radius", "height", "size", "counted", "purity", "photo")
 
 
@@ -51,7 +52,12 @@ def to_json(root: Node) -> str:
         if node.children:
             value["children"] = [built.pop(id(child)) for child in node.children]
         built[id(node)] = value
-    return json.dumps(built[id(root)], indent=2, ensure_ascii=False)
+    try:
+        return json.dumps(built[id(root)], indent=2, ensure_ascii=False)
+    except RecursionError as error:
+        raise InputError(
+            "the tree is too deep for JSON: cut it with --depth, or write csv or newick"
+        ) from error
 
 
 def from_json(text: str, source: str) -> Node:
@@ -72,21 +78,28 @@ def from_json(text: str, source: str) -> Node:
             facts = {name: value[name] for name in _FACTS}
             built[id(value)] = Node(**facts, children=children)
         return built[id(order[0])]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FileFormatError(
             f"{source} is not a tree as `hier hierarchy --format json` writes it ({error!r})"
         ) from error
 
 
 def to_newick(root: Node) -> str:
-    """Newick with quoted names; a branch is as long as the heights of its ends differ."""
+    """Newick with quoted names; a branch is as long as the heights of its ends differ.
+
+    Leaves of one name, as groups of photos may have, are told apart by their ids.
+    """
+    times = Counter(one_line(leaf.name) for leaf in root.leaves)
     parent = {id(child): node for node in root.walk() for child in node.children}
     built: dict[int, str] = {}
     for node in reversed(list(root.walk())):
         inside = ",".join(built.pop(id(child)) for child in node.children)
         above = parent.get(id(node))
         length = "" if above is None else f":{max(0.0, above.height - node.height):.6g}"
-        name = "'" + one_line(node.name).replace("'", "''") + "'"
+        name = one_line(node.name)
+        if not node.children and (times[name] > 1 or not name.strip()):
+            name = f"{name} ({one_line(node.id)})".strip()
+        name = "'" + name.replace("'", "''") + "'"
         built[id(node)] = (f"({inside})" if inside else "") + name + length
     return built[id(root)] + ";"
 
@@ -96,11 +109,12 @@ def to_graphml(root: Node) -> str:
     import networkx
 
     graph = networkx.DiGraph()
+    numbers = {id(node): f"n{number}" for number, node in enumerate(root.walk())}
     for node in root.walk():
         facts = {name: getattr(node, name) for name in _FACTS if getattr(node, name) is not None}
-        graph.add_node(node.id, **{name: _xml(value) for name, value in facts.items()})
-        graph.add_edges_from((node.id, child.id) for child in node.children)
-    networkx.relabel_nodes(graph, {name: _xml(name) for name in graph}, copy=False)
+        # Numbers, since two ids may look alike once what XML cannot hold is gone.
+        graph.add_node(numbers[id(node)], **{name: _xml(value) for name, value in facts.items()})
+        graph.add_edges_from((numbers[id(node)], numbers[id(child)]) for child in node.children)
     return "\n".join(networkx.generate_graphml(graph))
 
 
@@ -108,7 +122,7 @@ def _xml(value: Any) -> Any:
     """XML knows no control characters, and no bytes that are not text."""
     if not isinstance(value, str):
         return value
-    return one_line(value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    return one_line(readable(value))
 
 
 def to_csv(root: Node) -> str:

@@ -114,18 +114,22 @@ def _parts(root: Node, photos: Mapping[str, int]) -> _Part:
 
 
 def _joined(parts: Sequence[_Part]) -> list[_Part]:
-    """At most so many parts; neighbours are hung on a joint together, about equal in weight."""
+    """At most so many parts; neighbours are hung on joints together, evenly by weight and number.
+
+    Half of a part's share is that of its weight, half that of its being one: so a joint takes few
+    parts however unlike their weights are.
+    """
     found = list(parts)
     while len(found) > _MOST_BRANCHES:
         many = len(found) > _MOST_BRANCHES**2
         groups = math.ceil(len(found) / _MOST_BRANCHES if many else math.sqrt(len(found)))
-        share = sum(part.weight for part in found) / groups
+        total = sum(part.weight for part in found)
         joints: list[_Part] = []
         carried, first = 0.0, 0
         for number, part in enumerate(found, 1):
-            carried += part.weight
-            if carried >= share * (len(joints) + 1) or number == len(found):
-                hung = found[first:number]
+            carried += part.weight / total + 1 / len(found)
+            if carried >= 2 * (len(joints) + 1) / groups or number == len(found):
+                hung = _joined(found[first:number])
                 weight = sum(one.weight for one in hung)
                 joints.append(hung[0] if len(hung) == 1 else _Part(None, hung, weight))
                 first = number

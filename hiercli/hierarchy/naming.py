@@ -42,7 +42,7 @@ def common_name(names: Sequence[str]) -> str:
         shared = max(words, key=lambda word: counts[word], default="")
         if words and counts[words[0]] > 1:
             shared = words[0]
-        mine = [name for name in left if shared and shared in name.lower()]
+        mine = [name for name in left if shared in map(str.lower, _WORD.findall(name))]
         # A word that only this name has says less than the whole name.
         parts.append(spelled[shared] if len(mine) > 1 else left[0])
         left = [name for name in left[1:] if name not in mine]

@@ -58,9 +58,11 @@ def read(text: str, source: str) -> Node:
              for node, below in zip(children, clade.children, strict=True)),
             default=0.0,
         )  # fmt: skip
-        own = clade.name if not children else f"n{number}"
-        if children and clade.name and inner[clade.name] == 1 and clade.name not in leaves:
-            own = clade.name
+        own = clade.name
+        if children and (not own or inner[own] > 1 or own in leaves):
+            own = f"n{number}"
+            while own in leaves or own in inner:
+                own += "'"
         below = [name for child in clade.children for name in held.pop(id(child))]
         held[id(clade)] = below or [clade.name]
         size = len(held[id(clade)])

@@ -55,6 +55,18 @@ class Node:
         return [node for node in self.walk() if not node.children]
 
 
+def lines(root: Node) -> dict[str, list[Node]]:
+    """From the root down to each leaf, by the id of the leaf; the leaf comes last."""
+    found: dict[str, list[Node]] = {}
+    above: dict[int, list[Node]] = {id(root): []}
+    for node in root.walk():
+        line = [*above.pop(id(node)), node]
+        if not node.children:
+            found[node.id] = line
+        above |= {id(child): line for child in node.children}
+    return found
+
+
 def find(root: Node, wanted: str) -> Node:
     """The node of an id, or of a name that only one has.
 

@@ -12,6 +12,7 @@ import numpy as np
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import InputError
 from hiercli.index import hyperbolic, kinds, pair
+from hiercli.index.catalogue import Photo
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,6 @@ class PhotoIndex:
         unique: bool = False,
         where: Sequence[tuple[str, str]] = (),
         exact: bool = False,
-        ids: np.ndarray | None = None,
     ) -> list[list[Hit]]:
         """The nearest pictures of each query point, (Q, D), nearest first.
 
@@ -130,20 +130,15 @@ class PhotoIndex:
             unique: count pictures with the same content once, as the nearest's copies.
             where: only those that meet these conditions, see `Catalogue.where`.
             exact: compare every point, whatever the kind of the index.
-            ids: only pictures with these ids, instead of ``where``.
 
         Raises:
             InputError: no picture meets the conditions.
             FileFormatError: a row of the catalogue is damaged.
         """
-        among = self.catalogue.where(where) if where else ids
+        among = self.catalogue.where(where) if where else None
         total = len(self) if among is None else len(among)
         if not total:
-            asked = ", ".join(f"{name}={pattern}" for name, pattern in where)
-            raise InputError(
-                f"expected pictures to search among, but none of {len(self)} in {self.path} has "
-                f"{asked}. Patterns may hold * and ?"
-            )
+            raise self._none_has(where)
         wanted = total if k is None else min(k, total)
         found: list[list[Hit]] = [[] for _ in queries]
         pending, width = np.arange(len(queries)), wanted if k is not None else min(64, total)
@@ -164,6 +159,25 @@ class PhotoIndex:
         if unique:
             self._add_copies(answers, among)
         return answers
+
+    def among(self, where: Sequence[tuple[str, str]]) -> tuple[list[Photo], np.ndarray]:
+        """The pictures that meet all conditions, and their points (M, D).
+
+        Raises:
+            InputError: none does.
+            FileFormatError: a row of the catalogue is damaged.
+        """
+        rows, points = self.catalogue.with_points(where)
+        if not rows:
+            raise self._none_has(where)
+        return rows, points
+
+    def _none_has(self, where: Sequence[tuple[str, str]]) -> InputError:
+        asked = ", ".join(f"{name}={pattern}" for name, pattern in where)
+        return InputError(
+            f"expected pictures to search among, but none of {len(self)} in {self.path} has "
+            f"{asked}. Patterns may hold * and ?"
+        )
 
     def _add_copies(self, answers: list[list[Hit]], among: np.ndarray | None) -> None:
         contents = {hit.content for hits in answers for hit in hits}

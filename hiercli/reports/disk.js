@@ -1,12 +1,13 @@
 "use strict";
 // The view is one Moebius motion: the frame of an anchor node near the middle, placed in the disk.
 // A motion z -> (a z + b) / (conj(b) z + conj(a)) is kept as [Re a, Im a, Re b, Im b]. All other
-// nodes are reached from the anchor along the tree, so numbers stay small however deep it is.
+// nodes are reached from the anchor along the tree, so numbers stay small however deep it is; what
+// lies farther away than FAR is only ever reached by a jump.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const { parent, distance, angle, kind, name, size, purity, radius, colour, picture } = data.places;
   const count = parent.length;
-  const NODE = 0, JOINT = 1, PHOTO = 2;
+  const NODE = 0, JOINT = 1, PHOTO = 2, FAR = 15;
   const children = Array.from({ length: count }, () => []);
   for (let i = 1; i < count; i++) children[parent[i]].push(i);
 
@@ -61,35 +62,43 @@
       anchor = best; frame = next;
     }
   };
-  const move = (motion) => { frame = compose(motion, frame); settle(); ask(); };
-  const frameOf = (i) => { // where the frame of any node is now
+  const move = (motion) => {
+    const made = compose(motion, frame);
+    if (made.every(Number.isFinite)) { frame = made; settle(); ask(); }
+  };
+  const jump = (i) => { anchor = i; frame = [1, 0, 0, 0]; flight = null; ask(); };
+  const frameOf = (i) => { // where the frame of any node is now; null where it is far away
     const line = (j) => { const seen = [j]; while (j) seen.push(j = parent[j]); return seen; };
     const mine = line(i), theirs = line(anchor);
     while (mine.length > 1 && theirs.length > 1 && mine.at(-2) === theirs.at(-2)) {
       mine.pop(); theirs.pop();
     }
     let made = frame;
-    for (const j of theirs.slice(0, -1)) made = compose(made, up[j]);
-    for (const j of mine.slice(0, -1).reverse()) made = compose(made, down[j]);
+    const steps = [...theirs.slice(0, -1).map((j) => up[j]), ...mine.slice(0, -1).reverse().map((j) => down[j])];
+    for (const step of steps) {
+      made = compose(made, step);
+      if (!(apart(...middle(made)) < FAR)) return null;
+    }
     return made;
   };
   const fly = (i) => { // along the geodesic, so that the node comes to the middle
-    const goal = i, [x, y] = middle(frameOf(i)), far = apart(x, y);
-    if (still.matches || far < 1e-6) { anchor = goal; frame = straight(frameOf(goal)); settle(); return ask(); }
+    const begun = frameOf(i), far = begun ? apart(...middle(begun)) : 0;
+    if (!begun || still.matches || far < 1e-6) return jump(i);
     const started = performance.now(), lasts = Math.min(900, 250 + 110 * far);
     let done = 0;
     flight = () => {
       const t = Math.min(1, (performance.now() - started) / lasts);
-      const share = t * t * (3 - 2 * t), [u, v] = middle(frameOf(goal)), left = apart(u, v);
-      const step = t < 1 ? Math.min(left, (share - done) * far) : left;
+      const share = t * t * (3 - 2 * t), goal = frameOf(i);
+      if (!goal) return jump(i);
+      const [u, v] = middle(goal), left = apart(u, v);
+      const step = Math.min(left, t < 1 ? (share - done) * far : left, 3);
       done = share;
-      if (step > 0) { frame = compose(towards(u, v, -step), frame); settle(); }
-      if (t >= 1) flight = null;
+      if (step > 0) move(towards(u, v, -step));
+      if (t >= 1 && left <= step + 1e-9) flight = null;
       ask();
     };
     ask();
   };
-  const straight = (made) => { const [x, y] = middle(made); return compose(towards(x, y, -apart(x, y)), made); };
 
   // Drawing --------------------------------------------------------------------------------------
   const cividis = ["#00336f", "#4c556c", "#7c7b78", "#b0a473", "#fee838"];
@@ -249,12 +258,11 @@
     panel.append(make("h3", title), box);
   };
   const small = (i) => {
-    const [sheet, left, top] = cut(i), button = make("button", undefined, () => choose(i)), tile = make("i");
-    const share = (at, whole) => `${(100 * at) / Math.max(1, whole - data.cell)}%`;
-    const rows = Math.ceil(Math.min(data.perSheet, data.pictures - sheet * data.perSheet) / data.perRow);
-    tile.style.backgroundImage = `url(${data.sheets[sheet]})`;
-    tile.style.backgroundSize = `${100 * data.perRow}% ${100 * rows}%`;
-    tile.style.backgroundPosition = `${share(left, data.perRow * data.cell)} ${share(top, rows * data.cell)}`;
+    const [sheet, left, top] = cut(i), button = make("button", undefined, () => choose(i));
+    const tile = Object.assign(make("canvas"), { width: data.cell, height: data.cell });
+    const put = () => tile.getContext("2d").drawImage(
+      sheets[sheet], left, top, data.cell, data.cell, 0, 0, data.cell, data.cell);
+    if (sheets[sheet].complete) put(); else sheets[sheet].addEventListener("load", put);
     button.title = `${name[i]} (${name[parent[i]]})`; button.setAttribute("aria-label", button.title);
     button.append(tile);
     return button;
@@ -308,12 +316,14 @@
     return best;
   };
   canvas.addEventListener("pointerdown", (event) => {
+    if (event.button) return; // the menu of a right click would swallow what ends it
     canvas.setPointerCapture(event.pointerId);
     pointers.set(event.pointerId, event); dragged = 0; flight = null;
   });
   canvas.addEventListener("pointermove", (event) => {
     const before = pointers.get(event.pointerId);
     if (!before) return point(event);
+    if (!event.buttons && event.pointerType === "mouse") return pointers.delete(event.pointerId);
     const others = [...pointers.values()].filter((one) => one.pointerId !== event.pointerId);
     dragged += Math.hypot(event.clientX - before.clientX, event.clientY - before.clientY);
     if (others.length) { // two fingers: the gap between them
@@ -327,8 +337,11 @@
     if (ending === "pointerup" && dragged <= 4) { const i = hit(event); if (i >= 0) choose(i); }
   });
   const approach = ([x, y], by) => { // nearer to a place; or back towards the root
-    if (by > 0) move(towards(x, y, -Math.min(by, apart(x, y))));
-    else { const [u, v] = middle(frameOf(0)); move(towards(u, v, Math.max(by, -apart(u, v)))); }
+    if (by > 0) return move(towards(x, y, -Math.min(by, apart(x, y))));
+    let root = anchor; // or the node nearest to it that is not too far away
+    while (root && frameOf(parent[root])) root = parent[root];
+    const [u, v] = middle(frameOf(root));
+    move(towards(u, v, Math.max(by, -apart(u, v))));
   };
   canvas.addEventListener("wheel", (event) => {
     event.preventDefault(); flight = null;
@@ -357,7 +370,7 @@
     ArrowDown: () => { const below = branches(chosen)[0] ?? children[chosen].find((j) => kind[j] === PHOTO); if (below) choose(below); },
     ArrowLeft: () => sideways(-1), ArrowRight: () => sideways(1),
     Home: () => choose(0), Enter: () => fly(chosen),
-    "+": () => approach(middle(frameOf(chosen)), 0.5), "-": () => approach([0, 0], -0.5),
+    "+": () => approach(middle(frameOf(chosen) ?? frame), 0.5), "-": () => approach([0, 0], -0.5),
   };
   canvas.addEventListener("keydown", (event) => {
     if (!keys[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -373,8 +386,9 @@
   const names = name.map(plain);
   const look = () => {
     const wanted = plain(query.value.trim()), hits = [];
-    if (wanted) for (let i = 0; i < count && hits.length < 400; i++)
-      if (kind[i] !== JOINT && (names[i].includes(wanted) || data.places.id[i] === query.value.trim())) hits.push(i);
+    const fits = (i) => names[i].includes(wanted) || data.places.id[i] === query.value.trim();
+    for (const sort of [NODE, PHOTO]) for (let i = 0; wanted && i < count && hits.length < 200; i++)
+      if (kind[i] === sort && fits(i)) hits.push(i);
     const rank = (i) => (kind[i] === PHOTO ? 4 : 0) + (children[i].some((j) => kind[j] !== PHOTO) ? 2 : 0) + (names[i].startsWith(wanted) ? 0 : 1);
     hits.sort((p, q) => rank(p) - rank(q));
     picked = 0;
@@ -438,7 +452,7 @@
   // For tests and for links from outside: what is chosen, where a node is, and a way to go there.
   window.hier = {
     choose, frames: () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))),
-    state: () => ({ chosen, name: name[chosen], at: middle(frameOf(chosen)), flying: flight !== null, seen: drawn.length }),
+    state: () => ({ chosen, name: name[chosen], at: middle(frameOf(chosen) ?? [NaN, 0, 0, 0]), flying: flight !== null, seen: drawn.length }),
     where: (i) => { const [x, y] = onScreen(i), box = canvas.getBoundingClientRect(); return [x + box.left, y + box.top]; },
   };
 })();

@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from hiercli.errors import ImageError
-from hiercli.files import write_text
+from hiercli.files import readable, write_text
 from hiercli.hierarchy import layout
 from hiercli.hierarchy.tree import Node
 from hiercli.images import centre_box, read
@@ -66,7 +66,7 @@ def write(
     files = [path for paths in shown.values() for path in paths]
     if pictures:  # inner nodes show the photo in their middle
         known = set(files)
-        middles = (node.photo for node in root.walk() if node.children and node.photo)
+        middles = (node.photo for node in root.walk() if node.photo and not shown.get(node.id))
         files += [path for path in dict.fromkeys(middles) if path not in known]
     sheets, problems = _sheets(files, progress)
     missing = {path for path, _ in problems}
@@ -81,7 +81,7 @@ def write(
         node = spot.node
         kind = _NODE if node is not None else _JOINT if spot.photo is None else _PHOTO
         name, picture = "" if node is None else node.name, -1
-        if node is not None and node.children and node.photo not in missing:
+        if node is not None and not shown.get(node.id) and node.photo not in missing:
             picture = numbers.get(node.photo or "", -1)
         if spot.photo is not None:
             leaf = places[spot.parent].node
@@ -91,8 +91,8 @@ def write(
             if spot.photo < len(shown[leaf.id]) and path not in missing:
                 picture = numbers[path]
         row = (
-            spot.parent, round(spot.distance, 5), round(spot.angle, 5), kind, _readable(name),
-            "" if node is None else _readable(node.id), 1 if node is None else node.size,
+            spot.parent, round(spot.distance, 5), round(spot.angle, 5), kind, readable(name),
+            "" if node is None else readable(node.id), 1 if node is None else node.size,
             None if node is None or node.purity is None else round(node.purity, 4),
             None if node is None or node.radius is None else round(node.radius, 4),
             0 if node is None else colours[id(node)], picture,
@@ -105,7 +105,6 @@ def write(
         "colours": _COLOURS,
         "groups": groups,
         "sheets": sheets,
-        "pictures": len(files),
         "perRow": _ROW,
         "perSheet": _SHEET,
         "cell": _CELL,
@@ -127,7 +126,12 @@ def _most(photos: Mapping[str, Sequence[str]], most: int) -> dict[str, Sequence[
         middle = (low + high + 1) // 2
         fits = sum(min(middle, len(paths)) for paths in photos.values()) <= most
         low, high = (middle, high) if fits else (low, middle - 1)
-    return {leaf: paths[:low] for leaf, paths in photos.items()}
+    share = {leaf: min(low, len(paths)) for leaf, paths in photos.items()}
+    # What is left goes to those with the most photos.
+    left = most - sum(share.values())
+    for leaf in sorted(photos, key=lambda leaf: -len(photos[leaf]))[:left]:
+        share[leaf] += len(photos[leaf]) > low
+    return {leaf: paths[: share[leaf]] for leaf, paths in photos.items()}
 
 
 def _sheets(
@@ -193,15 +197,11 @@ def _branches(root: Node) -> tuple[dict[int, int], list[tuple[int, str]]]:
     colours = {id(node): 0 for node in root.walk()}
     for number, group in enumerate(groups, 1):
         colours |= {id(node): number for node in group.walk()}
-    return colours, [(number, _readable(group.name)) for number, group in enumerate(groups, 1)]
+    return colours, [(number, readable(group.name)) for number, group in enumerate(groups, 1)]
 
 
 def _size(node: Node) -> int:
     return node.size
-
-
-def _readable(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _page(title: str, note: str, facts: dict[str, Any]) -> str:
@@ -211,5 +211,5 @@ def _page(title: str, note: str, facts: dict[str, Any]) -> str:
     )
     # Nothing in the data can end the element that holds it.
     data = json.dumps(facts, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
-    words = {"title": html.escape(_readable(title)), "note": html.escape(note)}
+    words = {"title": html.escape(readable(title)), "note": html.escape(note)}
     return string.Template(page).substitute(words, style=style, script=script, data=data)

@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from hiercli.files import write_text
+from hiercli.files import readable, write_text
 from hiercli.hierarchy.compare import Difference, leaf_key
 from hiercli.hierarchy.tree import Node
 
@@ -148,7 +148,7 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 def _text(text: str, most: int | None = None) -> str:
     """Escaped, readable, and not too long."""
-    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    shown = readable(text)
     if most is not None and len(shown) > most:
         shown = shown[: most - 1] + "…"
     return html.escape(shown)

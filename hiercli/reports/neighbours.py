@@ -10,7 +10,7 @@ import numpy as np
 
 from hiercli.data.records import Record
 from hiercli.errors import ImageError
-from hiercli.files import write_text
+from hiercli.files import readable, write_text
 from hiercli.images import read
 from hiercli.index.hyperbolic import nearest
 from hiercli.index.photos import Hit
@@ -100,7 +100,7 @@ def write_hits(
 
 
 def _page(target: Path, title: str, words: Sequence[str], rows: Sequence[str]) -> None:
-    told = "".join(f"<p>{html.escape(_readable(line))}</p>" for line in words if line)
+    told = "".join(f"<p>{html.escape(readable(line))}</p>" for line in words if line)
     write_text(
         target,
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
@@ -113,17 +113,12 @@ def _figure(record: Record, kind: str, note: str) -> str:
 
 
 def _cell(kind: str, picture: str, label: str, note: str, path: str = "") -> str:
-    label = html.escape(_readable(label))
+    label = html.escape(readable(label))
     return (
-        f'<figure class="{kind}" title="{html.escape(_readable(path))}">'
+        f'<figure class="{kind}" title="{html.escape(readable(path))}">'
         f'<img alt="{label}" src="{picture}">'
         f"<figcaption>{html.escape(note)}<br>{label}</figcaption></figure>"
     )
-
-
-def _readable(text: str) -> str:
-    """File names may hold bytes that are not UTF-8, which a page cannot hold."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def thumbnail(path: Path | str, side: int = 108, content: bytes | None = None) -> str:
