@@ -35,7 +35,7 @@ def main() -> None:
         )
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        own = build.leaf_photos(root, points, labels, proxies, C, by_proxy=True)
+        own = build.leaf_photos(root, root, points, labels, proxies, C, by_proxy=True)
         photos = {leaf: [paths[place] for place in places] for leaf, places in own.items()}
         page = Path(folder) / "tree.html"
         disk.write(page, root, photos, "bench", pictures=0)

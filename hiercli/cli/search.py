@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,10 +20,13 @@ from hiercli.cli.thumbnails import STYLES, thumbnail
 from hiercli.errors import EXIT_SKIPPED, InputError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     import numpy as np
     from rich.console import RenderableType
 
     from hiercli.encoder.metadata import Metadata
+    from hiercli.encoder.session import EncoderSession
     from hiercli.hierarchy.branches import Branches
     from hiercli.hierarchy.tree import Node
     from hiercli.index.photos import Hit, PhotoIndex, Searchable
@@ -137,11 +141,14 @@ def search(
     if html is not None:
         require_replaceable(html)
     photos: Searchable
+    ahead: Future[EncoderSession] | None = None
     if index.startswith("milvus:"):
         from hiercli.index import milvus
 
         photos = milvus.MilvusIndex(milvus.Address.parse(index))
     else:
+        if model is None and any(path.suffix != ".npy" for path in queries):
+            ahead = _load_ahead(Path(index), threads, device)
         photos = PhotoIndex(Path(index), device)
         if photos.fallback:
             say(photos.fallback)
@@ -156,7 +163,10 @@ def search(
                 f"the encoder that built {index} is no longer at {photos.model}: name it with "
                 "--model"
             )
-        session = EncoderSession(model or photos.model, threads=threads, device=device)
+        if ahead is not None:
+            session = ahead.result()
+        else:
+            session = EncoderSession(model or photos.model, threads=threads, device=device)
         if session.fallback:
             say(session.fallback)
         photos.check(session.metadata, session.path)
@@ -197,6 +207,21 @@ def search(
         _show(asked, found, thumbnails, tree)
     if problems:
         raise typer.Exit(EXIT_SKIPPED)
+
+
+def _load_ahead(index: Path, threads: int, device: str) -> "Future[EncoderSession]":
+    """Load the encoder of an index while the index is read; its errors come with the result."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from hiercli.encoder.session import EncoderSession
+    from hiercli.index.catalogue import Catalogue
+
+    with closing(Catalogue(index)) as catalogue:
+        source = catalogue.model
+    pool = ThreadPoolExecutor(1)
+    loading = pool.submit(EncoderSession, source, threads=threads, device=device)
+    pool.shutdown(wait=False)
+    return loading
 
 
 def _branches(metadata: "Metadata", photos: "Searchable") -> "Branches":

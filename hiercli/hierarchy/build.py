@@ -25,9 +25,10 @@ _VARIED = 0.005
 """Spread of radii, as a share of their mean, below which all lie on one sphere."""
 _NEARER = 0.95
 """Proxies carry depth if half of them lie within this share of the middle radius of the points."""
-_LEVEL = 0.9
-"""Share of a join's height from which on a branch with the same ancestor is one node with it. On 42
-unseen species of CUB purity at genus level is 0.51 with it, 0.27 if height does not count."""
+_LEVEL = 0.95
+"""Share of a join's height from which on a branch with the same ancestor is one node with it. On
+the 58 training species of CUB, general encoder, purity at family level and correlation of heights
+are 0.49 and 0.65; with 0.9 they are 0.44 and 0.48, if height does not count 0.25 and 0.10."""
 _MOST_LEAVES = 12_000
 """Average linkage needs their square."""
 _LIKE_PROXY = re.compile(r"(class )*p\d+(\.\d+)?", re.DOTALL)
