@@ -181,6 +181,19 @@ def test_no_proxy_is_its_own_ancestor_while_there_are_others() -> None:
             waiting += [(child, line) for child in node.children]
 
 
+def test_proxies_make_a_tree_by_themselves() -> None:
+    """Foxes and cats join on proxies of their own, animals further in, everything at the root."""
+    points, labels, proxies = world()
+    middles = build.class_middles(points, labels, NAMES, C)
+    members, heights = build.proxy_joins(middles, proxies, C)
+    assert {frozenset(branches) for branches in members[:3]} == {
+        frozenset({0, 1}), frozenset({2, 3}), frozenset({4, 5}),
+    }  # fmt: skip
+    met = joined_at(members, heights, 6)
+    assert met[0, 1] == met[2, 3] < met[0, 2] == met[1, 3] < met[0, 4] == met[3, 5]
+    assert (np.diag(met) == 0).all() and met[4, 5] < met[0, 4]
+
+
 # -- names --------------------------------------------------------------------------------------
 
 

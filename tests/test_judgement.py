@@ -143,6 +143,9 @@ def test_a_real_hierarchy_stands_out_from_its_controls() -> None:
         assert permuted[name] < 0.75
     assert linkage["purity@genus"] == 1
     assert encoder["ancestor_depth"] > 0.9 > random["ancestor_depth"] + 0.2
+    assert encoder["proxies_purity@family"] == 1 > random["proxies_purity@family"]
+    assert encoder["proxies_correlation"] > 0.9 > random["proxies_correlation"]
+    assert "purity@genus" not in random
     assert encoder["nmi"] > random["nmi"]
     assert encoder["purity@class"] > random["purity@class"]
     for name in ("hp@10", "h-ap", "asi", "ndcg"):

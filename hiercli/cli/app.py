@@ -77,7 +77,7 @@ def main() -> None:
             # Of several processes that fail alike the first one talks, and ends the others.
             if isinstance(error, InterruptError):
                 sys.exit(error.exit_code)
-            time.sleep(3)
+            time.sleep(15)  # the first may be late on a busy machine
         complain(str(error))
         sys.exit(error.exit_code)
     except OSError as error:

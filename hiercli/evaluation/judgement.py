@@ -3,11 +3,10 @@
 Four columns, each an answer to a doubt:
 
 - ``encoder``: the tree of the hierarchical proxies over these pictures, and their rankings.
-- ``random proxies``: the same with proxies at the same radii but in random directions, mean of
-  several draws. The joins of classes come from average linkage, whatever the proxies: they only
-  decide which joins are one node. So it is ``ancestor_depth``, ``nmi`` and ``purity@class`` that
-  tell whether proxies have learned something; purity at a level and ``lca_correlation`` tell what
-  is lost where proxies join what they should not.
+- ``random proxies``: what proxies decide by themselves, with proxies at the same radii but in
+  random directions, mean of several draws. Proxies that learned something do better. (The joins of
+  the tree that hier shows come from average linkage, so purity at a level and ``lca_correlation``
+  of that tree would be much the same with any proxies.)
 - ``average linkage``: clustering of the same points without any proxy.
 - ``permuted taxonomy``: the encoder against a taxonomy whose classes were exchanged at random,
   mean of several; what is reached by having classes at all.
@@ -43,7 +42,9 @@ class Judgement:
 
     Attributes:
         columns: column -> name -> score; a column lacks the scores that it has nothing to say on.
-            See `taxonomy` and `relevance` for most of them. Beyond these: ``purity@class`` and
+            See `taxonomy` and `relevance` for most of them. Beyond these: ``proxies_purity@level``
+            and ``proxies_correlation`` are purity and correlation of heights of the tree that
+            proxies make by themselves, see `build.proxy_joins`; ``purity@class`` and
             ``nmi`` are dendrogram purity and normalised mutual information of classes in the tree
             over photos whose leaves are the proxies; ``ancestor_depth`` is the Spearman
             correlation, over pairs of classes, of how near the origin their common ancestor lies
@@ -118,9 +119,8 @@ def judge(
     lines = [lineages[name] for name in judged.names] if levels else []
     orders = [np.arange(len(lines)), *(rng.permutation(len(lines)) for _ in range(_DRAWS))]
     if levels:
-        grown = None if usable is None else judged.grow(usable)
         permuted = [[lines[place] for place in order] for order in orders]
-        scored = [judged.against(some, levels, grown) for some in permuted]
+        scored = [judged.against(some, levels, usable) for some in permuted]
         ranked = relevance.score_each(
             points, codes, [taxonomy.kinship(some) for some in permuted], c=c
         )
@@ -138,7 +138,7 @@ def judge(
     for _ in range(_DRAWS):
         if usable is not None:
             chance = _random_directions(usable, rng)
-            own = judged.tree(judged.grow(chance), lines, levels) if levels else {}
+            own = judged.proxies(chance, lines, levels) if levels else {}
             drawn.append(own | judged.grouping(chance))
         step()
     columns[RANDOM] = _mean(drawn)
@@ -146,21 +146,6 @@ def judge(
         {column: scores for column, scores in columns.items() if scores},
         len(names), len(points), unknown,
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Grown:
-    """A tree of proxies over C classes.
-
-    Attributes:
-        members: its joins.
-        met: (C, C) height at which classes meet.
-        depth: (C, C) radius of their common ancestor.
-    """
-
-    members: list[list[int]]
-    met: np.ndarray
-    depth: np.ndarray
 
 
 class _Judged:
@@ -172,14 +157,16 @@ class _Judged:
         self.points, self.names, self.codes, self.c = points, names, codes, c
         self.labels = [names[code] for code in codes]
         self.distances = taxonomy.class_distances(points, self.labels, names, c)
+        self._shown: tuple[list[list[int]], np.ndarray] | None = None
+        self._middles: np.ndarray | None = None
 
     def against(
-        self, lines: list[Sequence[str]], levels: Sequence[str], grown: _Grown | None
+        self, lines: list[Sequence[str]], levels: Sequence[str], proxies: np.ndarray | None
     ) -> Scores:
         """What a taxonomy can say of the encoder, but for rankings."""
         scores = self.linkage(lines, levels)
-        if grown is not None:
-            scores |= self.tree(grown, lines, levels)
+        if proxies is not None:
+            scores |= self.tree(proxies, lines, levels) | self.proxies(proxies, lines, levels)
         nearer = taxonomy.triplet_accuracy(self.distances, taxonomy.kinship(lines))
         return scores | {"triplet_accuracy": nearer}
 
@@ -189,26 +176,48 @@ class _Judged:
         del scores["triplet_accuracy"]  # it is the distances' own, no tree's
         return scores
 
-    def grow(self, proxies: np.ndarray) -> _Grown:
-        """The tree of some proxies over the classes, and their common ancestors."""
+    def tree(
+        self, proxies: np.ndarray, lines: list[Sequence[str]], levels: Sequence[str]
+    ) -> Scores:
+        """How far the tree that hier shows agrees with a taxonomy."""
         assert self.c is not None
-        root = build.from_photos(self.points, None, self.labels, proxies, self.c)
-        leaves = {node.name: node.id for node in root.leaves}
-        members, heights = joins(root, [leaves[name] for name in self.names])
-        met = taxonomy.joined_at(members, heights, len(self.names))
-        depth = build.ancestor_radius(self.points, self.labels, self.names, proxies, self.c)
-        return _Grown(members, met, depth)
+        if self._shown is None:
+            root = build.from_photos(self.points, None, self.labels, proxies, self.c)
+            leaves = {node.name: node.id for node in root.leaves}
+            self._shown = joins(root, [leaves[name] for name in self.names])
+        purity, correlation = self._agreement(*self._shown, lines, levels)
+        scores = {f"purity@{level}": value for level, value in purity.items()}
+        return scores | {"lca_correlation": correlation}
 
-    def tree(self, grown: _Grown, lines: list[Sequence[str]], levels: Sequence[str]) -> Scores:
-        """How far such a tree agrees with a taxonomy."""
-        purity = taxonomy.purities(grown.members, lines, levels)
-        kin = taxonomy.kinship(lines)
+    def proxies(
+        self, proxies: np.ndarray, lines: list[Sequence[str]], levels: Sequence[str]
+    ) -> Scores:
+        """How far the tree of proxies alone, and the depth of common ancestors, agree with it."""
+        assert self.c is not None
+        if self._middles is None:
+            self._middles = build.class_middles(self.points, self.labels, self.names, self.c)
+        purity, correlation = self._agreement(
+            *build.proxy_joins(self._middles, proxies, self.c), lines, levels
+        )
+        depth = build.ancestor_radius(self._middles, proxies, self.c)
         upper = np.triu_indices(len(lines), 1)
         return {
-            **{f"purity@{level}": value for level, value in purity.items()},
-            "lca_correlation": taxonomy.correlation(grown.met[upper], kin[upper]),
-            "ancestor_depth": taxonomy.correlation(-grown.depth[upper], kin[upper]),
+            **{f"proxies_purity@{level}": value for level, value in purity.items()},
+            "proxies_correlation": correlation,
+            "ancestor_depth": taxonomy.correlation(-depth[upper], taxonomy.kinship(lines)[upper]),
         }
+
+    def _agreement(
+        self,
+        members: list[list[int]],
+        heights: np.ndarray,
+        lines: list[Sequence[str]],
+        levels: Sequence[str],
+    ) -> tuple[dict[str, float], float]:
+        upper = np.triu_indices(len(lines), 1)
+        met = taxonomy.joined_at(members, heights, len(lines))
+        correlation = taxonomy.correlation(met[upper], taxonomy.kinship(lines)[upper])
+        return taxonomy.purities(members, lines, levels), correlation
 
     def grouping(self, proxies: np.ndarray) -> Scores:
         """How far the proxies part photos by class, with no word of a taxonomy."""
