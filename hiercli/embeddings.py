@@ -5,6 +5,7 @@ labels and hierarchical proxies.
 """
 
 import json
+import os
 import tokenize
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -165,8 +166,13 @@ def _read_npz(source: Path) -> Stored:
         raise FileFormatError(
             f"{source}: expected an array called points, found {', '.join(arrays) or 'none'}"
         )
-    texts = {name: [str(value) for value in arrays[name].ravel()]
-             for name in ("paths", "labels") if name in arrays}  # fmt: skip
+    texts = {
+        name: [os.fsdecode(value) if isinstance(value, bytes) else str(value)
+               for value in arrays[name].ravel().tolist()]
+        for name in ("paths", "labels") if name in arrays
+    }  # fmt: skip
+    if not arrays.get("proxies", np.ones(1)).size:
+        raise FileFormatError(f"{source}: expected some proxies, found none")
     paths = texts.get("paths")
     return Stored(
         _as_points(arrays["points"], source),

@@ -71,14 +71,17 @@ def require_replaceable(target: Path) -> None:
         )
 
 
-def require_apart(target: Path | None, others: Iterable[Path]) -> None:
+def require_apart(target: Path | None, others: Iterable[Path | str]) -> None:
     """Check that a file to be written is none of the files that are used for it.
 
     Raises:
         InputError: it is one of them.
     """
+    if target is None or not os.path.lexists(target):
+        return
+    own = os.path.realpath(target)
     for other in others:
-        if target is not None and os.path.realpath(target) == os.path.realpath(other):
+        if own == os.path.realpath(other):
             raise InputError(f"writing {target} would destroy what it is made from: name another")
 
 

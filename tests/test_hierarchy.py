@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import json
 import math
 import tracemalloc
 from collections.abc import Sequence
@@ -91,6 +92,19 @@ def test_the_photo_of_a_node_is_the_one_nearest_to_its_middle() -> None:
         middle = poincare.midpoint(points[own].astype(np.float64), C)
         far = poincare.dist(middle[None], points[own].astype(np.float64), C)
         assert node.photo == PATHS[own[int(far.argmin())]]
+
+
+def test_words_that_all_have_name_nothing() -> None:
+    points, labels, proxies = world()
+    labels = [f"species of {label}" for label in labels]
+    root = build.from_photos(points, PATHS, labels, proxies, C)
+    assert find(root, "p2").name == "fox"
+    unlabelled = build.from_photos(points, PATHS, None, proxies, C)
+    names = [node.name for node in unlabelled.walk() if node.children]
+    assert len(set(names)) == len(names) > 1 and all("group" in name for name in names)
+    by_proxy = build.from_photos(points, PATHS, labels, proxies, C, by_proxy=True)
+    held = [node.name for node in by_proxy.walk() if node.children]
+    assert held and all(name.split()[0] not in ("more", "species") for name in held)
 
 
 def test_without_labels_photos_stand_by_their_nearest_proxy() -> None:
@@ -208,6 +222,7 @@ def test_proxies_make_a_tree_by_themselves() -> None:
         (["red fox", "oak", "elm", "arctic fox", "yew"], "fox, oak and 2 more"),
         (["1", "2", "3"], "1, 2 and 1 more"),
         (["lone wolf"], "lone wolf"),
+        (["Class_1", "Class_2"], "Class"),
         (["house cat", "caterpillar", "oak", "wild cat", "elm"], "cat, caterpillar and 2 more"),
     ],
 )
@@ -268,6 +283,14 @@ ODD = Node(
 @pytest.mark.parametrize("root", [ODD, grown()], ids=["odd", "grown"])
 def test_json_comes_back_whole(root: Node) -> None:
     assert formats.from_json(formats.to_json(root), "x") == root
+
+
+@pytest.mark.parametrize(("name", "value"), [("name", 5), ("height", "tall"), ("id", None)])
+def test_facts_of_another_kind_are_refused(name: str, value: object) -> None:
+    tree = json.loads(formats.to_json(grown()))
+    tree["children"][0][name] = value
+    with pytest.raises(FileFormatError, match=f"{name} is {value!r}"):
+        formats.from_json(json.dumps(tree), "x")
 
 
 def test_a_tree_that_is_too_deep_for_json() -> None:

@@ -132,6 +132,10 @@ def test_search_finds_a_label(browser: Browser, tree: Path) -> None:
     assert shown.page.locator("#found li").first.inner_text().startswith("kind5")
     shown.page.keyboard.press("Enter")
     assert shown.settle()["name"] == "kind5"
+    shown.page.keyboard.press("/")
+    shown.page.keyboard.type("kind5/photo1.jpg")
+    shown.page.keyboard.press("Enter")
+    assert shown.settle()["name"] == "kind5/photo1.jpg", "typed over what was there"
     shown.page.fill("#query", "no such thing")
     assert "nothing" in shown.page.inner_text("#found")
     assert shown.wrong == []

@@ -4,6 +4,9 @@ import csv
 import io
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -231,6 +234,56 @@ def test_suggestions_are_a_table_to_review(
     assert [json.loads(line)["path"] for line in again.splitlines()] == [r["path"] for r in rows]
 
 
+def test_no_photo_and_no_source_is_written_over(
+    exported: Path, photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    album, model = tmp_path / "album", tmp_path / "own.onnx"
+    shutil.copytree(photos, album)
+    shutil.copy(exported, model)
+    index, points = tmp_path / "idx.faiss", tmp_path / "p.npy"
+    told(inside("embed", album, "--model", model, "--index", index))
+    told(inside("embed", album, "--model", model, "-o", points))
+    photo = album / "kind1" / "photo1.jpg"
+    held = {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()}
+    of_index = ("--index", index)
+    of_points = ("--points", points, "--model", model)
+    for words in (
+        ("hierarchy", *of_index, "--format", "html", "-o", photo),
+        ("hierarchy", *of_index, "-o", model),
+        ("hierarchy", "suggest", *of_index, "-o", photo),
+        ("hierarchy", *of_points, "-o", tmp_path / "p.paths.txt"),
+        ("hierarchy", "diff", index, index, "--html", model),
+        ("search", photo, *of_index, "--html", photo),
+        ("search", points, *of_index, "--html", points),
+    ):
+        done = inside(*words)
+        assert (done.returncode, b"would destroy" in done.stderr) == (2, True), words
+    assert {file: file.read_bytes() for file in held} == held
+
+
+def test_an_index_whose_encoder_has_moved(
+    exported: Path, photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    model, index = tmp_path / "own.onnx", tmp_path / "idx.faiss"
+    shutil.copy(exported, model)
+    told(inside("embed", photos, "--model", model, "--index", index))
+    model.unlink()
+    done = inside("hierarchy", "--index", index)
+    assert done.returncode == 2
+    assert b"name it with --model" in done.stderr
+    told(inside("hierarchy", "--index", index, "--model", exported))
+
+
+def test_a_closed_stdout_is_one_message(index: Path, tmp_path: Path) -> None:
+    for words in (["hierarchy"], ["hierarchy", "suggest"]):
+        done = subprocess.run(
+            ["bash", "-c", '"$0" -m hiercli "$@" >&-', sys.executable, *words, "--index", index],
+            capture_output=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert done.stderr.startswith(b"error: stdout is closed")
+
+
 # -- judgement ----------------------------------------------------------------------------------
 
 
@@ -283,7 +336,7 @@ def test_a_published_model_is_little_better_than_random_proxies(
         (("--taxonomy", "none.csv"), "none.csv is missing"),
         (("--checkpoint", "a.pt"), "--points alone"),
         (("--per-class",), "--points alone"),
-        (("--plot", "POINTS"), "would destroy"),
+        (("--plot", "POINTS"), "ends in .png"),
     ],
 )
 def test_judgements_that_cannot_be(
@@ -314,6 +367,10 @@ def test_hits_are_grouped_by_branch(index: Path, photos: Path, inside: Hier) -> 
     branches = [held[hit["branch"]["id"]] for hit in found["results"]]
     assert all(hit["label"] in own for hit, own in zip(found["results"], branches, strict=True))
     assert set.intersection(*branches), "all hold the class at which the query stands"
+    rows = list(csv.DictReader(io.StringIO(
+        told(inside("search", query, "--index", index, "--branches", "--csv"))
+    )))  # fmt: skip
+    assert [row["branch"] for row in rows] == [hit["branch"]["id"] for hit in found["results"]]
     table = told(inside("search", query, "--index", index, "--branches"))
     assert f"under {found['results'][0]['branch']['name']}" in table
 

@@ -86,6 +86,8 @@ def evaluate(
         from hiercli.files import require_apart, require_replaceable
 
         require_replaceable(plot)
+        if plot.suffix.lower() != ".png":
+            raise InputError(f"expected --plot with a name that ends in .png, got {plot}")
         named = [points, checkpoint, model, Path(taxonomy) if taxonomy else None]
         require_apart(plot, [file for file in named if file is not None])
         if taxonomy is None and points is None:
@@ -241,6 +243,7 @@ def _score_points(
     if taxonomy == "own":
         raise InputError("embeddings have no taxonomy of their own: name a CSV or Newick file")
     photos = trees.photos_of(None, source, model)
+    photos.require_apart(plot)
     if photos.labels is None:
         raise InputError(
             f"{source} names no classes: scores need labels (an array or column of that name, or "

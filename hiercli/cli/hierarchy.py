@@ -158,6 +158,7 @@ def hierarchy(
                 "a checkpoint embeds no photos: export it with `hier export`, and give --model"
             )
         photos = trees.photos_of(index, points, checkpoint or model)
+        photos.require_apart(output)
         by_proxy = photos.by_proxy(by_proxy)
         grown = photos.tree(by_proxy)
     elif by_proxy:
@@ -222,6 +223,11 @@ def _show_with_images(root: "Node", style: str) -> None:
         for child in node.children:
             waiting.append((child, branch.add(label(child))))
     stdout().print(drawn)
+    missing = {node.photo for node in root.walk() if node.photo and not Path(node.photo).is_file()}
+    for photo in sorted(missing):
+        warn(f"{photo} is no longer there")
+    if missing:
+        raise typer.Exit(EXIT_SKIPPED)
 
 
 @app.command("diff")
@@ -253,6 +259,8 @@ def diff(
     if html is not None:
         require_replaceable(html)
         require_apart(html, trees.files_of(first, second))
+        for source in (first, second):
+            trees.require_apart_from_encoder(html, source)
     roots = trees.read(first), trees.read(second)
     found = compare(*roots)
     if html is not None:
@@ -318,6 +326,7 @@ def suggest(
         require_replaceable(output)
         require_apart(output, trees.files_of(index, points, model))
     photos = trees.photos_of(index, points, model)
+    photos.require_apart(output)
     if photos.labels is None:
         raise InputError(
             "expected photos with labels (the names of their folders, or a column label): without "

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from hiercli.errors import InputError
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress
@@ -31,6 +33,8 @@ def output() -> "Console":
 
 def emit(text: str) -> None:
     """Data to stdout; file names in it that are not UTF-8 go out as the bytes that they are."""
+    if sys.stdout is None:
+        raise InputError("stdout is closed: there is nowhere to write to")
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()
 

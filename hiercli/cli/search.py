@@ -68,7 +68,7 @@ def search(
         typer.Option(
             "--branches",
             help="Group what was found by its common ancestor with the query in the tree of the "
-            "index's classes, or where it has none, of the encoder's.",
+            "index's classes, or where it has none, of the encoder's; in tables, JSON and CSV.",
         ),
     ] = False,
     level: Annotated[
@@ -156,8 +156,9 @@ def search(
     require_apart(html, (photos.model, model or photos.model))
     problems: list[str] = []
     asked = gather(queries, photos, sys.stdin, problems.append)
+    require_apart(html, (*queries, *(query.path for query in asked if query.path is not None)))
     tree: Branches | None = None
-    if branches or level is not None or any(query.point is None for query in asked):
+    if branches or level is not None or model or any(query.point is None for query in asked):
         if model is None and not photos.model.is_file():
             raise InputError(
                 f"the encoder that built {index} is no longer at {photos.model}: name it with "
@@ -200,7 +201,7 @@ def search(
         neighbours.write_hits(html, rows, f"Nearest in {Path(index).name}")
         say(f"{html}: {len(rows)} queries with their neighbours")
     if csv_output:
-        _show_csv(asked, found)
+        _show_csv(asked, found, tree)
     elif json_output:
         _show_json(asked, found, tree)
     else:
@@ -267,7 +268,7 @@ def _akin(
     placed = tree.place(points, [row.label for row in rows])
     for query in asked:
         branch = tree.above(_point(query), level)
-        say(f"{query.name}: under {branch.name} ({branch.id}), {len(branch.leaves)} classes")
+        say(f"{query.name}: among {len(branch.leaves)} of the classes, {branch.name} ({branch.id})")
         found, far = tree.spread(_point(query), points, placed, branch, k)
         chosen = [(rows[place], points[place]) for place in found.tolist()]
         yield [
@@ -319,7 +320,7 @@ def _show(
             rows = _by_branch(rows, _ancestors(query, hits, tree))
         table(title, columns, rows)
         if not hits:
-            say(f"{query.name}: no picture is that near")
+            say(f"{query.name}: no picture is that near, or that much akin")
 
 
 def _point(query: "Query") -> "np.ndarray":
@@ -348,16 +349,21 @@ def _by_branch(
     return [*rows[:before], *itertools.chain.from_iterable(grouped.values())]
 
 
-def _show_csv(asked: Sequence["Query"], found: Iterable[Sequence["Hit"]]) -> None:
+def _show_csv(
+    asked: Sequence["Query"], found: Iterable[Sequence["Hit"]], tree: "Branches | None"
+) -> None:
+    if sys.stdout is None:
+        raise InputError("stdout is closed: there is nowhere to write the CSV to")
     # File names may hold bytes that are not UTF-8: they go out as they are.
     text = io.TextIOWrapper(sys.stdout.buffer, "utf-8", "surrogateescape", newline="")
     try:
         writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-        writer.writerow(["query", "rank", "distance", "label", "path", "copies"])
+        columns = ["query", "rank", "distance", "label", "path", "copies"]
+        writer.writerow(columns if tree is None else [*columns, "branch"])
         for query, hits in zip(asked, found, strict=True):
-            for hit in hits:
-                writer.writerow(
-                    [query.name, hit.rank, hit.distance, hit.label, hit.path, len(hit.copies)]
-                )
+            nodes = [] if tree is None else _ancestors(query, hits, tree)
+            for place, hit in enumerate(hits):
+                row = [query.name, hit.rank, hit.distance, hit.label, hit.path, len(hit.copies)]
+                writer.writerow(row if tree is None else [*row, nodes[place].id])
     finally:
         text.detach()  # or stdout would be closed with it

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from hiercli.cli.render import say
 from hiercli.errors import InputError, MismatchError
 
+NEWICK = (".nwk", ".newick", ".tree", ".tre")
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -24,6 +26,7 @@ class Photos:
         labels: N class names, where they are known.
         proxies: (P, D).
         c: curvature magnitude.
+        sources: files that they come from.
     """
 
     points: "np.ndarray"
@@ -31,6 +34,13 @@ class Photos:
     labels: list[str] | None
     proxies: "np.ndarray"
     c: float
+    sources: list[Path]
+
+    def require_apart(self, target: Path | None) -> None:
+        """Check that a file to be written is none of the photos, nor what they come from."""
+        from hiercli.files import require_apart
+
+        require_apart(target, (*self.sources, *self.paths))
 
     def by_proxy(self, wanted: bool) -> bool:
         """Whether they can only be grouped by proxy: with one label only there are no classes."""
@@ -82,13 +92,19 @@ def _of_index(index: Path, model: Path | None) -> Photos:
 
     catalogue = Catalogue(index)
     source = model or catalogue.model
+    if not source.is_file():
+        raise InputError(
+            f"the encoder that built {index} is no longer at {source}"
+            + (": name it with --model" if model is None else "")
+        )
     metadata = EncoderSession(source, device="cpu").metadata
     catalogue.check(metadata, source)
     rows, points = catalogue.with_points()
     if not rows:
         raise InputError(f"expected photos in {index}, but it is empty: `hier embed` adds some")
     paths, labels = [os.fsdecode(row.path) for row in rows], [row.label for row in rows]
-    return Photos(points, paths, labels, metadata.proxies, metadata.c)
+    sources = [*files_of(index), source]
+    return Photos(points, paths, labels, metadata.proxies, metadata.c, sources)
 
 
 def _of_points(points: Path | None, model: Path | None) -> Photos:
@@ -117,7 +133,9 @@ def _of_points(points: Path | None, model: Path | None) -> Photos:
             "them with --model"
         )
     embeddings.require_in_ball(stored.points, c, points)
-    return Photos(stored.points, stored.paths or [], stored.labels, proxies, c)
+    inside = list(points.iterdir()) if points.is_dir() else []
+    sources = [points, points.with_name(f"{points.stem}.paths.txt"), *inside]
+    return Photos(stored.points, stored.paths or [], stored.labels, proxies, c, sources)
 
 
 def files_of(*given: Path | None) -> list[Path]:
@@ -125,6 +143,15 @@ def files_of(*given: Path | None) -> list[Path]:
     from hiercli.index import pair
 
     return [file for path in given if path is not None for file in (path, *pair.files(path))]
+
+
+def require_apart_from_encoder(target: Path, index: Path) -> None:
+    """Check that a file to be written is not the encoder of what may be an index."""
+    from hiercli.files import require_apart
+    from hiercli.index.catalogue import Catalogue, catalogue_path
+
+    if catalogue_path(index).is_file():
+        require_apart(target, [Catalogue(index).model])
 
 
 def of_encoder(checkpoint: Path | None, model: Path | None) -> "Node":
@@ -164,16 +191,19 @@ def read(source: Path) -> "Node":
     """
     if not source.is_file():
         raise InputError(f"expected a tree, an encoder or an index, but {source} is missing")
-    if source.suffix == ".json":
-        from hiercli.hierarchy import formats
+    kind = source.suffix.lower()
+    if kind == ".json" or kind in NEWICK:
+        from hiercli.hierarchy import formats, newick
 
-        return formats.from_json(source.read_text("utf-8", "surrogateescape"), str(source))
-    if source.suffix in (".nwk", ".newick", ".tree", ".tre"):
-        from hiercli.hierarchy import newick
-
-        return newick.read(source.read_text("utf-8", "surrogateescape"), str(source))
-    if source.suffix == ".faiss":
+        text = source.read_text("utf-8-sig", "surrogateescape")
+        return (formats.from_json if kind == ".json" else newick.read)(text, str(source))
+    if kind == ".faiss":
         return _of_index(source, None).tree(by_proxy=False)
-    if source.suffix == ".npz":
+    if kind == ".npz":
         return _of_points(source, None).tree(by_proxy=False)
-    return of_encoder(source, None)
+    if kind in (".onnx", ".pt", ".pth"):
+        return of_encoder(source, None)
+    raise InputError(
+        f"expected a tree (.json, {', '.join(NEWICK)}), an encoder (.pt, .onnx), an index (.faiss) "
+        f"or embeddings with proxies (.npz), got {source}"
+    )

@@ -33,6 +33,8 @@ def read_taxonomy(
         key = "class_name" if "class_name" in columns else key
         if key not in columns:
             raise DataError(f"{file}: expected a column class_name, found {', '.join(columns)}")
+        if len(set(columns)) < len(columns):
+            raise DataError(f"{file}: expected columns with different names: {', '.join(columns)}")
         passed_over = ("class_id", key, "species", "split")
         levels = tuple(name for name in columns if name not in passed_over)
         table: dict[str, tuple[str, ...]] = {}

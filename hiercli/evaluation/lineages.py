@@ -1,5 +1,6 @@
 """A taxonomy that people bring, as CSV or Newick, for classes that they have."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,10 +34,13 @@ def read(file: Path, class_names: Sequence[str]) -> tuple[tuple[str, ...], dict[
         raise InputError(f"expected a taxonomy as CSV or Newick, but {file} is missing")
     table: dict[str, list[str]]
     try:
-        if file.suffix in NEWICK:
-            levels, table = _by_depth(newick.read(file.read_text("utf-8"), str(file)))
+        if file.suffix.lower() in NEWICK:
+            levels, table = _by_depth(newick.read(file.read_text("utf-8-sig"), str(file)))
         else:
-            levels, rows = read_taxonomy(file, first_column=True)
+            try:
+                levels, rows = read_taxonomy(file, first_column=True)
+            except csv.Error as error:
+                raise DataError(f"{file} is not a CSV that can be read ({error})") from error
             table = {name: list(line) for name, line in rows.items()}
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is neither a CSV nor a Newick tree in UTF-8 ({error})") from error

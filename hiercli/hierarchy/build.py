@@ -18,7 +18,7 @@ import numpy as np
 
 from hiercli.errors import DataError
 from hiercli.geometry import lorentz, poincare
-from hiercli.hierarchy.naming import common_name, group_name
+from hiercli.hierarchy.naming import common_name, group_name, said_by_all
 from hiercli.hierarchy.tree import Node
 
 _VARIED = 0.005
@@ -65,6 +65,7 @@ class _Groups:
         points: (G, D) middles.
         radius: (G,) mean hyperbolic distance of their photos from the origin.
         photos: the photos, where they are known.
+        said: words that every class has in its name.
     """
 
     names: list[str]
@@ -72,6 +73,7 @@ class _Groups:
     points: np.ndarray
     radius: np.ndarray
     photos: "_Photos | None" = None
+    said: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,14 @@ class _Photos:
         lifted: (N, D+1) float32.
         labels: (N,) class of each, where they are known.
         paths: N files, where they are known.
+        classes: names of the classes, where groups are none.
     """
 
     members: list[np.ndarray]
     lifted: np.ndarray
     labels: np.ndarray | None
     paths: Sequence[str] | None
+    classes: list[str] | None = None
 
 
 def from_classes(points: np.ndarray, names: Sequence[str], proxies: np.ndarray, c: float) -> Node:
@@ -104,7 +108,7 @@ def from_classes(points: np.ndarray, names: Sequence[str], proxies: np.ndarray, 
         DataError: fewer than two classes, or no proxies.
     """
     wide = points.astype(np.float64)
-    groups = _Groups(list(names), _leaf_ids(names), wide, _radius(wide, c))
+    groups = _Groups(list(names), _leaf_ids(names), wide, _radius(wide, c), said=said_by_all(names))
     return _grow(groups, wide, proxies, c)
 
 
@@ -139,8 +143,10 @@ def from_photos(
     middles = np.stack([poincare.midpoint(wide[own], c) for own in members])
     radii = np.array([radius[own].mean() for own in members])
     lifted = lorentz.from_poincare(wide, c).astype(np.float32)
-    photos = _Photos(members, lifted, None if labels is None else codes, paths)
-    return _grow(_Groups(names, ids, middles, radii, photos), wide, proxies, c)
+    classes = sorted(set(map(str, labels))) if labels is not None and by_proxy else None
+    photos = _Photos(members, lifted, None if labels is None else codes, paths, classes)
+    said = said_by_all(classes or names)
+    return _grow(_Groups(names, ids, middles, radii, photos, said), wide, proxies, c)
 
 
 def leaf_photos(
@@ -414,10 +420,15 @@ def _leaf_ids(names: Sequence[str]) -> list[str]:
 
 def _name(branch: _Branch, groups: _Groups) -> str:
     """What the classes below have in common, those in the middle first."""
+    photos = groups.photos
+    if photos is not None and photos.classes is not None and photos.labels is not None:
+        own = np.concatenate([photos.members[leaf] for leaf in branch.leaves])
+        counts = np.bincount(photos.labels[own], minlength=len(photos.classes))
+        return group_name(photos.classes, counts, groups.said)
     points = groups.points[branch.leaves]
     middle = points.mean(axis=0)
     order = np.argsort(np.linalg.norm(points - middle, axis=1), kind="stable")
-    return common_name([groups.names[branch.leaves[place]] for place in order])
+    return common_name([groups.names[branch.leaves[place]] for place in order], groups.said)
 
 
 def _medoid(lifted: np.ndarray, own: np.ndarray) -> int:

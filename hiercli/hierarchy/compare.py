@@ -10,6 +10,8 @@ from hiercli.hierarchy.tree import Node
 
 _SAME = 0.5
 """Share of relatives that a leaf keeps if it has not moved."""
+_MOST_LEAVES = 4000
+"""Their square is compared."""
 _COVERED = 0.8
 """Share of a branch that its parts in the other tree must hold if it is to count as split."""
 
@@ -98,6 +100,11 @@ def compare(first: Node, second: Node) -> Difference:
     """
     leaves = [_by_name(tree) for tree in (first, second)]
     shared = sorted(leaves[0].keys() & leaves[1].keys())
+    if len(shared) > _MOST_LEAVES:
+        raise InputError(
+            f"expected trees with at most {_MOST_LEAVES:,} leaves in common, found "
+            f"{len(shared):,}: compare parts of them"
+        )
     if len(shared) < 3:
         some = ["; ".join(list(own.values())[:3]) for own in leaves]
         raise InputError(
@@ -133,8 +140,8 @@ def _by_name(root: Node) -> dict[str, str]:
         key = leaf_key(leaf.name)
         if key in found:
             raise InputError(
-                f"expected leaves with different names, but {leaf.name!r} stands at several: "
-                "compare trees over classes"
+                f"expected leaves with different names, but {found[key]!r} and {leaf.name!r} are "
+                "the same but for blanks: compare trees over classes"
             )
         found[key] = leaf.name
     return found

@@ -12,6 +12,12 @@ from hiercli.hierarchy.tree import Node
 
 _FACTS = ("id", "name", "proxy", "radius", "height", "size", "counted", "purity", "photo")
 
+_KINDS: dict[str, Any] = {
+    "id": str, "name": str, "proxy": int | None, "radius": float | int | None,
+    "height": float | int, "size": int, "counted": str, "purity": float | int | None,
+    "photo": str | None,
+}  # fmt: skip
+
 
 def to_text(root: Node) -> str:
     """Lines drawn with branches; every proxy with what it holds, its radius and its id."""
@@ -76,12 +82,23 @@ def from_json(text: str, source: str) -> Node:
         for value in reversed(order):
             children = tuple(built.pop(id(child)) for child in value.get("children", []))
             facts = {name: value[name] for name in _FACTS}
+            for name, kinds in _KINDS.items():
+                if not isinstance(facts[name], kinds):
+                    raise TypeError(f"{name} is {facts[name]!r}")
+            facts = {name: _whole(fact) for name, fact in facts.items()}
             built[id(value)] = Node(**facts, children=children)
         return built[id(order[0])]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FileFormatError(
             f"{source} is not a tree as `hier hierarchy --format json` writes it ({error!r})"
         ) from error
+
+
+def _whole(fact: Any) -> Any:
+    """JSON may hold halves of characters, which no file can."""
+    if not isinstance(fact, str):
+        return fact
+    return fact.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
 
 
 def to_newick(root: Node) -> str:

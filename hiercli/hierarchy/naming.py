@@ -11,7 +11,13 @@ _ENOUGH = 0.5
 """A word that more than this share of the classes have speaks for all of them."""
 
 
-def common_name(names: Sequence[str]) -> str:
+def said_by_all(names: Sequence[str]) -> frozenset[str]:
+    """Words that every name has: among these they tell nothing apart."""
+    words = [frozenset(word.lower() for word in _WORD.findall(name)) for name in names]
+    return frozenset.intersection(*words) if len(words) > 1 else frozenset()
+
+
+def common_name(names: Sequence[str], said: frozenset[str] = frozenset()) -> str:
     """What some classes have in common, in words of their own names.
 
     A word that stands in more than half of them speaks for all: ``Warbler``, or ``mostly Warbler``.
@@ -19,11 +25,12 @@ def common_name(names: Sequence[str]) -> str:
 
     Args:
         names: of the classes, the most typical first.
+        said: words, in small letters, that name nothing here.
     """
     spelled: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for name in names:
-        words = _WORD.findall(name)
+        words = [word for word in _WORD.findall(name) if word.lower() not in said]
         for word in words:
             spelled.setdefault(word.lower(), word)
         # What a thing is stands last in English, so of words in as many names the last one counts.
@@ -39,6 +46,7 @@ def common_name(names: Sequence[str]) -> str:
     left = list(names)
     while left and len(parts) < 2:
         words = [word.lower() for word in reversed(_WORD.findall(left[0]))]
+        words = [word for word in words if word not in said]
         shared = max(words, key=lambda word: counts[word], default="")
         if words and counts[words[0]] > 1:
             shared = words[0]
@@ -49,18 +57,19 @@ def common_name(names: Sequence[str]) -> str:
     return _listed(parts, len(parts) + len(left))
 
 
-def group_name(names: Sequence[str], counts: np.ndarray) -> str:
+def group_name(names: Sequence[str], counts: np.ndarray, said: frozenset[str] = frozenset()) -> str:
     """What a group of photos holds: its class, ``mostly`` that class, or the commonest of several.
 
     Args:
         names: C class names.
         counts: (C,) photos of each class in the group.
+        said: see `common_name`.
     """
     order = [int(place) for place in np.argsort(-counts, kind="stable") if counts[place]]
     share = counts[order[0]] / counts.sum()
     if len(order) == 1 or share > _ENOUGH:
         return names[order[0]] if len(order) == 1 else f"mostly {names[order[0]]}"
-    return common_name([names[place] for place in order])
+    return common_name([names[place] for place in order], said)
 
 
 def _listed(parts: list[str], total: int) -> str:

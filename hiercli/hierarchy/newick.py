@@ -16,6 +16,8 @@ from hiercli.hierarchy.tree import Node
 _TOKEN = re.compile(
     r"\s+|\[[^\]]*\]|(?P<quoted>'(?:[^']|'')*')|(?P<sign>[(),:;])|(?P<plain>[^\s\[\]'(),:;]+)"
 )
+_NAMED_AFTER = 100
+"""Leaves that a node without a name is named after, at most."""
 
 
 @dataclass
@@ -63,9 +65,9 @@ def read(text: str, source: str) -> Node:
             own = f"n{number}"
             while own in leaves or own in inner:
                 own += "'"
-        below = [name for child in clade.children for name in held.pop(id(child))]
+        below = [name for child in clade.children for name in held.pop(id(child))][:_NAMED_AFTER]
         held[id(clade)] = below or [clade.name]
-        size = len(held[id(clade)])
+        size = sum(child.size for child in children) or 1
         shown = clade.name or common_name(below)
         built[id(clade)] = Node(
             own, shown, None, None, height, size, purity=1 / size, children=children

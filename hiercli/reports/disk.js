@@ -224,7 +224,8 @@
       pen.font = `${i === chosen ? "650 " : ""}${points}px system-ui, sans-serif`;
       const text = name[i].length > 34 ? name[i].slice(0, 32) + "…" : name[i];
       const wide = pen.measureText(text).width, right = x < width / 2 + 4;
-      const left = right ? x + dot + 4 : x - dot - 4 - wide, box = [left - 2, y - points * 0.62, left + wide + 2, y + points * 0.62];
+      const beside = right ? x + dot + 4 : x - dot - 4 - wide;
+      const left = Math.max(3, Math.min(width - wide - 3, beside)), box = [left - 2, y - points * 0.62, left + wide + 2, y + points * 0.62];
       if (taken.some((t) => box[0] < t[2] && box[2] > t[0] && box[1] < t[3] && box[3] > t[1])) continue;
       taken.push(box);
       pen.lineWidth = 3.5; pen.strokeStyle = paper; pen.strokeText(text, left, y);
@@ -377,7 +378,7 @@
     event.preventDefault(); keys[event.key]();
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "/" && document.activeElement !== query) { event.preventDefault(); query.focus(); }
+    if (event.key === "/" && document.activeElement !== query) { event.preventDefault(); query.focus(); query.select(); }
   });
 
   // Search ---------------------------------------------------------------------------------------
@@ -387,9 +388,9 @@
   const look = () => {
     const wanted = plain(query.value.trim()), hits = [];
     const fits = (i) => names[i].includes(wanted) || data.places.id[i] === query.value.trim();
-    for (const sort of [NODE, PHOTO]) for (let i = 0; wanted && i < count && hits.length < 200; i++)
-      if (kind[i] === sort && fits(i)) hits.push(i);
-    const rank = (i) => (kind[i] === PHOTO ? 4 : 0) + (children[i].some((j) => kind[j] !== PHOTO) ? 2 : 0) + (names[i].startsWith(wanted) ? 0 : 1);
+    for (const sort of [NODE, PHOTO]) for (let i = 0; wanted && i < count; i++)
+      if (kind[i] === sort && fits(i) && (hits.length < 200 || names[i] === wanted)) hits.push(i);
+    const rank = (i) => (names[i] === wanted ? -9 : 0) + (kind[i] === PHOTO ? 4 : 0) + (children[i].some((j) => kind[j] !== PHOTO) ? 2 : 0) + (names[i].startsWith(wanted) ? 0 : 1);
     hits.sort((p, q) => rank(p) - rank(q));
     picked = 0;
     found.replaceChildren(...hits.slice(0, 30).map((i, place) => {
@@ -405,6 +406,7 @@
   };
   const take = (i) => { found.replaceChildren(); query.setAttribute("aria-expanded", false); choose(i); canvas.focus(); };
   query.addEventListener("input", look);
+  query.addEventListener("blur", () => setTimeout(() => found.replaceChildren(), 150));
   query.addEventListener("keydown", (event) => {
     const lines = [...found.querySelectorAll("[data-place]")];
     if (event.key === "Escape") { query.value = ""; look(); canvas.focus(); }
