@@ -77,7 +77,7 @@ def require_apart(target: Path | None, others: Iterable[Path | str]) -> None:
     Raises:
         InputError: it is one of them.
     """
-    if target is None or not os.path.lexists(target):
+    if target is None:
         return
     own = os.path.realpath(target)
     for other in others:

@@ -40,7 +40,9 @@ class Photos:
         """Check that a file to be written is none of the photos, nor what they come from."""
         from hiercli.files import require_apart
 
-        require_apart(target, (*self.sources, *self.paths))
+        require_apart(target, self.sources)
+        if target is not None and target.exists():  # of many photos each must be looked up
+            require_apart(target, self.paths)
 
     def by_proxy(self, wanted: bool) -> bool:
         """Whether they can only be grouped by proxy: with one label only there are no classes."""
