@@ -197,9 +197,14 @@ def test_an_index_grows_and_shrinks_in_its_kind(kind: str, tmp_path: Path) -> No
     everything = PhotoIndex(index).search(np.zeros((1, 12), np.float32), None)[0]
     assert len(everything) == 90
     assert not [hit for hit in everything if hit.path.endswith(("photo0.png", "photo2.png"))]
+    (album / "kind0" / "photo4.png").unlink()
+    assert update.update(index, [album], session).removed == 1, "and nothing new"
+    assert health.verify(index, files=True) == health.Health([], [])
+    everything = PhotoIndex(index).search(np.zeros((1, 12), np.float32), None)[0]
+    assert len(everything) == 89
     health.compact(index)
     _, opened = pair.read(index)
-    assert (opened.ntotal, kinds.kind_of(opened)) == (90, kind)
+    assert (opened.ntotal, kinds.kind_of(opened)) == (89, kind)
     update.update(index, [album], session, index_type="flat")
     assert health.stats(index)["index_type"] == "flat"
     same = PhotoIndex(index).search(np.zeros((1, 12), np.float32), None)[0]

@@ -131,13 +131,16 @@ def renew(
         inner.remove_ids(faiss.IDSelectorBatch(np.ascontiguousarray(removed, np.int64)))
         if _num_lists(before + len(ids)) > 2 * inner.nlist:
             return None
-        _add_to_lists(inner, ids, points, c)
+        if len(ids):
+            _add_to_lists(inner, ids, points, c)
         return index
     numbers = faiss.vector_to_array(index.id_map)
     numbers[np.isin(numbers, removed)] = -1
     if (numbers < 0).mean() > _MOST_REMOVED:
         return None
-    return _numbered(index, np.concatenate([numbers, _grow(inner, [added], c)]))
+    if len(ids):  # without any there is no knowing how wide they would be
+        numbers = np.concatenate([numbers, _grow(inner, [added], c)])
+    return _numbered(index, numbers)
 
 
 def living(index: faiss.Index) -> np.ndarray:
