@@ -187,9 +187,8 @@ def _branches(root: Node) -> tuple[dict[int, int], list[tuple[int, str]]]:
     while splits := [node for node in groups if node.children and id(node) not in whole]:
         largest = max(splits, key=_size)
         branches = [child for child in largest.children if 50 * child.size >= root.size]
-        if largest is root:
-            branches = sorted(branches, key=_size, reverse=True)[:most]
-        if len(groups) - 1 + len(branches) > most or len(branches) < 2:
+        branches = sorted(branches, key=_size, reverse=True)[: most + 1 - len(groups)]
+        if len(branches) < 2:
             whole.add(id(largest))
             continue
         groups = [node for node in groups if node is not largest] + branches
