@@ -16,7 +16,8 @@ import faiss
 import numpy as np
 
 from hiercli.geometry import poincare
-from hiercli.index import hyperbolic, kinds
+from hiercli.index import hyperbolic, kinds, layout
+from hiercli.index.searcher import Searcher
 
 DIM = 128
 QUERIES = 500
@@ -89,7 +90,7 @@ def compare(count: int, c: float, radius: float) -> None:
                 took.append(time.perf_counter() - started)
         ratio = statistics.median(theirs / ours for ours, theirs in zip(*times, strict=True))
         found, plain_found = index.search(asked, 10)[1], plain.search(queries, 10)[1]
-        fetched = kinds.Searcher(index, c).fetch(queries, 10)
+        fetched = Searcher(index, c, layout.farthest(index)).fetch(queries, 10)
         whole = ordered(fetched, queries, points, c)
         faiss.omp_set_num_threads(cores)
         size = len(faiss.serialize_index(index)) / count

@@ -12,9 +12,10 @@ from conftest import Hier
 from test_index import Colours, paint
 from test_search import ball
 
-from hiercli.errors import InputError, MismatchError
-from hiercli.index import gpu, health, hyperbolic, kinds, pair, update
+from hiercli.errors import FileFormatError, InputError, MismatchError
+from hiercli.index import flat_file, gpu, health, hyperbolic, kinds, layout, pair, update
 from hiercli.index.photos import PhotoIndex
+from hiercli.index.searcher import Searcher
 
 COUNT = 3000
 
@@ -28,7 +29,7 @@ def blocks(ids: np.ndarray, points: np.ndarray) -> kinds.Blocks:
 
 
 def recall(
-    searcher: kinds.Searcher, queries: np.ndarray, points: dict[int, np.ndarray], **how: object
+    searcher: Searcher, queries: np.ndarray, points: dict[int, np.ndarray], **how: object
 ) -> float:
     """Share of the 10 nearest among ``points``, by id, that are found and put in order."""
     ids = np.array(sorted(points))
@@ -52,7 +53,7 @@ def test_a_kind_finds_the_truth_and_keeps_it(kind: str, c: float, tmp_path: Path
         kind, blocks(ids, points), COUNT, 12, c, lambda done, total: told.append((done, total))
     )
     assert told[-1] == (COUNT, COUNT)
-    assert kinds.kind_of(index) == kind
+    assert layout.kind_of(index) == kind
     exact = kind in ("flat", "sq8")
     assert (kinds.tune(index, c) == 1) if exact else (kinds.tune(index, c) >= 0.995)
     # A plain FAISS file, tuned as it is: whoever reads it has no need of us.
@@ -63,7 +64,7 @@ def test_a_kind_finds_the_truth_and_keeps_it(kind: str, c: float, tmp_path: Path
     shares = [np.isin(mine, ids[right]).mean() for mine, right in zip(found, truth, strict=True)]
     assert np.mean(shares) > (0.4 if kind == "sq8" else 0.97)  # its order alone is a rough one
     by_id = dict(zip(ids.tolist(), points, strict=True))
-    searcher = kinds.Searcher(index, c)
+    searcher = Searcher(index, c, layout.farthest(index))
     assert recall(searcher, queries, by_id) >= (1 if exact else 0.99)
     assert recall(searcher, queries, by_id, exact=True) == 1
     some = {number: by_id[number] for number in ids[::9].tolist()}
@@ -83,9 +84,9 @@ def test_a_kind_finds_the_truth_and_keeps_it(kind: str, c: float, tmp_path: Path
         for number in gone.tolist():
             del by_id[number]
         by_id |= dict(zip(news.tolist(), later, strict=True))
-    searcher = kinds.Searcher(index, c)
+    searcher = Searcher(index, c, layout.farthest(index))
     assert len(searcher) == len(by_id)
-    kept, rows = kinds.rows(index)
+    kept, rows = layout.rows(index)
     assert sorted(kept.tolist()) == sorted(by_id)
     assert np.array_equal(rows, hyperbolic.lift(np.stack([by_id[n] for n in kept.tolist()]), c))
     assert kinds.tune(index, c) >= 0.995
@@ -112,7 +113,7 @@ def test_few_points(kind: str, count: int) -> None:
     points, ids = ball(count, 0), np.arange(count)
     index = kinds.build(kind, blocks(ids, points), count, 12, 0.1)
     assert kinds.tune(index, 0.1) == 1
-    (found,) = kinds.Searcher(index, 0.1).fetch(points[:1], 10)
+    (found,) = Searcher(index, 0.1, layout.farthest(index)).fetch(points[:1], 10)
     assert sorted(found.tolist()) == ids.tolist()
 
 
@@ -126,7 +127,7 @@ def test_another_device_gives_the_same(kind: str, monkeypatch: pytest.MonkeyPatc
     on_cpu = functools.partial(gpu.DeviceSearch, device="cpu")
     monkeypatch.setattr(gpu, "DeviceSearch", on_cpu)
     by_id = dict(zip(ids.tolist(), points, strict=True))
-    searcher = kinds.Searcher(index, 0.1, "cuda")
+    searcher = Searcher(index, 0.1, layout.farthest(index), "cuda")
     assert not searcher.fallback
     assert recall(searcher, queries, by_id) == 1
     some = {number: by_id[number] for number in ids[::9].tolist()}
@@ -165,7 +166,7 @@ def test_a_graph_that_misses_too_much_gives_way_to_lists(
     assert health.stats(index)["index_type"] == "hnsw"
     tune = kinds.tune
     monkeypatch.setattr(
-        kinds, "tune", lambda index, c: 0.9 if kinds.kind_of(index) == "hnsw" else tune(index, c)
+        kinds, "tune", lambda index, c: 0.9 if layout.kind_of(index) == "hnsw" else tune(index, c)
     )
     paint(album / "kind1" / "new.png", 501)
     update.update(index, [album], Colours())
@@ -204,7 +205,7 @@ def test_an_index_grows_and_shrinks_in_its_kind(kind: str, tmp_path: Path) -> No
     assert len(everything) == 89
     health.compact(index)
     _, opened = pair.read(index)
-    assert (opened.ntotal, kinds.kind_of(opened)) == (89, kind)
+    assert (opened.ntotal, layout.kind_of(opened)) == (89, kind)
     update.update(index, [album], session, index_type="flat")
     assert health.stats(index)["index_type"] == "flat"
     same = PhotoIndex(index).search(np.zeros((1, 12), np.float32), None)[0]
@@ -228,3 +229,49 @@ def test_the_kind_on_the_command_line(
         answers.append([json.loads(line)["results"] for line in done.stdout.splitlines()])
     assert all(other == answers[0] for other in answers)
     assert len(answers[0][0]) == 10
+
+
+@pytest.mark.parametrize("count", [0, 1, 700])
+def test_a_flat_file_answers_as_the_index_in_it(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read block by block at first, from memory when asked again: FAISS's own answers each time."""
+    monkeypatch.setattr(flat_file, "_BLOCK_BYTES", 13 * 4 * 100)
+    points, ids = ball(count or 1, 0)[:count], 3 * np.arange(count) + 5
+    index = kinds.build("flat", blocks(ids, points), count, 12, 0.1)
+    faiss.write_index(index, str(tmp_path / "idx.faiss"))
+    asked = hyperbolic.as_queries(ball(9, 1), 0.1)
+    with open(tmp_path / "idx.faiss", "rb", buffering=0) as content:
+        file = flat_file.FlatFile.parse(content)
+        assert file is not None
+        assert (file.d, file.ids.tolist()) == (13, ids.tolist())
+        for _ in range(3):
+            products, found = file.search(asked, 20)
+            expected, truth = index.search(asked, 20)
+            assert np.array_equal(found, truth)
+            assert np.allclose(products[found >= 0], expected[truth >= 0], atol=1e-5)
+            assert (products[found < 0] < -1e30).all()
+            _, some = file.search(asked, 20, ids[::7])
+            choice = faiss.SearchParameters(sel=faiss.IDSelectorBatch(ids[::7]))
+            assert np.array_equal(some, index.search(asked, 20, params=choice)[1])
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS[2:])
+def test_another_kind_is_no_flat_file(kind: str, tmp_path: Path) -> None:
+    index = kinds.build(kind, blocks(np.arange(200), ball(200, 0)), 200, 12, 0.1)
+    faiss.write_index(index, str(tmp_path / "idx.faiss"))
+    with open(tmp_path / "idx.faiss", "rb", buffering=0) as content:
+        assert flat_file.FlatFile.parse(content) is None
+
+
+def test_a_flat_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+    index = kinds.build("flat", blocks(np.arange(200), ball(200, 0)), 200, 12, 0.1)
+    path = tmp_path / "idx.faiss"
+    faiss.write_index(index, str(path))
+    with open(path, "rb", buffering=0) as content:
+        file = flat_file.FlatFile.parse(content)
+        assert file is not None
+        with open(path, "r+b") as damaged:
+            damaged.truncate(path.stat().st_size // 2)
+        with pytest.raises(FileFormatError, match="cut short"):
+            file.search(hyperbolic.as_queries(ball(1, 1), 0.1), 5)

@@ -18,10 +18,11 @@ from conftest import TINY, Hier
 from torch import nn
 
 from hiercli.data.records import Dataset, Record
-from hiercli.errors import TrainingError
+from hiercli.errors import InputError, TrainingError
 from hiercli.geometry import poincare
 from hiercli.nn import backbone
-from hiercli.training import device, recipe, trainer
+from hiercli.nn.embedder import fingerprint
+from hiercli.training import checkpoint, device, recipe, trainer
 from hiercli.training.distributed import World
 from hiercli.training.loading import random_box
 from hiercli.training.reporter import Silence
@@ -172,6 +173,25 @@ def test_only_the_published_sampler_ignores_the_seed(photos: Path, tmp_path: Pat
             for seed in (0, 1)
         ]  # fmt: skip
         assert (orders[0] == orders[1]) == faults
+
+
+def test_gem_pooling_lies_between_mean_and_maximum() -> None:
+    x = torch.rand(2, 5, 7, 7, generator=torch.Generator().manual_seed(0))
+    flat = x.flatten(2)
+    assert torch.allclose(backbone.GeM(1.0)(x).flatten(1), flat.mean(2))
+    assert torch.allclose(backbone.GeM()(x).flatten(1), flat.square().mean(2).sqrt())
+    assert torch.allclose(backbone.GeM(400.0)(x).flatten(1), flat.amax(2), rtol=0.02)
+    small = {"backbone": "test_efficientnet", "weights": "none", "train_size": 32, "eval_size": 32}
+    torch.manual_seed(0)
+    plain, preprocessing = checkpoint.new_embedder(recipe.load("hier", small))
+    torch.manual_seed(0)
+    pooled, _ = checkpoint.new_embedder(recipe.load("hier", small | {"pooling": "gem"}))
+    pixels = torch.randn(2, 3, 32, 32)
+    places = plain.eval().backbone.forward_features(pixels).flatten(2).clamp(min=0)
+    assert torch.allclose(pooled.eval().features(pixels), places.square().mean(2).sqrt(), atol=1e-4)
+    assert fingerprint(plain, preprocessing) != fingerprint(pooled, preprocessing)
+    with pytest.raises(InputError, match="pooling gem"):
+        backbone.create("test_vit", weights="none", pooling="gem")
 
 
 def test_a_run_starts_from_what_the_backbone_knows(photos: Path, tmp_path: Path) -> None:

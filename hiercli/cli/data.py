@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from hiercli.cli import options
-from hiercli.cli.render import errors, say, table
+from hiercli.cli.render import errors, say, table, watched
 from hiercli.errors import DataError
 
 app = typer.Typer(invoke_without_command=True)
@@ -103,7 +103,7 @@ def fetch(name: str, root: Path) -> None:
         DownloadColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=errors(), disable=not errors().is_terminal) as bars:
+    with Progress(*columns, console=errors(), disable=not watched()) as bars:
         tasks: dict[str, Any] = {}
 
         def moved(file: str, done: int, total: int | None) -> None:

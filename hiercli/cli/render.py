@@ -31,6 +31,14 @@ def output() -> "Console":
     return Console(highlight=False)
 
 
+def watched() -> bool:
+    """Whether people follow stderr on a terminal. Rich need not be loaded to know that they don't.
+
+    Colours forced by the environment do not make it a terminal.
+    """
+    return bool(sys.stderr and sys.stderr.isatty() and errors().is_terminal)
+
+
 def emit(text: str) -> None:
     """Data to stdout; file names in it that are not UTF-8 go out as the bytes that they are."""
     if sys.stdout is None:
@@ -56,7 +64,7 @@ def say(message: str) -> None:
 
 def warn(message: str) -> None:
     """Something that was passed over, to stderr."""
-    if sys.stderr and not errors().is_terminal:  # rich is slow for many thousands
+    if sys.stderr and not watched():  # rich is slow for many thousands
         print(f"skipped: {message}", file=sys.stderr)
         return
     errors().print("[yellow]skipped:[/] ", end="")
@@ -93,7 +101,7 @@ def _printable(text: str) -> str:
 @contextmanager
 def progress(task: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, a line each tenth of the way elsewhere; called with (done, total)."""
-    if not errors().is_terminal:
+    if not watched():
         yield _Tenths(task)
         return
     from rich.progress import (
@@ -144,7 +152,7 @@ class TrainingProgress:
                 say(f"{name}: {value}")
 
     def _show(self, task: str, done: int, total: int, note: str) -> None:
-        if not errors().is_terminal:
+        if not watched():
             return
         if self._bars is None:
             from rich.progress import (
@@ -170,7 +178,7 @@ class TrainingProgress:
     def stepped(self, epoch: int, step: int, steps: int, values: dict[str, float]) -> None:
         """Move the bar of the epoch, or print a line at each quarter of it."""
         note = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
-        if not errors().is_terminal and step % max(1, steps // 4) == 0:
+        if not watched() and step % max(1, steps // 4) == 0:
             say(f"epoch {epoch} step {step}/{steps}  {note}")
         self._show(f"epoch {epoch}", step, steps, note)
 

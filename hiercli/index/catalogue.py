@@ -28,7 +28,7 @@ from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.files import replacing
 from hiercli.images import Places, State
 
-VERSION = "4"
+VERSION = "5"
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE photos (
@@ -42,7 +42,7 @@ CREATE TABLE quarantine (path BLOB PRIMARY KEY, reason TEXT NOT NULL) WITHOUT RO
 _COLUMNS = "id, path, label, content, size, modified_ns, changed_ns"
 _FACTS = (
     "version", "fingerprint", "c", "embedding_dim", "model", "next_id", "checksum", "index_type",
-    "recall",
+    "recall", "farthest",
 )  # fmt: skip
 _POINTS_AT_ONCE = 16_384
 _AT_ONCE = 500
@@ -153,6 +153,7 @@ class Catalogue:
             self.fingerprint = self.facts["fingerprint"]
             self.checksum = self.facts["checksum"]
             self.recall = float(self.facts["recall"])
+            self.farthest = float(self.facts["farthest"])
             self.model = Path(json.loads(self.facts["model"]))
 
     def close(self) -> None:

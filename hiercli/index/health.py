@@ -15,7 +15,7 @@ import numpy as np
 from hiercli.errors import FileFormatError, HierError, ImageError
 from hiercli.geometry import poincare
 from hiercli.images import read_bytes
-from hiercli.index import hyperbolic, kinds, pair
+from hiercli.index import hyperbolic, layout, pair
 from hiercli.index.catalogue import Catalogue, Draft, Photo, catalogue_path, readable
 
 _AT_ONCE = 16_384
@@ -65,7 +65,7 @@ def stats(index: Path) -> dict[str, Any]:
             "dimensions": catalogue.dim,
             "c": catalogue.c,
             "mean_distance_from_origin": float(depth) / max(1, pictures),
-            "index_type": kinds.kind_of(opened),
+            "index_type": layout.kind_of(opened),
             "recall@10": catalogue.recall,
             "encoder": readable(os.fsencode(catalogue.model)),
             "fingerprint": catalogue.fingerprint,
@@ -102,8 +102,8 @@ def verify(
     with closing(catalogue):
         try:
             found.damage.extend(f"SQLite: {line}" for line in catalogue.integrity())
-            ids, rows = kinds.rows(opened)
-            coarse = kinds.coarseness(opened)
+            ids, rows = layout.rows(opened)
+            coarse = layout.coarseness(opened)
             where = {int(number): row for row, number in enumerate(ids)}
             if len(where) != len(ids):
                 found.damage.append(f"{len(ids) - len(where)} ids stand twice in the FAISS file")

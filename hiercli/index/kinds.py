@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterable, Iterator
 import faiss
 import numpy as np
 
-from hiercli.errors import InputError, MismatchError
 from hiercli.geometry import lorentz
-from hiercli.index import hyperbolic
+from hiercli.index import hyperbolic, layout
+from hiercli.index.searcher import Searcher
 
 KINDS = ("auto", "flat", "sq8", "hnsw", "ivf")
 _EXACT = ("flat", "sq8")
@@ -43,10 +43,6 @@ ENOUGH = 0.99
 _GOAL = 0.995
 """What it is tuned for, on a sample."""
 _SAMPLE = 256
-_HALF_STEP = 0.51
-"""Of a quantised coordinate, with a little for the rounding of what decodes it."""
-_WIDE = 4096
-"""Candidates from which on all points are compared: to walk a graph for as many takes longer."""
 
 Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 """Gives ids (N,) and points of the ball (N, D) in blocks, each time it is called."""
@@ -62,16 +58,6 @@ def choices(kind: str, count: int) -> tuple[str, ...]:
     if kind != "auto":
         return (kind,)
     return ("flat",) if count < LARGE else ("hnsw", "ivf")
-
-
-def kind_of(index: faiss.Index) -> str:
-    """Which of `KINDS` an index is."""
-    inner = _inner(index)
-    if isinstance(inner, faiss.IndexHNSW):
-        return "hnsw"
-    if isinstance(inner, faiss.IndexScalarQuantizer):
-        return "sq8"
-    return "ivf" if isinstance(inner, faiss.IndexIVF) else "flat"
 
 
 def build(
@@ -122,10 +108,10 @@ def renew(
     Returns:
         the index, or ``None`` where it should rather be built anew.
     """
-    inner = _inner(index)
+    inner = layout.inner(index)
     ids, points = added
-    before = len(living(index)) - np.isin(living(index), removed).sum()
-    if len(ids) > before or kind_of(index) in _EXACT:
+    before = len(layout.living(index)) - np.isin(layout.living(index), removed).sum()
+    if len(ids) > before or layout.kind_of(index) in _EXACT:
         return None
     if isinstance(inner, faiss.IndexIVF):
         inner.remove_ids(faiss.IDSelectorBatch(np.ascontiguousarray(removed, np.int64)))
@@ -143,160 +129,22 @@ def renew(
     return _numbered(index, numbers)
 
 
-def living(index: faiss.Index) -> np.ndarray:
-    """Ids of all points that count."""
-    ids = [numbers for numbers, _ in _parts(index)]
-    every = np.concatenate([np.empty(0, np.int64), *ids])
-    return every[every >= 0]
-
-
-def rows(index: faiss.Index) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (N,) and lifted points (N, D+1) of all that count, in no order.
-
-    They may be views of the index's memory: keep it as long as them.
-    """
-    parts = list(_parts(index))
-    ids = np.concatenate([np.empty(0, np.int64), *(numbers for numbers, _ in parts)])
-    points = [part for _, part in parts] or [np.empty((0, index.d), np.float32)]
-    whole = points[0] if len(points) == 1 else np.concatenate(points)
-    counts = ids >= 0
-    return (ids, whole) if counts.all() else (ids[counts], whole[counts])
-
-
-def coarseness(index: faiss.Index) -> np.ndarray:
-    """How far each coordinate of an index's rows may lie from that of the lifted point, (D+1,)."""
-    inner = _inner(index)
-    if not isinstance(inner, faiss.IndexScalarQuantizer):
-        return np.zeros(index.d)
-    spans = faiss.vector_to_array(inner.sq.trained)[index.d :]
-    return spans.astype(np.float64) / 255 * _HALF_STEP
-
-
-class Searcher:
-    """An index ready to be asked.
-
-    Args:
-        index: as `build` made it.
-        c: curvature magnitude.
-        device: ``cuda``: compare all points on the GPU, whatever the kind. Without a usable GPU the
-            CPU searches, and `fallback` says so.
-
-    Attributes:
-        fallback: why it does not search where it was asked to; mostly empty.
-    """
-
-    def __init__(self, index: faiss.Index, c: float, device: str = "cpu") -> None:
-        self.index, self.c, self.fallback = index, c, ""
-        self._on_gpu: hyperbolic.Search | None = None
-        if device == "cuda":
-            from hiercli.index.gpu import DeviceSearch
-
-            try:
-                self._on_gpu = DeviceSearch(*rows(index))
-            except InputError as error:
-                self.fallback = str(error)
-        self._ids = np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in _parts(index))])
-        self._living = self._ids >= 0
-        self._size = int(self._living.sum())
-        self._coarseness = coarseness(index)
-        self._farthest = max(
-            (float(points[:, 0].max()) for _, points in _parts(index)), default=1.0
-        )
-
-    def __len__(self) -> int:
-        return self._size
-
-    def fetch(
-        self,
-        queries: np.ndarray,
-        k: int,
-        *,
-        among: np.ndarray | None = None,
-        exact: bool = False,
-    ) -> list[np.ndarray]:
-        """Candidate ids of each query, see `hyperbolic.candidates`.
-
-        Args:
-            queries: (Q, D) points of the ball.
-            k: neighbours wanted.
-            among: (M,) the ids that may be found, all of which are compared; ``None`` for all.
-            exact: compare every point, whatever the kind.
-
-        Raises:
-            MismatchError: the queries have another dimension than the index.
-        """
-        if queries.shape[1] + 1 != self.index.d:
-            raise MismatchError(
-                f"the index holds points of {self.index.d - 1} dimensions, the encoder gives "
-                f"{queries.shape[1]}: search with the encoder that the index was built with"
-            )
-        asked = hyperbolic.as_queries(queries, self.c)
-        unsure = hyperbolic.rounding(asked, self._farthest) + np.abs(asked) @ self._coarseness
-        total = len(self) if among is None else len(among)
-        if self._on_gpu is not None and among is None:
-            return hyperbolic.candidates(self._on_gpu, asked, unsure, min(k, total), total)
-        narrow = self._narrow(among)
-
-        def search(some: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-            return narrow(some, width, exact or among is not None or width > _WIDE)
-
-        return hyperbolic.candidates(search, asked, unsure, min(k, total), total)
-
-    def _narrow(
-        self, among: np.ndarray | None
-    ) -> Callable[[np.ndarray, int, bool], tuple[np.ndarray, np.ndarray]]:
-        """A search for products and ids among some, (queries, width, whether exact)."""
-        inner = _inner(self.index)
-        chosen: faiss.IDSelector | None = None
-        if not isinstance(inner, faiss.IndexHNSW):
-            if among is not None:
-                chosen = faiss.IDSelectorBatch(np.ascontiguousarray(among, np.int64))
-            lists = inner if isinstance(inner, faiss.IndexIVF) else None
-
-            def search(asked: np.ndarray, width: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
-                if lists is None:
-                    options = faiss.SearchParameters(sel=chosen)
-                else:
-                    nprobe = lists.nlist if exact else lists.nprobe
-                    options = faiss.SearchParametersIVF(sel=chosen, nprobe=nprobe)
-                products, ids = self.index.search(asked, width, params=options)
-                return products, ids
-
-            return search
-        counts = self._living if among is None else np.isin(self._ids, among)
-        bits = np.packbits(counts, bitorder="little")
-        if not counts.all():
-            chosen = faiss.IDSelectorBitmap(len(counts), faiss.swig_ptr(bits))
-
-        def walk(asked: np.ndarray, width: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
-            if exact:
-                options = faiss.SearchParameters(sel=chosen)
-                products, places = inner.storage.search(asked, width, params=options)
-            else:
-                options = faiss.SearchParametersHNSW(sel=chosen, efSearch=inner.hnsw.efSearch)
-                products, places = inner.search(asked, width, params=options)
-            assert bits is not None  # the selector looks into it
-            return products, np.where(places < 0, -1, self._ids[places])
-
-        return walk
-
-
 def tune(index: faiss.Index, c: float) -> float:
     """Set how far a search of a graph or of lists goes; an exact index stays as it is.
 
     Returns:
         recall of the 10 nearest on a sample of the index's own points; 1 where it is exact.
     """
-    inner = _inner(index)
-    if kind_of(index) in _EXACT:
+    inner = layout.inner(index)
+    if layout.kind_of(index) in _EXACT:
         return 1.0
-    ids, points = rows(index)
+    ids, points = layout.rows(index)
     k = min(10, len(ids) - 1)
     if k < 1:
         return 1.0
     sample = np.random.default_rng(0).permutation(len(ids))[:_SAMPLE]
     place = np.argsort(ids)
-    searcher = Searcher(index, c)
+    searcher = Searcher(index, c, layout.farthest(index))
     balls = lorentz.to_poincare(points[sample].astype(np.float64), c)
 
     def found(exact: bool) -> list[set[int]]:
@@ -323,7 +171,7 @@ def tune(index: faiss.Index, c: float) -> float:
 
 def effort(index: faiss.Index) -> int | None:
     """How far a search goes: nodes held in view of a graph, lists visited; ``None`` for flat."""
-    inner = _inner(index)
+    inner = layout.inner(index)
     if isinstance(inner, faiss.IndexIVF):
         return int(inner.nprobe)
     return int(inner.hnsw.efSearch) if isinstance(inner, faiss.IndexHNSW) else None
@@ -334,32 +182,6 @@ def _go(inner: faiss.Index, effort: int) -> None:
         inner.nprobe = effort
     else:
         inner.hnsw.efSearch = effort
-
-
-def _inner(index: faiss.Index) -> faiss.Index:
-    mapped = isinstance(index, faiss.IndexIDMap)
-    return faiss.downcast_index(index.index if mapped else index)
-
-
-def _parts(index: faiss.Index) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Ids and lifted points as views of the index's memory; -1 is the id of what was removed."""
-    inner = _inner(index)
-    if isinstance(inner, faiss.IndexIVF):
-        lists = inner.invlists
-        for number in range(inner.nlist):
-            size = lists.list_size(number)
-            if size:
-                ids = faiss.rev_swig_ptr(lists.get_ids(number), size)
-                codes = faiss.rev_swig_ptr(lists.get_codes(number), size * inner.code_size)
-                yield ids, codes.view(np.float32).reshape(size, index.d)
-        return
-    if isinstance(inner, faiss.IndexScalarQuantizer):
-        codes = faiss.vector_to_array(inner.codes).reshape(inner.ntotal, inner.code_size)
-        yield faiss.vector_to_array(index.id_map), inner.sa_decode(codes)
-        return
-    flat = faiss.downcast_index(inner.storage) if isinstance(inner, faiss.IndexHNSW) else inner
-    if flat.ntotal:
-        yield faiss.vector_to_array(index.id_map), _stored(flat)
 
 
 def _told(
@@ -385,7 +207,7 @@ def _grow(
     """Add points of the ball to a graph of lifted ones; their ids."""
     added = [np.empty(0, np.int64)]
     links = faiss.IndexHNSWFlat(graph.d - 1, _LINKS, faiss.METRIC_L2)
-    points = _stored(faiss.downcast_index(graph.storage))
+    points = layout.stored(faiss.downcast_index(graph.storage))
     for first in range(0, len(points), hyperbolic.AT_ONCE):
         some = lorentz.to_poincare(points[first : first + hyperbolic.AT_ONCE].astype(np.float64), c)
         links.storage.add(np.ascontiguousarray(some, np.float32))
@@ -400,10 +222,6 @@ def _grow(
     # Copied with the links, where they are another's.
     graph.hnsw.is_similarity, graph.hnsw.efSearch = True, effort
     return np.concatenate(added)
-
-
-def _stored(index: faiss.IndexFlat) -> np.ndarray:
-    return faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
 
 
 def _bytes_index(blocks: Blocks, dim: int, c: float) -> faiss.IndexScalarQuantizer:

@@ -11,8 +11,10 @@ import numpy as np
 
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import InputError
-from hiercli.index import hyperbolic, kinds, pair
+from hiercli.index import hyperbolic, pair
 from hiercli.index.catalogue import Photo
+from hiercli.index.flat_file import FlatFile
+from hiercli.index.searcher import Searcher
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class PhotoIndex:
 
     Args:
         path: FAISS file.
-        device: where all points are compared, see `kinds.Searcher`.
+        device: where all points are compared, see `searcher.Searcher`.
 
     Attributes:
         fallback: why it is not searched there; mostly empty.
@@ -88,9 +90,12 @@ class PhotoIndex:
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
         self.path = Path(os.path.realpath(path))
-        self.catalogue, index = pair.read(self.path)
+        self.catalogue, file = pair.open_checked(self.path)
         self.c, self.dim = self.catalogue.c, self.catalogue.dim
-        self._searcher = kinds.Searcher(index, self.catalogue.c, device)
+        index = None if device == "cuda" else FlatFile.parse(file)
+        self._searcher = Searcher(
+            index or pair.whole(file), self.c, self.catalogue.farthest, device
+        )
         self.fallback = self._searcher.fallback
 
     def __len__(self) -> int:

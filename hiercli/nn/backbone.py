@@ -8,6 +8,7 @@ from typing import Any, cast
 import timm
 import torch
 from timm.data import resolve_model_data_config
+from timm.layers import SelectAdaptivePool2d
 from torch import Tensor, nn
 
 from hiercli.errors import FileFormatError, InputError
@@ -26,14 +27,15 @@ def create(
         name: timm's model name, as in ``timm.list_models()``.
         weights: ``auto`` (the installed package for the default backbone, otherwise the hub),
             ``hub``, ``none`` (random), or the path of a state dict.
-        pooling: timm's global pooling (``avg``, ``avgmax``, ``token``); empty: the model's own.
+        pooling: timm's global pooling (``avg``, ``avgmax``, ``token``), or ``gem`` (`GeM`); empty:
+            the model's own.
         image_size: side of the pictures, for models whose position embeddings depend on it.
 
     Raises:
         InputError: unknown name, pooling that the model lacks, or weights that cannot be had.
         FileFormatError: the weights file is not a state dict of this model.
     """
-    options: dict[str, Any] = {"global_pool": pooling} if pooling else {}
+    options: dict[str, Any] = {"global_pool": pooling} if pooling not in ("", "gem") else {}
     if image_size is not None and "vit" in name.split("_")[0]:
         options["img_size"] = image_size
     if weights == "auto" and name.split(".")[0] == DEFAULT:
@@ -60,7 +62,41 @@ def create(
     if not from_hub and weights != "none":
         _load(model, Path(weights), name)
     cast(Any, model).reset_classifier(0)
+    if pooling == "gem":
+        _pool_by_gem(model, name)
     return cast(nn.Module, model)
+
+
+class GeM(nn.Module):
+    """Generalised mean over places, (B, F, H, W) -> (B, F, 1, 1): few strong places count more.
+
+    Radenovic, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation" (2018),
+    equation 3, with a power that is not learned. Negative inputs count as zero.
+
+    Args:
+        power: 1 is the average, infinity the maximum.
+    """
+
+    def __init__(self, power: float = 2.0) -> None:
+        super().__init__()
+        # Among the weights, so that the fingerprint tells it from an average.
+        self.register_buffer("power", torch.tensor(power))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, F, H, W) -> (B, F, 1, 1)."""
+        power = self.get_buffer("power")
+        mean: Tensor = x.clamp(min=1e-6).pow(power).mean(dim=(2, 3), keepdim=True)
+        return mean.pow(1 / power)
+
+
+def _pool_by_gem(model: nn.Module, name: str) -> None:
+    pools = [module for module in model.modules() if isinstance(module, SelectAdaptivePool2d)]
+    if len(pools) != 1:
+        raise InputError(
+            f"pooling gem is a mean over places of a convolutional network, and {name} has no such "
+            "pooling: leave it out, or choose another backbone"
+        )
+    pools[0].add_module("pool", GeM())
 
 
 def num_features(model: nn.Module, image_size: int) -> int:

@@ -24,7 +24,7 @@ class Recipe:
 
     backbone: str = _setting("tf_efficientnet_lite0", "timm model to fine-tune")
     weights: str = _setting("auto", "auto, hub, none (random), or the path of a state dict")
-    pooling: str = _setting("", "timm global pooling (avg, avgmax, token); empty: the model's own")
+    pooling: str = _setting("", "global pooling: avg, avgmax, token, gem; empty: the model's own")
     embedding_dim: int = _setting(128, "dimensions of the ball")
     c: float = _setting(0.1, "curvature magnitude (the space has curvature -c)")
     clip_radius: float = _setting(2.3, "longest tangent vector kept")

@@ -1,0 +1,123 @@
+"""A flat index searched in its file, block by block: it need not fit in memory.
+
+One question to an index needs every row once. To read them into an index first would take as much
+memory as the file is large, and longer than the answer. Whoever asks again gets them read into
+memory.
+"""
+
+import io
+import struct
+import threading
+from collections.abc import Iterator
+from typing import Self
+
+import faiss
+import numpy as np
+
+from hiercli.errors import FileFormatError
+
+_HEAD = "<4siqqq?i"
+"""Of every FAISS index: type, dimensions, rows, two words without meaning, trained, metric."""
+_BLOCK_BYTES = 2**23
+
+
+class FlatFile:
+    """Rows of an `IndexIDMap` over an `IndexFlatIP`, as `faiss.write_index` wrote them.
+
+    Args:
+        file: open at its start; it stays open as long as this is in use.
+        dim: coordinates of a row.
+        start: where in the file the rows begin.
+        ids: (N,) their ids.
+
+    Attributes:
+        d: coordinates of a row, as FAISS calls them.
+        ids: (N,) ids of the rows in their order.
+    """
+
+    def __init__(self, file: io.FileIO, dim: int, start: int, ids: np.ndarray) -> None:
+        self._file, self._start = file, start
+        self.d, self.ids = dim, ids
+        self._rows: np.ndarray | None = None
+        self._asked = False
+        self._lock = threading.RLock()
+
+    @classmethod
+    def parse(cls, file: io.FileIO) -> Self | None:
+        """The rows of a whole FAISS file; ``None`` where it holds an index of another kind."""
+        outer, inner = _head(file), _head(file)
+        if (outer[0], inner[0]) != (b"IxMp", b"IxFI"):
+            return None
+        dim, count = inner[1], inner[2]
+        _length(file)  # of the rows
+        start = file.tell()
+        file.seek(start + 4 * dim * count)
+        return cls(file, dim, start, _read(file, "<i8", _length(file)))
+
+    def search(
+        self, queries: np.ndarray, width: int, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of the largest inner products, as `hyperbolic.Search`.
+
+        Args:
+            queries: (Q, d) float32.
+            width: how many rows each.
+            among: (M,) ids of the rows that may be found; ``None`` for all.
+
+        Raises:
+            FileFormatError: the file was cut short since it was opened.
+        """
+        best = faiss.ResultHeap(len(queries), width, keep_max=True)
+        counts = None if among is None else np.isin(self.ids, among)
+        for part, rows in self._blocks():
+            ids = self.ids[part]
+            if counts is not None:
+                ids, rows = ids[counts[part]], rows[counts[part]]
+            if len(ids):
+                products, places = faiss.knn(
+                    queries, rows, min(width, len(ids)), metric=faiss.METRIC_INNER_PRODUCT
+                )
+                best.add_result(products, ids[places])
+        best.finalize()
+        return best.D, best.I
+
+    def _blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Which rows, and the rows (M, d) float32, all in order."""
+        with self._lock:
+            if self._asked and self._rows is None:
+                self._rows = self._read(0, len(self.ids))
+            self._asked = True
+        at_once = max(1, _BLOCK_BYTES // (4 * self.d))
+        for first in range(0, len(self.ids), at_once):
+            part = slice(first, min(first + at_once, len(self.ids)))
+            kept = self._rows
+            yield part, self._read(part.start, part.stop) if kept is None else kept[part]
+
+    def _read(self, first: int, end: int) -> np.ndarray:
+        with self._lock:
+            self._file.seek(self._start + 4 * self.d * first)
+            return _read(self._file, "<f4", (end - first) * self.d).reshape(-1, self.d)
+
+
+def _head(file: io.FileIO) -> tuple[bytes, int, int]:
+    content = _read(file, "u1", struct.calcsize(_HEAD))
+    kind, dim, count, *_ = struct.unpack(_HEAD, content.tobytes())
+    return kind, dim, count
+
+
+def _length(file: io.FileIO) -> int:
+    return int(_read(file, "<u8", 1)[0])
+
+
+def _read(file: io.FileIO, dtype: str, count: int) -> np.ndarray:
+    values = np.empty(count, dtype)
+    room = values.data.cast("B")
+    while room:
+        size = file.readinto(room)
+        if not size:
+            raise FileFormatError(
+                f"{file.name} ends before its rows do: it was cut short while it was read. `hier "
+                "index verify` says more"
+            )
+        room = room[size:]
+    return values

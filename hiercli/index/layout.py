@@ -1,0 +1,90 @@
+"""What a FAISS index of ours holds: its kind, the ids and the lifted points."""
+# FAISS's own stubs lack much of what is used here.
+# mypy: disable-error-code="call-arg,attr-defined,union-attr,arg-type"
+
+from collections.abc import Iterator
+
+import faiss
+import numpy as np
+
+_HALF_STEP = 0.51
+"""Of a quantised coordinate, with a little for the rounding of what decodes it."""
+
+
+def kind_of(index: faiss.Index) -> str:
+    """Which of `kinds.KINDS` an index is."""
+    proper = inner(index)
+    if isinstance(proper, faiss.IndexHNSW):
+        return "hnsw"
+    if isinstance(proper, faiss.IndexScalarQuantizer):
+        return "sq8"
+    return "ivf" if isinstance(proper, faiss.IndexIVF) else "flat"
+
+
+def living(index: faiss.Index) -> np.ndarray:
+    """Ids of all points that count."""
+    every = ids(index)
+    return every[every >= 0]
+
+
+def ids(index: faiss.Index) -> np.ndarray:
+    """Ids of all points by their places; -1 is what was removed."""
+    return np.concatenate([np.empty(0, np.int64), *(numbers for numbers, _ in _parts(index))])
+
+
+def rows(index: faiss.Index) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (N,) and lifted points (N, D+1) of all that count, in no order.
+
+    They may be views of the index's memory: keep it as long as them.
+    """
+    every = ids(index)
+    points = [part for _, part in _parts(index)] or [np.empty((0, index.d), np.float32)]
+    whole = points[0] if len(points) == 1 else np.concatenate(points)
+    counts = every >= 0
+    return (every, whole) if counts.all() else (every[counts], whole[counts])
+
+
+def coarseness(index: faiss.Index) -> np.ndarray:
+    """How far each coordinate of an index's rows may lie from that of the lifted point, (D+1,)."""
+    proper = inner(index)
+    if not isinstance(proper, faiss.IndexScalarQuantizer):
+        return np.zeros(index.d)
+    spans = faiss.vector_to_array(proper.sq.trained)[index.d :]
+    return spans.astype(np.float64) / 255 * _HALF_STEP
+
+
+def farthest(index: faiss.Index) -> float:
+    """Largest time coordinate among the rows; 1, which is the least there is, where it is empty."""
+    return max((float(points[:, 0].max()) for _, points in _parts(index)), default=1.0)
+
+
+def inner(index: faiss.Index) -> faiss.Index:
+    """The index proper, without the map from its places to ids."""
+    mapped = isinstance(index, faiss.IndexIDMap)
+    return faiss.downcast_index(index.index if mapped else index)
+
+
+def stored(index: faiss.IndexFlat) -> np.ndarray:
+    """The rows of a flat index as a view of its memory."""
+    return faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
+
+
+def _parts(index: faiss.Index) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ids and lifted points as views of the index's memory; -1 is the id of what was removed."""
+    proper = inner(index)
+    if isinstance(proper, faiss.IndexIVF):
+        lists = proper.invlists
+        for number in range(proper.nlist):
+            size = lists.list_size(number)
+            if size:
+                numbers = faiss.rev_swig_ptr(lists.get_ids(number), size)
+                codes = faiss.rev_swig_ptr(lists.get_codes(number), size * proper.code_size)
+                yield numbers, codes.view(np.float32).reshape(size, index.d)
+        return
+    if isinstance(proper, faiss.IndexScalarQuantizer):
+        codes = faiss.vector_to_array(proper.codes).reshape(proper.ntotal, proper.code_size)
+        yield faiss.vector_to_array(index.id_map), proper.sa_decode(codes)
+        return
+    flat = faiss.downcast_index(proper.storage) if isinstance(proper, faiss.IndexHNSW) else proper
+    if flat.ntotal:
+        yield faiss.vector_to_array(index.id_map), stored(flat)

@@ -1,0 +1,134 @@
+"""An index ready to be asked for neighbours."""
+# FAISS's own stubs lack much of what is used here.
+# mypy: disable-error-code="call-arg,attr-defined,union-attr,arg-type"
+
+from collections.abc import Callable
+
+import faiss
+import numpy as np
+
+from hiercli.errors import InputError, MismatchError
+from hiercli.index import hyperbolic, layout
+from hiercli.index.flat_file import FlatFile
+
+_WIDE = 4096
+"""Candidates from which on all points are compared: to walk a graph for as many takes longer."""
+
+
+class Searcher:
+    """An index ready to be asked.
+
+    Args:
+        index: as `kinds.build` made it, or the file of a flat one.
+        c: curvature magnitude.
+        farthest: largest time coordinate among its rows.
+        device: ``cuda``: compare all points on the GPU, whatever the kind. Without a usable GPU the
+            CPU searches, and `fallback` says so.
+
+    Attributes:
+        fallback: why it does not search where it was asked to; mostly empty.
+    """
+
+    def __init__(
+        self, index: faiss.Index | FlatFile, c: float, farthest: float, device: str = "cpu"
+    ) -> None:
+        self.index, self.c, self.fallback = index, c, ""
+        self._farthest = farthest
+        self._on_gpu: hyperbolic.Search | None = None
+        self._coarseness = np.zeros(index.d)
+        if isinstance(index, FlatFile):
+            self._ids = index.ids
+        else:
+            self._ids, self._coarseness = layout.ids(index), layout.coarseness(index)
+            if device == "cuda":
+                self._go_to_gpu(index)
+        self._living = self._ids >= 0
+        self._size = int(self._living.sum())
+
+    def _go_to_gpu(self, index: faiss.Index) -> None:
+        from hiercli.index.gpu import DeviceSearch
+
+        try:
+            self._on_gpu = DeviceSearch(*layout.rows(index))
+        except InputError as error:
+            self.fallback = str(error)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def fetch(
+        self,
+        queries: np.ndarray,
+        k: int,
+        *,
+        among: np.ndarray | None = None,
+        exact: bool = False,
+    ) -> list[np.ndarray]:
+        """Candidate ids of each query, see `hyperbolic.candidates`.
+
+        Args:
+            queries: (Q, D) points of the ball.
+            k: neighbours wanted.
+            among: (M,) the ids that may be found, all of which are compared; ``None`` for all.
+            exact: compare every point, whatever the kind.
+
+        Raises:
+            MismatchError: the queries have another dimension than the index.
+        """
+        if queries.shape[1] + 1 != self.index.d:
+            raise MismatchError(
+                f"the index holds points of {self.index.d - 1} dimensions, the encoder gives "
+                f"{queries.shape[1]}: search with the encoder that the index was built with"
+            )
+        asked = hyperbolic.as_queries(queries, self.c)
+        unsure = hyperbolic.rounding(asked, self._farthest) + np.abs(asked) @ self._coarseness
+        total = len(self) if among is None else len(among)
+        if self._on_gpu is not None and among is None:
+            return hyperbolic.candidates(self._on_gpu, asked, unsure, min(k, total), total)
+        narrow = self._narrow(among)
+
+        def search(some: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+            return narrow(some, width, exact or among is not None or width > _WIDE)
+
+        return hyperbolic.candidates(search, asked, unsure, min(k, total), total)
+
+    def _narrow(
+        self, among: np.ndarray | None
+    ) -> Callable[[np.ndarray, int, bool], tuple[np.ndarray, np.ndarray]]:
+        """A search for products and ids among some, (queries, width, whether exact)."""
+        if isinstance(self.index, FlatFile):
+            file = self.index
+            return lambda asked, width, _: file.search(asked, width, among)
+        inner = layout.inner(self.index)
+        chosen: faiss.IDSelector | None = None
+        if not isinstance(inner, faiss.IndexHNSW):
+            if among is not None:
+                chosen = faiss.IDSelectorBatch(np.ascontiguousarray(among, np.int64))
+            lists = inner if isinstance(inner, faiss.IndexIVF) else None
+
+            def search(asked: np.ndarray, width: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+                if lists is None:
+                    options = faiss.SearchParameters(sel=chosen)
+                else:
+                    nprobe = lists.nlist if exact else lists.nprobe
+                    options = faiss.SearchParametersIVF(sel=chosen, nprobe=nprobe)
+                products, ids = self.index.search(asked, width, params=options)
+                return products, ids
+
+            return search
+        counts = self._living if among is None else np.isin(self._ids, among)
+        bits = np.packbits(counts, bitorder="little")
+        if not counts.all():
+            chosen = faiss.IDSelectorBitmap(len(counts), faiss.swig_ptr(bits))
+
+        def walk(asked: np.ndarray, width: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+            if exact:
+                options = faiss.SearchParameters(sel=chosen)
+                products, places = inner.storage.search(asked, width, params=options)
+            else:
+                options = faiss.SearchParametersHNSW(sel=chosen, efSearch=inner.hnsw.efSearch)
+                products, places = inner.search(asked, width, params=options)
+            assert bits is not None  # the selector looks into it
+            return products, np.where(places < 0, -1, self._ids[places])
+
+        return walk
