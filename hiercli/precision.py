@@ -31,7 +31,7 @@ from hiercli.errors import DataError, ExportError, ImageError, InputError
 from hiercli.evaluation.retrieval import score
 from hiercli.files import replacing, require_apart
 from hiercli.images import read
-from hiercli.index.hyperbolic import nearest
+from hiercli.neighbours import nearest
 
 PRECISIONS = ("int8", "fp16")
 LARGEST_LOSS = 1.0

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 import faiss
 import numpy as np
 
+from hiercli import neighbours
 from hiercli.geometry import poincare
-from hiercli.index import hyperbolic, kinds, layout
+from hiercli.index import kinds, layout
 from hiercli.index.searcher import Searcher
 
 DIM = 128
@@ -25,7 +26,7 @@ ROUNDS = 5
 SIZES = (100_000, 1_000_000)
 BALLS = ((0.1, 2.3), (1.0, 4.0))
 """Curvature magnitude and largest radius in tangent space; the first alone at the larger size."""
-STEP = hyperbolic.AT_ONCE
+STEP = neighbours.AT_ONCE
 
 
 def main() -> None:
@@ -59,7 +60,7 @@ def compare(count: int, c: float, radius: float) -> None:
     plain_near = truth(
         queries, points, lambda q, x: (x**2).sum(1) + (q**2).sum(1)[:, None] - 2 * q @ x.T
     )
-    asked = hyperbolic.as_queries(queries, c)
+    asked = neighbours.as_queries(queries, c)
     ids = np.arange(count)
 
     def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -137,7 +138,7 @@ def ordered(
 ) -> np.ndarray:
     """(Q, 10) what a search answers: candidates put in order by float64 distance."""
     found = [
-        hyperbolic.order(query, points[ids], ids, c, 10)[1]
+        neighbours.order(query, points[ids], ids, c, 10)[1]
         for query, ids in zip(queries, fetched, strict=True)
     ]
     return np.stack(found)

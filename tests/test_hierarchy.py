@@ -20,6 +20,7 @@ from hiercli.geometry import poincare
 from hiercli.hierarchy import build, formats, layout, newick
 from hiercli.hierarchy.branches import Branches
 from hiercli.hierarchy.compare import compare
+from hiercli.hierarchy.depth import class_middles, proxy_joins
 from hiercli.hierarchy.naming import common_name, group_name
 from hiercli.hierarchy.tree import Node, find, joins, trim
 from hiercli.images import Preprocessing
@@ -198,8 +199,8 @@ def test_no_proxy_is_its_own_ancestor_while_there_are_others() -> None:
 def test_proxies_make_a_tree_by_themselves() -> None:
     """Foxes and cats join on proxies of their own, animals further in, everything at the root."""
     points, labels, proxies = world()
-    middles = build.class_middles(points, labels, NAMES, C)
-    members, heights = build.proxy_joins(middles, proxies, C)
+    middles = class_middles(points, labels, NAMES, C)
+    members, heights = proxy_joins(middles, proxies, C)
     assert {frozenset(branches) for branches in members[:3]} == {
         frozenset({0, 1}), frozenset({2, 3}), frozenset({4, 5}),
     }  # fmt: skip

@@ -12,8 +12,9 @@ from conftest import Hier
 from test_index import Colours, paint
 from test_search import ball
 
+from hiercli import neighbours
 from hiercli.errors import FileFormatError, InputError, MismatchError
-from hiercli.index import flat_file, gpu, health, hyperbolic, kinds, layout, pair, update
+from hiercli.index import flat_file, gpu, health, kinds, layout, pair, update
 from hiercli.index.photos import PhotoIndex
 from hiercli.index.searcher import Searcher
 
@@ -33,12 +34,12 @@ def recall(
 ) -> float:
     """Share of the 10 nearest among ``points``, by id, that are found and put in order."""
     ids = np.array(sorted(points))
-    _, truth = hyperbolic.nearest(queries, np.stack([points[n] for n in ids]), 10, searcher.c)
+    _, truth = neighbours.nearest(queries, np.stack([points[n] for n in ids]), 10, searcher.c)
     hits = 0
     for row, found in enumerate(searcher.fetch(queries, 10, **how)):  # type: ignore[arg-type]
         assert len(set(found.tolist())) == len(found)
         there = np.stack([points[n] for n in found.tolist()])
-        _, best = hyperbolic.order(queries[row], there, found, searcher.c, 10)
+        _, best = neighbours.order(queries[row], there, found, searcher.c, 10)
         hits += len(set(best.tolist()) & set(ids[truth[row]].tolist()))
     return hits / (10 * len(queries))
 
@@ -59,8 +60,8 @@ def test_a_kind_finds_the_truth_and_keeps_it(kind: str, c: float, tmp_path: Path
     # A plain FAISS file, tuned as it is: whoever reads it has no need of us.
     faiss.write_index(index, str(tmp_path / "plain.faiss"))
     index = faiss.read_index(str(tmp_path / "plain.faiss"))
-    _, found = index.search(hyperbolic.as_queries(queries, c), 10)
-    _, truth = hyperbolic.nearest(queries, points, 10, c)
+    _, found = index.search(neighbours.as_queries(queries, c), 10)
+    _, truth = neighbours.nearest(queries, points, 10, c)
     shares = [np.isin(mine, ids[right]).mean() for mine, right in zip(found, truth, strict=True)]
     assert np.mean(shares) > (0.4 if kind == "sq8" else 0.97)  # its order alone is a rough one
     by_id = dict(zip(ids.tolist(), points, strict=True))
@@ -88,7 +89,7 @@ def test_a_kind_finds_the_truth_and_keeps_it(kind: str, c: float, tmp_path: Path
     assert len(searcher) == len(by_id)
     kept, rows = layout.rows(index)
     assert sorted(kept.tolist()) == sorted(by_id)
-    assert np.array_equal(rows, hyperbolic.lift(np.stack([by_id[n] for n in kept.tolist()]), c))
+    assert np.array_equal(rows, neighbours.lift(np.stack([by_id[n] for n in kept.tolist()]), c))
     assert kinds.tune(index, c) >= 0.995
     assert recall(searcher, queries, by_id) >= 0.99
     assert recall(searcher, queries, by_id, exact=True) == 1
@@ -240,7 +241,7 @@ def test_a_flat_file_answers_as_the_index_in_it(
     points, ids = ball(count or 1, 0)[:count], 3 * np.arange(count) + 5
     index = kinds.build("flat", blocks(ids, points), count, 12, 0.1)
     faiss.write_index(index, str(tmp_path / "idx.faiss"))
-    asked = hyperbolic.as_queries(ball(9, 1), 0.1)
+    asked = neighbours.as_queries(ball(9, 1), 0.1)
     with open(tmp_path / "idx.faiss", "rb", buffering=0) as content:
         file = flat_file.FlatFile.parse(content)
         assert file is not None
@@ -274,4 +275,4 @@ def test_a_flat_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
         with open(path, "r+b") as damaged:
             damaged.truncate(path.stat().st_size // 2)
         with pytest.raises(FileFormatError, match="cut short"):
-            file.search(hyperbolic.as_queries(ball(1, 1), 0.1), 5)
+            file.search(neighbours.as_queries(ball(1, 1), 0.1), 5)

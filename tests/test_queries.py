@@ -189,6 +189,22 @@ def test_odd_names_in_every_form_of_answer(
     assert "<b>" not in page.read_text()
 
 
+def test_a_page_of_pictures_that_are_gone(
+    exported: Path, photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    """The answer stands, the page names what it cannot show."""
+    album, index, page = tmp_path / "album", tmp_path / "idx.faiss", tmp_path / "found.html"
+    shutil.copytree(photos / "kind0", album)
+    assert inside("embed", album, "--model", exported, "--index", index).returncode == 0
+    gone = sorted(album.iterdir())[1]
+    gone.unlink()
+    done = inside("search", photos / "kind0", "--index", index, "-k", "50", "--html", page)
+    assert done.returncode == 3
+    assert done.stderr.count(b"can no longer be shown") == 1
+    assert os.fsencode(gone) in done.stderr
+    assert str(gone) in page.read_text()
+
+
 def test_conditions_that_say_nothing(index: Path, photos: Path, inside: Hier) -> None:
     for text in ("robin", "colour=red", "label="):
         done = inside("search", photos, "--index", index, "--where", text)

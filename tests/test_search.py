@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
+from hiercli import neighbours
 from hiercli.errors import DataError
 from hiercli.evaluation import retrieval
 from hiercli.geometry import poincare
-from hiercli.index import hyperbolic
 
 
 def ball(count: int, seed: int, c: float = 0.1, dim: int = 12) -> np.ndarray:
@@ -24,7 +24,7 @@ def test_search_is_the_float64_order_even_among_near_duplicates(c: float) -> Non
     rng = np.random.default_rng(1)
     gallery[:40] = gallery[40] + rng.normal(size=(40, 12)).astype(np.float32) * 1e-4
     queries = np.concatenate([ball(190, 2, c), gallery[:10]])
-    distances, found = hyperbolic.nearest(queries, gallery, 10, c)
+    distances, found = neighbours.nearest(queries, gallery, 10, c)
     truth = poincare.pairwise_dist(queries.astype(np.float64), gallery.astype(np.float64), c)
     exact = np.stack(
         [poincare.dist(q[None].astype(np.float64), gallery.astype(np.float64), c) for q in queries]
@@ -40,7 +40,7 @@ def test_search_is_the_float64_order_even_among_near_duplicates(c: float) -> Non
 def test_a_crowd_of_near_duplicates_hides_nothing(c: float) -> None:
     rng = np.random.default_rng(1)
     gallery = ball(1, 0, c) + rng.normal(size=(300, 12)).astype(np.float32) * 1e-4
-    _, found = hyperbolic.nearest(gallery, gallery, 10, c)
+    _, found = neighbours.nearest(gallery, gallery, 10, c)
     wide = gallery.astype(np.float64)
     exact = np.stack([poincare.dist(point[None], wide, c) for point in wide])
     order = np.lexsort((np.broadcast_to(np.arange(300), exact.shape), exact), axis=1)[:, :10]
@@ -56,7 +56,7 @@ def test_points_that_are_not_finite_are_refused() -> None:
 
 def test_cosine_ranks_by_direction() -> None:
     gallery = np.array([[1, 0], [10, 1], [0, 5]], np.float32)
-    distances, found = hyperbolic.nearest(np.array([[2, 0.1]], np.float32), gallery, 3, None)
+    distances, found = neighbours.nearest(np.array([[2, 0.1]], np.float32), gallery, 3, None)
     assert found.tolist() == [[0, 1, 2]] or found.tolist() == [[1, 0, 2]]
     assert np.all(np.diff(distances[0]) >= 0)
 
@@ -113,7 +113,7 @@ def test_nothing_to_find_is_an_error() -> None:
 
 
 def test_no_more_than_the_gallery_is_asked_for() -> None:
-    _, found = hyperbolic.nearest(ball(2, 0), ball(3, 1), 10, 0.1)
+    _, found = neighbours.nearest(ball(2, 0), ball(3, 1), 10, 0.1)
     assert found.shape == (2, 3)
     assert all(sorted(row) == [0, 1, 2] for row in found.tolist())
     assert len(list(itertools.chain(*found))) == 6

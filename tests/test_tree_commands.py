@@ -335,7 +335,8 @@ def test_a_published_model_is_little_better_than_random_proxies(
         (("--taxonomy", "own"), "no taxonomy of their own"),
         (("--taxonomy", "none.csv"), "none.csv is missing"),
         (("--checkpoint", "a.pt"), "--points alone"),
-        (("--per-class",), "--points alone"),
+        (("--per-class",), "got --per-class too"),
+        (("--data", "cub"), "got --data too"),
         (("--plot", "POINTS"), "ends in .png"),
     ],
 )

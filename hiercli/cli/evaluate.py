@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    context: typer.Context,
     data: options.Data = "demo",
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint of `hier train`.")] = None,
     model: Annotated[Path | None, typer.Option(help="Encoder of `hier export`.")] = None,
@@ -97,10 +98,11 @@ def evaluate(
             f"expected a taxonomy as CSV or Newick, or `own`, but {taxonomy} is missing"
         )
     if points is not None:
-        if checkpoint or backbone or per_class or strict:
+        goes_with = {"points", "model", "taxonomy", "plot", "json_output"}
+        if other := [name for name in options.given(context) if name not in goes_with]:
             raise InputError(
                 "expected --points alone or with --model (the encoder that made them), --taxonomy, "
-                "--plot and --json"
+                f"--plot and --json, got --{other[0].replace('_', '-')} too"
             )
         _score_points(points, model, taxonomy, plot, json_output)
         return

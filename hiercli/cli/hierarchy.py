@@ -127,11 +127,7 @@ def hierarchy(
     - `hier hierarchy suggest --index idx.faiss -o review.csv`
     """
     if context.invoked_subcommand:
-        sources = {name: context.get_parameter_source(name) for name in context.params}
-        given = [
-            name for name, source in sources.items() if source and source.name == "COMMANDLINE"
-        ]
-        if given:
+        if given := options.given(context):
             raise InputError(
                 f"expected the options of `hier hierarchy {context.invoked_subcommand}` after its "
                 f"name, got --{given[0].replace('_', '-')} before it"

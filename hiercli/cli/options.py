@@ -33,3 +33,9 @@ Model = Annotated[
 Strict = Annotated[
     bool, typer.Option("--strict", help="Stop where a picture or a folder cannot be read or used.")
 ]
+
+
+def given(context: typer.Context) -> list[str]:
+    """Names of the options that stand on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]

@@ -198,8 +198,12 @@ def search(
         found = list(found)
         rows = [(query.name, query.path, query.content, hits)
                 for query, hits in zip(asked, found, strict=True)]  # fmt: skip
-        neighbours.write_hits(html, rows, f"Nearest in {Path(index).name}")
+        missing = neighbours.write_hits(html, rows, f"Nearest in {Path(index).name}")
         say(f"{html}: {len(rows)} queries with their neighbours")
+        for path in missing:
+            warn(f"{path} is in the index, but can no longer be shown: `hier embed` brings it up "
+                 "to date")  # fmt: skip
+        problems += missing
     if csv_output:
         _show_csv(asked, found, tree)
     elif json_output:

@@ -21,6 +21,7 @@ from hiercli.errors import DataError
 from hiercli.evaluation import relevance, taxonomy
 from hiercli.geometry import poincare
 from hiercli.hierarchy import build
+from hiercli.hierarchy.depth import ancestor_radius, class_middles, nearest_proxy, proxy_joins
 from hiercli.hierarchy.tree import joins
 
 ENCODER, RANDOM, LINKAGE, PERMUTED = COLUMNS = (
@@ -44,7 +45,7 @@ class Judgement:
         columns: column -> name -> score; a column lacks the scores that it has nothing to say on.
             See `taxonomy` and `relevance` for most of them. Beyond these: ``proxies_purity@level``
             and ``proxies_correlation`` are purity and correlation of heights of the tree that
-            proxies make by themselves, see `build.proxy_joins`; ``purity@class`` and
+            proxies make by themselves, see `depth.proxy_joins`; ``purity@class`` and
             ``nmi`` are dendrogram purity and normalised mutual information of classes in the tree
             over photos whose leaves are the proxies; ``ancestor_depth`` is the Spearman
             correlation, over pairs of classes, of how near the origin their common ancestor lies
@@ -195,11 +196,11 @@ class _Judged:
         """How far the tree of proxies alone, and the depth of common ancestors, agree with it."""
         assert self.c is not None
         if self._middles is None:
-            self._middles = build.class_middles(self.points, self.labels, self.names, self.c)
+            self._middles = class_middles(self.points, self.labels, self.names, self.c)
         purity, correlation = self._agreement(
-            *build.proxy_joins(self._middles, proxies, self.c), lines, levels
+            *proxy_joins(self._middles, proxies, self.c), lines, levels
         )
-        depth = build.ancestor_radius(self._middles, proxies, self.c)
+        depth = ancestor_radius(self._middles, proxies, self.c)
         upper = np.triu_indices(len(lines), 1)
         return {
             **{f"proxies_purity@{level}": value for level, value in purity.items()},
@@ -222,7 +223,7 @@ class _Judged:
     def grouping(self, proxies: np.ndarray) -> Scores:
         """How far the proxies part photos by class, with no word of a taxonomy."""
         assert self.c is not None
-        which = build.nearest_proxy(self.points, proxies, self.c)
+        which = nearest_proxy(self.points, proxies, self.c)
         alive, groups = np.unique(which, return_inverse=True)
         counts = np.zeros((len(alive), len(self.names)))
         np.add.at(counts, (groups, self.codes), 1)

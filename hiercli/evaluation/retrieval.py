@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hiercli.errors import DataError
-from hiercli.index.hyperbolic import nearest
+from hiercli.neighbours import nearest
 
 _QUERIES_AT_A_TIME = 1024
 

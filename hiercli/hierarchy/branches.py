@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hiercli.geometry import poincare
-from hiercli.hierarchy import build
+from hiercli.hierarchy import build, depth
 from hiercli.hierarchy.tree import Node, lines
+from hiercli.neighbours import nearest
 
 if TYPE_CHECKING:
     from hiercli.encoder.metadata import Metadata
@@ -27,7 +28,7 @@ class Branches:
 
     Attributes:
         root: of the tree.
-        has_depth: whether radii say how abstract something is, see `build.carries_depth`.
+        has_depth: whether radii say how abstract something is, see `depth.carries_depth`.
 
     Raises:
         DataError: the encoder has no proxies, or there are fewer than two classes.
@@ -38,7 +39,7 @@ class Branches:
     ) -> None:
         self._c, self._clip_radius = metadata.c, metadata.clip_radius
         judged_by = metadata.class_points if points is None else points
-        self.has_depth = build.carries_depth(judged_by, metadata.proxies, metadata.c)
+        self.has_depth = depth.carries_depth(judged_by, metadata.proxies, metadata.c)
         self._names = list(metadata.class_names)
         self._middles = metadata.class_points.astype(np.float64)
         unique = sorted(set(labels))
@@ -57,8 +58,6 @@ class Branches:
 
     def place(self, points: np.ndarray, labels: Sequence[str] | None = None) -> list[str]:
         """The class at which each of some points (N, D) stands."""
-        from hiercli.index.hyperbolic import nearest
-
         placed = [""] * len(points) if labels is None else list(labels)
         strange = [number for number, name in enumerate(placed) if name not in self._lines]
         if strange:

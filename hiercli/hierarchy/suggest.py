@@ -12,6 +12,7 @@ import numpy as np
 from hiercli.errors import DataError
 from hiercli.geometry import poincare
 from hiercli.hierarchy.tree import Node, lines
+from hiercli.neighbours import nearest
 
 KINDS = ("relabel", "split", "merge")
 _NEIGHBOURS = 10
@@ -79,8 +80,6 @@ def suggest(
     Raises:
         DataError: fewer than two classes.
     """
-    from hiercli.index.hyperbolic import nearest
-
     names, codes = np.unique(np.asarray(labels), return_inverse=True)
     if len(names) < 2:
         raise DataError("expected photos of two classes or more to compare, found one class")

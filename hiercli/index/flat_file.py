@@ -57,7 +57,7 @@ class FlatFile:
     def search(
         self, queries: np.ndarray, width: int, among: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of the largest inner products, as `hyperbolic.Search`.
+        """The rows of the largest inner products, as `neighbours.Search`.
 
         Args:
             queries: (Q, d) float32.

@@ -1,7 +1,7 @@
 """Exact search on a GPU by ONNX Runtime: lifted points lie there, MatMul and TopK find the nearest.
 
 It gives what FAISS's flat index gives, float32 products and all, so candidates are made sure of and
-ordered as there (`index.hyperbolic`).
+ordered as there (`neighbours`).
 """
 
 import numpy as np
@@ -48,7 +48,7 @@ class DeviceSearch:
         """Products and ids of the ``width`` rows with the largest products, (Q, width) each.
 
         Args:
-            queries: (Q, D+1) float32, see `hyperbolic.as_queries`.
+            queries: (Q, D+1) float32, see `neighbours.as_queries`.
             width: at most N.
         """
         products = np.empty((len(queries), width), np.float32)

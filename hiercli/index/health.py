@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from hiercli import neighbours
 from hiercli.errors import FileFormatError, HierError, ImageError
 from hiercli.geometry import poincare
 from hiercli.images import read_bytes
-from hiercli.index import hyperbolic, layout, pair
+from hiercli.index import layout, pair
 from hiercli.index.catalogue import Catalogue, Draft, Photo, catalogue_path, readable
 
 _AT_ONCE = 16_384
@@ -129,7 +130,7 @@ def _amiss(
     coarse: np.ndarray,
     c: float,
 ) -> Iterator[str]:
-    lifted = iter(hyperbolic.lift(_points(block), c))
+    lifted = iter(neighbours.lift(_points(block), c))
     for photo, whole in block:
         row = where.pop(photo.id, None)
         if not whole:

@@ -22,8 +22,9 @@ from collections.abc import Callable, Iterable, Iterator
 import faiss
 import numpy as np
 
+from hiercli import neighbours
 from hiercli.geometry import lorentz
-from hiercli.index import hyperbolic, layout
+from hiercli.index import layout
 from hiercli.index.searcher import Searcher
 
 KINDS = ("auto", "flat", "sq8", "hnsw", "ivf")
@@ -86,7 +87,7 @@ def build(
     flat = faiss.IndexIDMap(_bytes_index(blocks, dim, c) if kind == "sq8" else
                             faiss.IndexFlatIP(dim + 1))  # fmt: skip
     for ids, points in told:
-        flat.add_with_ids(hyperbolic.lift(points, c), ids)
+        flat.add_with_ids(neighbours.lift(points, c), ids)
     return flat
 
 
@@ -153,7 +154,7 @@ def tune(index: faiss.Index, c: float) -> float:
             others = candidates[candidates != ids[sample[row]]]
             where = place[np.searchsorted(ids, others, sorter=place)]
             others_at = lorentz.to_poincare(points[where].astype(np.float64), c)
-            _, best = hyperbolic.order(balls[row], others_at, others, c, k)
+            _, best = neighbours.order(balls[row], others_at, others, c, k)
             nearest.append(set(best.tolist()))
         return nearest
 
@@ -208,14 +209,14 @@ def _grow(
     added = [np.empty(0, np.int64)]
     links = faiss.IndexHNSWFlat(graph.d - 1, _LINKS, faiss.METRIC_L2)
     points = layout.stored(faiss.downcast_index(graph.storage))
-    for first in range(0, len(points), hyperbolic.AT_ONCE):
-        some = lorentz.to_poincare(points[first : first + hyperbolic.AT_ONCE].astype(np.float64), c)
+    for first in range(0, len(points), neighbours.AT_ONCE):
+        some = lorentz.to_poincare(points[first : first + neighbours.AT_ONCE].astype(np.float64), c)
         links.storage.add(np.ascontiguousarray(some, np.float32))
     links.hnsw, links.ntotal = graph.hnsw, graph.ntotal
     links.hnsw.is_similarity, links.hnsw.efConstruction = False, _BUILD_EFFORT
     for ids, some in blocks:
         links.add(np.ascontiguousarray(some, np.float32))
-        graph.storage.add(hyperbolic.lift(some, c))
+        graph.storage.add(neighbours.lift(some, c))
         added.append(ids)
     effort = graph.hnsw.efSearch
     graph.hnsw, graph.ntotal = links.hnsw, links.ntotal
@@ -229,7 +230,7 @@ def _bytes_index(blocks: Blocks, dim: int, c: float) -> faiss.IndexScalarQuantiz
     low, high = np.full(dim + 1, np.inf, np.float32), np.full(dim + 1, -np.inf, np.float32)
     for ids, points in blocks():
         if len(ids):
-            lifted = hyperbolic.lift(points, c)
+            lifted = neighbours.lift(points, c)
             low, high = np.minimum(low, lifted.min(0)), np.maximum(high, lifted.max(0))
     spans = np.where(high > low, high - low, 1).astype(np.float32)
     index = faiss.IndexScalarQuantizer(
@@ -253,7 +254,7 @@ def _empty_lists(blocks: Blocks, count: int, dim: int, c: float) -> faiss.IndexI
     chosen[generator.permutation(count)[:wanted]] = True
     sample, at = [], 0
     for ids, points in blocks():
-        sample.append(hyperbolic.lift(points[chosen[at : at + len(ids)]], c))
+        sample.append(neighbours.lift(points[chosen[at : at + len(ids)]], c))
         at += len(ids)
     centroids = _k_means(np.concatenate(sample), num_lists, generator)
     quantizer = faiss.IndexFlatIP(dim + 1)
@@ -292,7 +293,7 @@ def _nearest(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 def _add_to_lists(lists: faiss.IndexIVFFlat, ids: np.ndarray, points: np.ndarray, c: float) -> None:
     if not len(ids):
         return
-    lifted = hyperbolic.lift(points, c)
+    lifted = neighbours.lift(points, c)
     quantizer = faiss.downcast_index(lists.quantizer)
     # The sign goes to the point's side: to FAISS it would be a stored point, not a query.
     _, nearest = quantizer.search(np.ascontiguousarray(lorentz.as_query(lifted)), 1)

@@ -27,11 +27,11 @@ from typing import Any
 
 import numpy as np
 
+from hiercli import neighbours
 from hiercli.encoder.metadata import Metadata
 from hiercli.encoder.session import EncoderSession
 from hiercli.errors import FileFormatError, ImageError, InputError, MismatchError
 from hiercli.images import Places, Skipped, find, read, read_bytes, state_of
-from hiercli.index import hyperbolic
 from hiercli.index.catalogue import facts_of, label_of
 from hiercli.index.photos import Hit
 
@@ -202,7 +202,7 @@ class MilvusIndex:
             return [], math.inf, 0
         entities = [row["entity"] for row in rows]
         points = np.array([entity["point"] for entity in entities], np.float32)
-        distances, best = hyperbolic.order(query, points, np.arange(len(rows)), self.c, len(rows))
+        distances, best = neighbours.order(query, points, np.arange(len(rows)), self.c, len(rows))
         hits = [
             Hit(rank, entities[place]["path"], entities[place]["label"], float(distance),
                 bytes.fromhex(entities[place]["content"]), points[place])

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hiercli import neighbours
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import InputError
-from hiercli.index import hyperbolic, pair
+from hiercli.index import pair
 from hiercli.index.catalogue import Photo
 from hiercli.index.flat_file import FlatFile
 from hiercli.index.searcher import Searcher
@@ -201,7 +202,7 @@ class PhotoIndex:
         """Hits among some ids, and the distance of the last of the k nearest."""
         photos = self.catalogue.photos(np.sort(ids).tolist())
         points = np.stack([np.frombuffer(photo.point, "<f4") for photo in photos])
-        distances, best = hyperbolic.order(
+        distances, best = neighbours.order(
             query, points, np.arange(len(photos)), self.catalogue.c, k
         )
         hits: dict[object, Hit] = {}

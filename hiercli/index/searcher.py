@@ -7,8 +7,9 @@ from collections.abc import Callable
 import faiss
 import numpy as np
 
+from hiercli import neighbours
 from hiercli.errors import InputError, MismatchError
-from hiercli.index import hyperbolic, layout
+from hiercli.index import layout
 from hiercli.index.flat_file import FlatFile
 
 _WIDE = 4096
@@ -34,7 +35,7 @@ class Searcher:
     ) -> None:
         self.index, self.c, self.fallback = index, c, ""
         self._farthest = farthest
-        self._on_gpu: hyperbolic.Search | None = None
+        self._on_gpu: neighbours.Search | None = None
         self._coarseness = np.zeros(index.d)
         if isinstance(index, FlatFile):
             self._ids = index.ids
@@ -64,7 +65,7 @@ class Searcher:
         among: np.ndarray | None = None,
         exact: bool = False,
     ) -> list[np.ndarray]:
-        """Candidate ids of each query, see `hyperbolic.candidates`.
+        """Candidate ids of each query, see `neighbours.candidates`.
 
         Args:
             queries: (Q, D) points of the ball.
@@ -80,17 +81,17 @@ class Searcher:
                 f"the index holds points of {self.index.d - 1} dimensions, the encoder gives "
                 f"{queries.shape[1]}: search with the encoder that the index was built with"
             )
-        asked = hyperbolic.as_queries(queries, self.c)
-        unsure = hyperbolic.rounding(asked, self._farthest) + np.abs(asked) @ self._coarseness
+        asked = neighbours.as_queries(queries, self.c)
+        unsure = neighbours.rounding(asked, self._farthest) + np.abs(asked) @ self._coarseness
         total = len(self) if among is None else len(among)
         if self._on_gpu is not None and among is None:
-            return hyperbolic.candidates(self._on_gpu, asked, unsure, min(k, total), total)
+            return neighbours.candidates(self._on_gpu, asked, unsure, min(k, total), total)
         narrow = self._narrow(among)
 
         def search(some: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
             return narrow(some, width, exact or among is not None or width > _WIDE)
 
-        return hyperbolic.candidates(search, asked, unsure, min(k, total), total)
+        return neighbours.candidates(search, asked, unsure, min(k, total), total)
 
     def _narrow(
         self, among: np.ndarray | None

@@ -12,8 +12,8 @@ from hiercli.data.records import Record
 from hiercli.errors import ImageError
 from hiercli.files import readable, write_text
 from hiercli.images import read
-from hiercli.index.hyperbolic import nearest
 from hiercli.index.photos import Hit
+from hiercli.neighbours import nearest
 
 _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif; }
@@ -80,23 +80,31 @@ def write(
 
 def write_hits(
     target: Path, found: Sequence[tuple[str, Path | None, bytes | None, Sequence[Hit]]], title: str
-) -> None:
+) -> list[str]:
     """Write one self-contained HTML file with a row a query of a search.
 
     Args:
         target: the file.
         found: for each query its name, its file or bytes where there is a picture, and its hits.
+
+    Returns:
+        files of hits that could not be shown: gone since, or damaged.
     """
-    rows = []
+    rows: list[str] = []
+    missing: dict[str, None] = {}
     for name, path, content, hits in found:
         seen = "" if path is None and content is None else thumbnail(path or name, content=content)
         cells = [_cell("query", seen, name, "query")]
         for hit in hits:
             copies = f" (+{len(hit.copies)} copies)" if hit.copies else ""
             note = f"{hit.rank}. {hit.distance:.3f}{copies}"
-            cells.append(_cell("hit", thumbnail(hit.path), hit.label, note, hit.path))
+            shown = thumbnail(hit.path)
+            if not shown:
+                missing[hit.path] = None
+            cells.append(_cell("hit", shown, hit.label, note, hit.path))
         rows.append(f'<div class="row">{"".join(cells)}</div>')
     _page(target, title, ["The query stands left; numbers are rank and hyperbolic distance."], rows)
+    return list(missing)
 
 
 def _page(target: Path, title: str, words: Sequence[str], rows: Sequence[str]) -> None:
