@@ -139,7 +139,7 @@ def _lay_ready(
         recall = 0.0 if made is None else kinds.tune(made, c)
         dim = int(draft.fact("embedding_dim"))
         for kind in choices:
-            if made is None or (recall < kinds.ENOUGH and len(choices) > 1):
+            if made is None or (len(choices) > 1 and not kinds.serves(made, recall)):
                 made = kinds.build(kind, draft.points, len(draft), dim, c, progress)
                 recall = kinds.tune(made, c)
         assert made is not None
