@@ -17,7 +17,7 @@ import numpy as np
 
 from hiercli import neighbours
 from hiercli.geometry import poincare
-from hiercli.index import kinds, layout
+from hiercli.index import contents, kinds
 from hiercli.index.searcher import Searcher
 
 DIM = 128
@@ -77,6 +77,7 @@ def compare(count: int, c: float, radius: float) -> None:
         built = time.perf_counter() - started
         kinds.tune(index, c)
         tuned = time.perf_counter() - started - built
+        compared = f", {kinds.compared(index):,.0f} points compared" if kind == "ivf" else ""
         effort = kinds.effort(index)
         started = time.perf_counter()
         plain = euclidean(kind, points, effort)
@@ -91,7 +92,7 @@ def compare(count: int, c: float, radius: float) -> None:
                 took.append(time.perf_counter() - started)
         ratio = statistics.median(theirs / ours for ours, theirs in zip(*times, strict=True))
         found, plain_found = index.search(asked, 10)[1], plain.search(queries, 10)[1]
-        fetched = Searcher(index, c, layout.farthest(index)).fetch(queries, 10)
+        fetched = Searcher(index, c, contents.farthest(index)).fetch(queries, 10)
         whole = ordered(fetched, queries, points, c)
         faiss.omp_set_num_threads(cores)
         size = len(faiss.serialize_index(index)) / count
@@ -100,7 +101,7 @@ def compare(count: int, c: float, radius: float) -> None:
             f"{share(found, near):.4f}, {share(whole, near):.4f} with "
             f"{np.mean([len(ids) for ids in fetched]):.0f} candidates in float64 order; "
             f"{QUERIES / statistics.median(times[0]):,.0f} queries/s; built in {built:.1f} s, "
-            f"tuned in {tuned:.1f} s, {size:.0f} bytes a point"
+            f"tuned in {tuned:.1f} s, {size:.0f} bytes a point{compared}"
         )
         print(
             f"    Euclidean: recall@10 {share(plain_found, plain_near):.4f} of its own truth, "

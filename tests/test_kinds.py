@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import faiss
@@ -14,7 +15,7 @@ from test_search import ball
 
 from hiercli import neighbours
 from hiercli.errors import FileFormatError, InputError, MismatchError
-from hiercli.index import flat_file, gpu, health, kinds, layout, pair, update
+from hiercli.index import contents, flat_file, gpu, health, kinds, pair, update
 from hiercli.index.photos import PhotoIndex
 from hiercli.index.searcher import Searcher
 
@@ -54,7 +55,7 @@ def test_a_kind_finds_the_truth_and_keeps_it(kind: str, c: float, tmp_path: Path
         kind, blocks(ids, points), COUNT, 12, c, lambda done, total: told.append((done, total))
     )
     assert told[-1] == (COUNT, COUNT)
-    assert layout.kind_of(index) == kind
+    assert contents.kind_of(index) == kind
     exact = kind in ("flat", "sq8")
     assert (kinds.tune(index, c) == 1) if exact else (kinds.tune(index, c) >= 0.995)
     # A plain FAISS file, tuned as it is: whoever reads it has no need of us.
@@ -65,7 +66,7 @@ def test_a_kind_finds_the_truth_and_keeps_it(kind: str, c: float, tmp_path: Path
     shares = [np.isin(mine, ids[right]).mean() for mine, right in zip(found, truth, strict=True)]
     assert np.mean(shares) > (0.4 if kind == "sq8" else 0.97)  # its order alone is a rough one
     by_id = dict(zip(ids.tolist(), points, strict=True))
-    searcher = Searcher(index, c, layout.farthest(index))
+    searcher = Searcher(index, c, contents.farthest(index))
     assert recall(searcher, queries, by_id) >= (1 if exact else 0.99)
     assert recall(searcher, queries, by_id, exact=True) == 1
     some = {number: by_id[number] for number in ids[::9].tolist()}
@@ -85,9 +86,9 @@ def test_a_kind_finds_the_truth_and_keeps_it(kind: str, c: float, tmp_path: Path
         for number in gone.tolist():
             del by_id[number]
         by_id |= dict(zip(news.tolist(), later, strict=True))
-    searcher = Searcher(index, c, layout.farthest(index))
+    searcher = Searcher(index, c, contents.farthest(index))
     assert len(searcher) == len(by_id)
-    kept, rows = layout.rows(index)
+    kept, rows = contents.rows(index)
     assert sorted(kept.tolist()) == sorted(by_id)
     assert np.array_equal(rows, neighbours.lift(np.stack([by_id[n] for n in kept.tolist()]), c))
     assert kinds.tune(index, c) >= 0.995
@@ -114,7 +115,7 @@ def test_few_points(kind: str, count: int) -> None:
     points, ids = ball(count, 0), np.arange(count)
     index = kinds.build(kind, blocks(ids, points), count, 12, 0.1)
     assert kinds.tune(index, 0.1) == 1
-    (found,) = Searcher(index, 0.1, layout.farthest(index)).fetch(points[:1], 10)
+    (found,) = Searcher(index, 0.1, contents.farthest(index)).fetch(points[:1], 10)
     assert sorted(found.tolist()) == ids.tolist()
 
 
@@ -128,7 +129,7 @@ def test_another_device_gives_the_same(kind: str, monkeypatch: pytest.MonkeyPatc
     on_cpu = functools.partial(gpu.DeviceSearch, device="cpu")
     monkeypatch.setattr(gpu, "DeviceSearch", on_cpu)
     by_id = dict(zip(ids.tolist(), points, strict=True))
-    searcher = Searcher(index, 0.1, layout.farthest(index), "cuda")
+    searcher = Searcher(index, 0.1, contents.farthest(index), "cuda")
     assert not searcher.fallback
     assert recall(searcher, queries, by_id) == 1
     some = {number: by_id[number] for number in ids[::9].tolist()}
@@ -152,7 +153,7 @@ def test_without_a_gpu_the_cpu_searches(
 
 def test_size_chooses() -> None:
     assert kinds.choices("auto", kinds.LARGE - 1) == ("flat",)
-    assert kinds.choices("auto", kinds.LARGE) == ("ivf", "hnsw", "ivf")
+    assert kinds.choices("auto", kinds.LARGE) == ("ivf", "hnsw")
     assert kinds.choices("ivf", 3) == ("ivf",)
 
 
@@ -167,16 +168,22 @@ def test_lists_that_compare_too_much_and_a_graph_that_misses_too_much(
     assert health.stats(index)["index_type"] == "ivf"
     monkeypatch.setattr(kinds, "_FEW", 10)
     paint(album / "kind1" / "first.png", 500)
-    update.update(index, [album], Colours())
+    update.update(index, [album], Colours(), rebuild=True)
     assert health.stats(index)["index_type"] == "hnsw"
     tune = kinds.tune
     monkeypatch.setattr(
-        kinds, "tune", lambda index, c: 0.9 if layout.kind_of(index) == "hnsw" else tune(index, c)
+        kinds, "tune", lambda index, c: 0.9 if contents.kind_of(index) == "hnsw" else tune(index, c)
+    )
+    built: list[str] = []
+    build = kinds.build
+    monkeypatch.setattr(
+        kinds, "build", lambda kind, *more: [built.append(kind), build(kind, *more)][1]
     )
     paint(album / "kind1" / "new.png", 501)
     update.update(index, [album], Colours())
     paint(album / "kind1" / "newer.png", 502)
     update.update(index, [album], Colours())
+    assert built == ["ivf", "hnsw"], "lists that find enough are kept"
     facts = health.stats(index)
     assert (facts["index_type"], facts["pictures"], facts["recall@10"]) == ("ivf", 63, 1)
     assert health.verify(index).damage == []
@@ -210,7 +217,7 @@ def test_an_index_grows_and_shrinks_in_its_kind(kind: str, tmp_path: Path) -> No
     assert len(everything) == 89
     health.compact(index)
     _, opened = pair.read(index)
-    assert (opened.ntotal, layout.kind_of(opened)) == (89, kind)
+    assert (opened.ntotal, contents.kind_of(opened)) == (89, kind)
     update.update(index, [album], session, index_type="flat")
     assert health.stats(index)["index_type"] == "flat"
     same = PhotoIndex(index).search(np.zeros((1, 12), np.float32), None)[0]
@@ -240,7 +247,7 @@ def test_the_kind_on_the_command_line(
 def test_a_flat_file_answers_as_the_index_in_it(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Read block by block at first, from memory when asked again: FAISS's own answers each time."""
+    """FAISS's own answers, block by block, by several threads too."""
     monkeypatch.setattr(flat_file, "_BLOCK_BYTES", 13 * 4 * 100)
     points, ids = ball(count or 1, 0)[:count], 3 * np.arange(count) + 5
     index = kinds.build("flat", blocks(ids, points), count, 12, 0.1)
@@ -250,15 +257,53 @@ def test_a_flat_file_answers_as_the_index_in_it(
         file = flat_file.FlatFile.parse(content)
         assert file is not None
         assert (file.d, file.ids.tolist()) == (13, ids.tolist())
-        for _ in range(3):
-            products, found = file.search(asked, 20)
-            expected, truth = index.search(asked, 20)
+        for chosen in (ids, ids[::7], ids[:3], ids[:0]):
+            choice = faiss.SearchParameters(sel=faiss.IDSelectorBatch(chosen))
+            expected, truth = index.search(asked, 20, params=choice)
+            products, found = file.search(asked, 20, chosen)
             assert np.array_equal(found, truth)
             assert np.allclose(products[found >= 0], expected[truth >= 0], atol=1e-5)
             assert (products[found < 0] < -1e30).all()
-            _, some = file.search(asked, 20, ids[::7])
-            choice = faiss.SearchParameters(sel=faiss.IDSelectorBatch(ids[::7]))
-            assert np.array_equal(some, index.search(asked, 20, params=choice)[1])
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: file.search(asked, 20)[1], range(64)))
+        assert all(np.array_equal(answer, index.search(asked, 20)[1]) for answer in answers)
+
+
+def test_a_flat_index_is_searched_in_its_file(tmp_path: Path) -> None:
+    """It holds no rows in memory; a GPU is given them all."""
+    index = tmp_path / "idx.faiss"
+    for number in range(5):
+        paint(tmp_path / "album" / f"photo{number}.png", number)
+    update.update(index, [tmp_path / "album"], Colours())
+    photos = PhotoIndex(index)
+    assert isinstance(photos._searcher.index, flat_file.FlatFile)
+    photos.close()
+    with pytest.raises(ValueError, match="closed file"):
+        photos.search(np.zeros((1, 12), np.float32), 1)
+    on_gpu = PhotoIndex(index, "cuda")
+    assert isinstance(on_gpu._searcher.index, faiss.Index)
+    on_gpu.close()
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_as_many_are_found_as_were_asked_for(kind: str) -> None:
+    """Lists that are empty, or that hold fewer, and ways that do not lead to all."""
+    points = np.repeat(ball(50, 0), 40, axis=0)
+    index = kinds.build(kind, blocks(np.arange(2000), points), 2000, 12, 0.1)
+    kinds.tune(index, 0.1)
+    searcher = Searcher(index, 0.1, contents.farthest(index))
+    for k in (10, 500, 1900, 2000):
+        assert all(len(found) >= k for found in searcher.fetch(ball(40, 1), k))
+
+
+@pytest.mark.parametrize("c", [0.1, 1.0])
+def test_lists_are_even(c: float) -> None:
+    """No few lists hold most points, wherever these lie."""
+    points = ball(COUNT, 0, c)
+    index = kinds.build("ivf", blocks(np.arange(COUNT), points), COUNT, 12, c)
+    lists = contents.inner(index)
+    sizes = [lists.invlists.list_size(number) for number in range(lists.nlist)]
+    assert max(sizes) < 4 * COUNT / lists.nlist
 
 
 @pytest.mark.parametrize("kind", kinds.KINDS[2:])

@@ -199,10 +199,26 @@ def test_a_page_of_pictures_that_are_gone(
     gone = sorted(album.iterdir())[1]
     gone.unlink()
     done = inside("search", photos / "kind0", "--index", index, "-k", "50", "--html", page)
-    assert done.returncode == 3
-    assert done.stderr.count(b"can no longer be shown") == 1
+    assert done.returncode == 0
+    assert b"1 pictures could not be opened here" in done.stderr
     assert os.fsencode(gone) in done.stderr
     assert str(gone) in page.read_text()
+    page.unlink()
+    done = inside("search", photos / "kind0", "--index", index, "-k", "50", "--html", page,
+                  "--strict")  # fmt: skip
+    assert (done.returncode, page.exists()) == (2, False)
+
+
+def test_an_index_by_a_link(
+    index: Path, photos: Path, exported: Path, inside: Hier, tmp_path: Path
+) -> None:
+    link = tmp_path / "link.faiss"
+    link.symlink_to(index)
+    search = ("search", photos / "kind0" / "photo0.jpg", "--json", "--index")
+    assert inside(*search, link).stdout == inside(*search, index).stdout
+    for words in (("hierarchy", "--index", link), ("embed", photos, "--index", link)):
+        done = inside(*words, *(("--model", exported) if words[0] == "embed" else ()))
+        assert done.returncode == 0
 
 
 def test_conditions_that_say_nothing(index: Path, photos: Path, inside: Hier) -> None:

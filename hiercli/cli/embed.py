@@ -53,7 +53,7 @@ def embed(
     index_type: Annotated[
         str | None,
         typer.Option(
-            help="With --index: flat (exact), hnsw or ivf (faster for millions), or auto, by size."
+            help="With --index: flat or sq8 (exact), ivf or hnsw (faster for millions), or auto."
         ),
     ] = None,
     engine: Annotated[

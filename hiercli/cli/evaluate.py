@@ -98,11 +98,11 @@ def evaluate(
             f"expected a taxonomy as CSV or Newick, or `own`, but {taxonomy} is missing"
         )
     if points is not None:
-        goes_with = {"points", "model", "taxonomy", "plot", "json_output"}
+        goes_with = {"--points", "--model", "--taxonomy", "--plot", "--json"}
         if other := [name for name in options.given(context) if name not in goes_with]:
             raise InputError(
                 "expected --points alone or with --model (the encoder that made them), --taxonomy, "
-                f"--plot and --json, got --{other[0].replace('_', '-')} too"
+                f"--plot and --json, got {other[0]} too"
             )
         _score_points(points, model, taxonomy, plot, json_output)
         return

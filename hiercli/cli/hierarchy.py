@@ -130,7 +130,7 @@ def hierarchy(
         if given := options.given(context):
             raise InputError(
                 f"expected the options of `hier hierarchy {context.invoked_subcommand}` after its "
-                f"name, got --{given[0].replace('_', '-')} before it"
+                f"name, got {given[0]} before it"
             )
         return
     if checkpoint and model:

@@ -36,6 +36,7 @@ Strict = Annotated[
 
 
 def given(context: typer.Context) -> list[str]:
-    """Names of the options that stand on the command line."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    return [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
+    """The options that stand on the command line, as they are spelled: ``--json``."""
+    sources = ((option, context.get_parameter_source(str(option.name)))
+               for option in context.command.params)  # fmt: skip
+    return [option.opts[0] for option, source in sources if source and source.name == "COMMANDLINE"]

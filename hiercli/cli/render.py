@@ -36,7 +36,9 @@ def watched() -> bool:
 
     Colours forced by the environment do not make it a terminal.
     """
-    return bool(sys.stderr and sys.stderr.isatty() and errors().is_terminal)
+    if not (sys.stderr and sys.stderr.isatty()):
+        return False
+    return errors().is_terminal and not errors().is_dumb_terminal
 
 
 def emit(text: str) -> None:
@@ -54,12 +56,12 @@ _UNFOLDED = 1_000_000
 def complain(message: str) -> None:
     """An error, to stderr."""
     errors().print("[bold red]error:[/] ", end="")
-    errors().print(message, markup=False)
+    say(message)
 
 
 def say(message: str) -> None:
     """A word on what is going on, to stderr."""
-    errors().print(message, markup=False)
+    errors().print("\n".join(map(_printable, message.split("\n"))), markup=False)
 
 
 def warn(message: str) -> None:
@@ -68,7 +70,7 @@ def warn(message: str) -> None:
         print(f"skipped: {message}", file=sys.stderr)
         return
     errors().print("[yellow]skipped:[/] ", end="")
-    errors().print(message, markup=False)
+    say(message)
 
 
 def table(title: str, columns: Sequence[str], rows: "Sequence[Sequence[RenderableType]]") -> None:
@@ -189,7 +191,7 @@ class TrainingProgress:
     def warned(self, message: str) -> None:
         """Print a warning."""
         errors().print("[yellow]warning:[/] ", end="")
-        errors().print(message, markup=False)
+        say(message)
 
     def finished_epoch(self, row: dict[str, Any]) -> None:
         """Print the epoch's line."""

@@ -196,14 +196,16 @@ def search(
         from hiercli.reports import neighbours
 
         found = list(found)
+        paths = [hit.path for hits in found for hit in hits]
+        if strict and (gone := [path for path in paths if not os.path.isfile(path)]):
+            raise InputError(f"{gone[0]} is in {index}, but there is no such file here")
         rows = [(query.name, query.path, query.content, hits)
                 for query, hits in zip(asked, found, strict=True)]  # fmt: skip
         missing = neighbours.write_hits(html, rows, f"Nearest in {Path(index).name}")
         say(f"{html}: {len(rows)} queries with their neighbours")
-        for path in missing:
-            warn(f"{path} is in the index, but can no longer be shown: `hier embed` brings it up "
-                 "to date")  # fmt: skip
-        problems += missing
+        if missing:
+            some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            say(f"{len(missing)} pictures could not be opened here and are named only: {some}")
     if csv_output:
         _show_csv(asked, found, tree)
     elif json_output:

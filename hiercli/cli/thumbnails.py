@@ -1,5 +1,8 @@
 """Pictures in a terminal: as pixels where it can show them, else in half-block characters."""
 
+import contextlib
+import os
+import sys
 from typing import TYPE_CHECKING
 
 from hiercli.errors import ImageError
@@ -21,6 +24,8 @@ def thumbnail(path: str, style: str, content: bytes | None = None) -> "Renderabl
         style: auto asks the terminal: kitty's protocol, sixel (also iTerm2, WezTerm), else blocks.
         content: of the picture, where it has no file.
     """
+    if not _has_room():
+        return ""
     # When it is imported it asks the terminal what it can show.
     from textual_image import renderable
 
@@ -39,3 +44,10 @@ def thumbnail(path: str, style: str, content: bytes | None = None) -> "Renderabl
     small = picture.resize((_PIXELS, _PIXELS), box=centre_box(picture, 1.0))
     shown: RenderableType = kinds[style](small, width=_COLUMNS, height=_LINES)
     return shown
+
+
+def _has_room() -> bool:
+    """Whether the terminal has a size: what draws there divides by it."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return 0 not in os.get_terminal_size(sys.stdout.fileno())
+    return True

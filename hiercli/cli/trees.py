@@ -144,7 +144,12 @@ def files_of(*given: Path | None) -> list[Path]:
     """All files that belong to those that were named; the catalogue of an index is one."""
     from hiercli.index import pair
 
-    return [file for path in given if path is not None for file in (path, *pair.files(path))]
+    named = [path for path in given if path is not None]
+    return [
+        file
+        for path in dict.fromkeys([*named, *(Path(os.path.realpath(path)) for path in named)])
+        for file in (path, *pair.files(path))
+    ]
 
 
 def require_apart_from_encoder(target: Path, index: Path) -> None:
@@ -152,7 +157,7 @@ def require_apart_from_encoder(target: Path, index: Path) -> None:
     from hiercli.files import require_apart
     from hiercli.index.catalogue import Catalogue, catalogue_path
 
-    if catalogue_path(index).is_file():
+    if catalogue_path(Path(os.path.realpath(index))).is_file():
         require_apart(target, [Catalogue(index).model])
 
 

@@ -8,7 +8,6 @@ import numpy as np
 from hiercli.geometry import poincare
 from hiercli.hierarchy import build, depth
 from hiercli.hierarchy.tree import Node, lines
-from hiercli.neighbours import nearest
 
 if TYPE_CHECKING:
     from hiercli.encoder.metadata import Metadata
@@ -58,6 +57,8 @@ class Branches:
 
     def place(self, points: np.ndarray, labels: Sequence[str] | None = None) -> list[str]:
         """The class at which each of some points (N, D) stands."""
+        from hiercli.neighbours import nearest
+
         placed = [""] * len(points) if labels is None else list(labels)
         strange = [number for number, name in enumerate(placed) if name not in self._lines]
         if strange:

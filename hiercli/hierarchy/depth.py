@@ -1,11 +1,10 @@
-"""What hierarchical proxies say by themselves, whatever tree is grown of them: near and deep."""
+"""How far from the origin points and proxies lie, and what proxies say of classes by themselves."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from hiercli.geometry import poincare
-from hiercli.neighbours import nearest
 
 _VARIED = 0.005
 """Spread of radii, as a share of their mean, below which all lie on one sphere."""
@@ -36,6 +35,8 @@ def radius_of(points: np.ndarray, c: float) -> np.ndarray:
 
 def nearest_proxy(points: np.ndarray, proxies: np.ndarray, c: float) -> np.ndarray:
     """Position of the proxy that is nearest to each point, (N,)."""
+    from hiercli.neighbours import nearest  # trees of classes do without FAISS
+
     _, found = nearest(points.astype(np.float32), proxies.astype(np.float32), 1, c)
     which: np.ndarray = found[:, 0]
     return which

@@ -124,7 +124,7 @@ class Catalogue:
     """
 
     def __init__(self, index: Path) -> None:
-        self.index = index
+        self.index = index = Path(os.path.realpath(index))  # a link has no catalogue beside it
         self.path = catalogue_path(index)
         if not self.path.is_file():
             # What lies there without a catalogue may be somebody's own: it is not replaced unasked.

@@ -1,14 +1,14 @@
 """A flat index searched in its file, block by block: it need not fit in memory.
 
-One question to an index needs every row once. To read them into an index first would take as much
-memory as the file is large, and longer than the answer. Whoever asks again gets them read into
-memory.
+A question needs every row once. To read them into an index first would take as much memory as the
+file is large, and longer than the answer; the system keeps a file that is read again in memory
+where there is room. FAISS could map the file, but only by its name, which may be another file's by
+then, and a mapped file that is cut short ends the process.
 """
 
 import io
 import struct
 import threading
-from collections.abc import Iterator
 from typing import Self
 
 import faiss
@@ -38,9 +38,7 @@ class FlatFile:
     def __init__(self, file: io.FileIO, dim: int, start: int, ids: np.ndarray) -> None:
         self._file, self._start = file, start
         self.d, self.ids = dim, ids
-        self._rows: np.ndarray | None = None
-        self._asked = False
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
 
     @classmethod
     def parse(cls, file: io.FileIO) -> Self | None:
@@ -49,7 +47,8 @@ class FlatFile:
         if (outer[0], inner[0]) != (b"IxMp", b"IxFI"):
             return None
         dim, count = inner[1], inner[2]
-        _length(file)  # of the rows
+        if _length(file) != dim * count:
+            return None
         start = file.tell()
         file.seek(start + 4 * dim * count)
         return cls(file, dim, start, _read(file, "<i8", _length(file)))
@@ -68,35 +67,25 @@ class FlatFile:
             FileFormatError: the file was cut short since it was opened.
         """
         best = faiss.ResultHeap(len(queries), width, keep_max=True)
-        counts = None if among is None else np.isin(self.ids, among)
-        for part, rows in self._blocks():
-            ids = self.ids[part]
-            if counts is not None:
-                ids, rows = ids[counts[part]], rows[counts[part]]
-            if len(ids):
+        counts = np.full(len(self.ids), True) if among is None else np.isin(self.ids, among)
+        at_once = max(1, _BLOCK_BYTES // (4 * self.d))
+        for first in range(0, len(self.ids), at_once):
+            wanted = counts[first : first + at_once]
+            if wanted.any():
+                ids = self.ids[first : first + at_once][wanted]
+                rows = self._read(first, len(wanted))
                 products, places = faiss.knn(
-                    queries, rows, min(width, len(ids)), metric=faiss.METRIC_INNER_PRODUCT
-                )
+                    queries, rows if wanted.all() else rows[wanted], min(width, len(ids)),
+                    metric=faiss.METRIC_INNER_PRODUCT,
+                )  # fmt: skip
                 best.add_result(products, ids[places])
         best.finalize()
         return best.D, best.I
 
-    def _blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Which rows, and the rows (M, d) float32, all in order."""
-        with self._lock:
-            if self._asked and self._rows is None:
-                self._rows = self._read(0, len(self.ids))
-            self._asked = True
-        at_once = max(1, _BLOCK_BYTES // (4 * self.d))
-        for first in range(0, len(self.ids), at_once):
-            part = slice(first, min(first + at_once, len(self.ids)))
-            kept = self._rows
-            yield part, self._read(part.start, part.stop) if kept is None else kept[part]
-
-    def _read(self, first: int, end: int) -> np.ndarray:
-        with self._lock:
+    def _read(self, first: int, count: int) -> np.ndarray:
+        with self._lock:  # of the place in the file
             self._file.seek(self._start + 4 * self.d * first)
-            return _read(self._file, "<f4", (end - first) * self.d).reshape(-1, self.d)
+            return _read(self._file, "<f4", count * self.d).reshape(count, self.d)
 
 
 def _head(file: io.FileIO) -> tuple[bytes, int, int]:

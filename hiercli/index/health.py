@@ -16,7 +16,7 @@ from hiercli import neighbours
 from hiercli.errors import FileFormatError, HierError, ImageError
 from hiercli.geometry import poincare
 from hiercli.images import read_bytes
-from hiercli.index import layout, pair
+from hiercli.index import contents, pair
 from hiercli.index.catalogue import Catalogue, Draft, Photo, catalogue_path, readable
 
 _AT_ONCE = 16_384
@@ -49,11 +49,11 @@ def stats(index: Path) -> dict[str, Any]:
     with closing(catalogue):
         pictures = len(catalogue)
         labels: Counter[str] = Counter()
-        contents: set[bytes] = set()
+        different: set[bytes] = set()
         depth = 0.0
         for block in _blocks(catalogue.every()):
             labels.update(photo.label for photo, _ in block)
-            contents.update(photo.content for photo, _ in block)
+            different.update(photo.content for photo, _ in block)
             points = _points(block).astype(np.float64)
             depth += poincare.dist(points, np.zeros_like(points), catalogue.c).sum()
         size = index.stat().st_size if index.exists() else 0
@@ -61,12 +61,12 @@ def stats(index: Path) -> dict[str, Any]:
             "pictures": pictures,
             "labels": len(labels),
             "largest_labels": dict(labels.most_common(5)),
-            "duplicates": pictures - len(contents),
+            "duplicates": pictures - len(different),
             "quarantined": len(catalogue.quarantine()),
             "dimensions": catalogue.dim,
             "c": catalogue.c,
             "mean_distance_from_origin": float(depth) / max(1, pictures),
-            "index_type": layout.kind_of(opened),
+            "index_type": contents.kind_of(opened),
             "recall@10": catalogue.recall,
             "encoder": readable(os.fsencode(catalogue.model)),
             "fingerprint": catalogue.fingerprint,
@@ -103,8 +103,8 @@ def verify(
     with closing(catalogue):
         try:
             found.damage.extend(f"SQLite: {line}" for line in catalogue.integrity())
-            ids, rows = layout.rows(opened)
-            coarse = layout.coarseness(opened)
+            ids, rows = contents.rows(opened)
+            coarse = contents.coarseness(opened)
             where = {int(number): row for row, number in enumerate(ids)}
             if len(where) != len(ids):
                 found.damage.append(f"{len(ids) - len(where)} ids stand twice in the FAISS file")
@@ -215,8 +215,8 @@ def compact(index: Path) -> tuple[int, int]:
     Catalogue(index).close()
     with pair.writing(index):
         before = _bytes(index)
-        catalogue, _ = pair.read(index)
-        with closing(catalogue):
+        catalogue, file = pair.open_checked(index)
+        with file, closing(catalogue):
             every = (catalogue.photos([photo.id])[0] if not whole else photo
                      for photo, whole in catalogue.every())  # fmt: skip
             _write(index, catalogue.facts, every, catalogue.quarantine())

@@ -14,8 +14,9 @@ Each is a plain FAISS file that answers `geometry.lorentz.as_query`'s queries by
 far a search goes is set when the index is built, by asking it for neighbours that are known, and is
 part of the file.
 """
+
 # FAISS's own stubs lack much of what is used here.
-# mypy: disable-error-code="call-arg,attr-defined,union-attr,arg-type"
+# mypy: disable-error-code="attr-defined,union-attr,arg-type"
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -24,13 +25,13 @@ import numpy as np
 
 from hiercli import neighbours
 from hiercli.geometry import lorentz
-from hiercli.index import layout
+from hiercli.index import contents
 from hiercli.index.searcher import Searcher
 
 KINDS = ("auto", "flat", "sq8", "hnsw", "ivf")
 _EXACT = ("flat", "sq8")
 LARGE = 200_000
-"""Points from which on ``auto`` takes a graph: one query of a flat index takes some 10 ms then."""
+"""Points from which on ``auto`` is not exact: one query of a flat index takes some 10 ms then."""
 
 _LINKS = 32
 _BUILD_EFFORT = 80
@@ -44,7 +45,8 @@ ENOUGH = 0.99
 _GOAL = 0.995
 """What it is tuned for, on a sample."""
 _FEW = 8192
-"""Points compared in lists in about the time in which a graph of a million answers."""
+"""Points compared in lists in about the time that a graph of a million takes (0.4 ms, 128 numbers a
+point)."""
 _SAMPLE = 256
 
 Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
@@ -53,20 +55,45 @@ Progress = Callable[[int, int], None]
 
 
 def choices(kind: str, count: int) -> tuple[str, ...]:
-    """The kinds to try, one after the other, until one `serves`, for so many points.
+    """The kinds among which `choose` chooses, for so many points.
 
-    ``auto`` is exact up to `LARGE`. Beyond, it takes lists: a third smaller than a graph and built
-    in a fifth of the time. Where points form no groups, lists must compare a large share of them;
-    then a graph is walked, unless points crowd so that its ways do not lead to all of them.
+    ``auto`` is exact up to `LARGE`. Beyond, it takes lists, which are smaller than a graph and
+    built sooner (`tests/bench_index.py`). Where they would have to compare more than `_FEW` points,
+    since there are no groups among them or very many points, it takes a graph, unless that misses
+    too much: in a crowd a graph's ways do not lead to all.
     """
     if kind != "auto":
         return (kind,)
-    return ("flat",) if count < LARGE else ("ivf", "hnsw", "ivf")
+    return ("flat",) if count < LARGE else ("ivf", "hnsw")
 
 
-def serves(index: faiss.Index, recall: float) -> bool:
-    """Whether an index finds enough, and, if it has lists, by comparing few points."""
-    return recall >= ENOUGH and _compared(index) <= _FEW
+def choose(
+    kinds: tuple[str, ...],
+    blocks: Blocks,
+    count: int,
+    dim: int,
+    c: float,
+    progress: Progress | None = None,
+) -> tuple[faiss.Index, float]:
+    """An index of the first of some kinds that finds `ENOUGH` and, if lists, compares few points.
+
+    Where none does, of the kind that finds most.
+
+    Args:
+        kinds: as of `choices`.
+        blocks, count, dim, c, progress: see `build`.
+
+    Returns:
+        the index, tuned, and its recall, see `tune`.
+    """
+    made = []
+    for kind in kinds:
+        index = build(kind, blocks, count, dim, c, progress)
+        recall = tune(index, c)
+        made.append((index, recall))
+        if recall >= ENOUGH and compared(index) <= _FEW:
+            return made[-1]
+    return max(made, key=lambda pair: pair[1])
 
 
 def build(
@@ -117,10 +144,10 @@ def renew(
     Returns:
         the index, or ``None`` where it should rather be built anew.
     """
-    inner = layout.inner(index)
+    inner = contents.inner(index)
     ids, points = added
-    before = len(layout.living(index)) - np.isin(layout.living(index), removed).sum()
-    if len(ids) > before or layout.kind_of(index) in _EXACT:
+    before = len(contents.living(index)) - np.isin(contents.living(index), removed).sum()
+    if len(ids) > before or contents.kind_of(index) in _EXACT:
         return None
     if isinstance(inner, faiss.IndexIVF):
         inner.remove_ids(faiss.IDSelectorBatch(np.ascontiguousarray(removed, np.int64)))
@@ -144,16 +171,16 @@ def tune(index: faiss.Index, c: float) -> float:
     Returns:
         recall of the 10 nearest on a sample of the index's own points; 1 where it is exact.
     """
-    inner = layout.inner(index)
-    if layout.kind_of(index) in _EXACT:
+    inner = contents.inner(index)
+    if contents.kind_of(index) in _EXACT:
         return 1.0
-    ids, points = layout.rows(index)
+    ids, points = contents.rows(index)
     k = min(10, len(ids) - 1)
     if k < 1:
         return 1.0
     sample = np.random.default_rng(0).permutation(len(ids))[:_SAMPLE]
     place = np.argsort(ids)
-    searcher = Searcher(index, c, layout.farthest(index))
+    searcher = Searcher(index, c, contents.farthest(index))
     balls = lorentz.to_poincare(points[sample].astype(np.float64), c)
 
     def found(exact: bool) -> list[set[int]]:
@@ -178,13 +205,13 @@ def tune(index: faiss.Index, c: float) -> float:
         effort = min(2 * effort, most)
 
 
-def _compared(index: faiss.Index) -> float:
+def compared(index: faiss.Index) -> float:
     """Points that a search of lists compares, on average for a sample of them; 0 without lists."""
-    inner = layout.inner(index)
+    inner = contents.inner(index)
     if not isinstance(inner, faiss.IndexIVF):
         return 0.0
     sizes = np.array([inner.invlists.list_size(number) for number in range(inner.nlist)])
-    _, points = layout.rows(index)
+    _, points = contents.rows(index)
     sample = np.random.default_rng(0).permutation(len(points))[:_SAMPLE]
     quantizer = faiss.downcast_index(inner.quantizer)
     _, visited = quantizer.search(lorentz.as_query(points[sample]), inner.nprobe)
@@ -193,7 +220,7 @@ def _compared(index: faiss.Index) -> float:
 
 def effort(index: faiss.Index) -> int | None:
     """How far a search goes: nodes held in view of a graph, lists visited; ``None`` for flat."""
-    inner = layout.inner(index)
+    inner = contents.inner(index)
     if isinstance(inner, faiss.IndexIVF):
         return int(inner.nprobe)
     return int(inner.hnsw.efSearch) if isinstance(inner, faiss.IndexHNSW) else None
@@ -229,7 +256,7 @@ def _grow(
     """Add points of the ball to a graph of lifted ones; their ids."""
     added = [np.empty(0, np.int64)]
     links = faiss.IndexHNSWFlat(graph.d - 1, _LINKS, faiss.METRIC_L2)
-    points = layout.stored(faiss.downcast_index(graph.storage))
+    points = contents.stored(faiss.downcast_index(graph.storage))
     for first in range(0, len(points), neighbours.AT_ONCE):
         some = lorentz.to_poincare(points[first : first + neighbours.AT_ONCE].astype(np.float64), c)
         links.storage.add(np.ascontiguousarray(some, np.float32))
@@ -290,10 +317,10 @@ def _empty_lists(blocks: Blocks, count: int, dim: int, c: float) -> faiss.IndexI
 def _centroids(points: np.ndarray, k: int) -> np.ndarray:
     """Centroids (k, D+1) of lifted points (N, D+1): spherical k-means, all at one radius.
 
-    Near the rim distance is mostly a matter of direction. A k-means by hyperbolic distance is drawn
-    to where a few inner centroids are nearest to everybody, and their lists hold most points: to
-    find as much it compares 9 times as many at c 0.1, 88 times as many at c 1 with radii up to 4
-    (100,000 points of `tests/bench_index.py`).
+    To the outer ones, distance is mostly a matter of direction. In a k-means by hyperbolic distance
+    a few inner centroids are nearest to everybody, and their lists hold most points: of the 100,000
+    points of `tests/bench_index.py` a search compared 1,658 at c 0.1 and 17,145 at c 1, radius 4,
+    where it compares 194 now and finds as much.
     """
     way = points[:, 1:] / np.linalg.norm(points[:, 1:], axis=1, keepdims=True).clip(1e-12)
     means = faiss.Kmeans(

@@ -19,7 +19,7 @@ import numpy as np
 
 from hiercli.errors import FileFormatError, HierError, InputError, MismatchError
 from hiercli.files import replacing, require_replaceable, sync_folder
-from hiercli.index import kinds, layout
+from hiercli.index import contents, kinds
 from hiercli.index.catalogue import Catalogue, Draft, catalogue_path, drafting
 
 _LOOKS = 3
@@ -137,13 +137,10 @@ def _lay_ready(
         choices = kinds.choices(draft.fact("index_type"), len(draft))
         made = None if anew else _renewed(index, choices, draft, c)
         recall = 0.0 if made is None else kinds.tune(made, c)
-        dim = int(draft.fact("embedding_dim"))
-        for kind in choices:
-            if made is None or (len(choices) > 1 and not kinds.serves(made, recall)):
-                made = kinds.build(kind, draft.points, len(draft), dim, c, progress)
-                recall = kinds.tune(made, c)
-        assert made is not None
-        draft.say({"recall": repr(recall), "farthest": repr(layout.farthest(made))})
+        if made is None or (recall < kinds.ENOUGH and len(choices) > 1):
+            dim = int(draft.fact("embedding_dim"))
+            made, recall = kinds.choose(choices, draft.points, len(draft), dim, c, progress)
+        draft.say({"recall": repr(recall), "farthest": repr(contents.farthest(made))})
         with replacing(next_path(index)) as file:
             with open(file, "wb") as content:
                 faiss.write_index(made, faiss.PyCallbackIOWriter(content.write))  # type: ignore[attr-defined]
@@ -161,7 +158,7 @@ def _renewed(index: Path, choices: tuple[str, ...], draft: Draft, c: float) -> f
     except HierError:
         return None
     catalogue.close()
-    if layout.kind_of(old) not in choices:
+    if contents.kind_of(old) not in choices:
         return None
     removed = np.fromiter(draft.touched, np.int64)
     return kinds.renew(old, removed, draft.points_of(draft.touched), c)
@@ -195,17 +192,18 @@ def open_checked(index: Path) -> tuple[Catalogue, io.FileIO]:
     """
     looks: list[str] = []
     while looks.count(looks[-1] if looks else "") < _LOOKS:
-        catalogue = Catalogue(index)
-        looks.append(catalogue.checksum)
-        for name in (index, next_path(index)):
-            # The file may be renamed at any moment: what was opened stays what was checked.
-            with contextlib.suppress(FileNotFoundError):
-                file = open(name, "rb", buffering=0)  # noqa: SIM115
-                if _checksum(file) == catalogue.checksum:
-                    file.seek(0)
-                    return catalogue, file
-                file.close()
-        catalogue.close()
+        with contextlib.ExitStack() as opened:
+            catalogue = opened.enter_context(closing(Catalogue(index)))
+            looks.append(catalogue.checksum)
+            for name in (index, next_path(index)):
+                # The file may be renamed at any moment: what was opened stays what was checked.
+                with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                    file = opened.enter_context(open(name, "rb", buffering=0))
+                    if _checksum(file) == catalogue.checksum:
+                        file.seek(0)
+                        opened.pop_all()
+                        return catalogue, file
+                    file.close()
     if not index.is_file():
         raise InputError(
             f"expected an index, but {index} is missing; its catalogue is there: `hier index "
@@ -219,5 +217,5 @@ def open_checked(index: Path) -> tuple[Catalogue, io.FileIO]:
 
 
 def _checksum(file: io.FileIO) -> str:
-    # On a processor of these years it is twice as fast as BLAKE2.
+    # Twice as fast as BLAKE2 where the processor has instructions for it, as most have.
     return hashlib.file_digest(file, "sha256").hexdigest()

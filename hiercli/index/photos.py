@@ -91,13 +91,21 @@ class PhotoIndex:
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
         self.path = Path(os.path.realpath(path))
-        self.catalogue, file = pair.open_checked(self.path)
+        self.catalogue, self._file = pair.open_checked(self.path)
         self.c, self.dim = self.catalogue.c, self.catalogue.dim
-        index = None if device == "cuda" else FlatFile.parse(file)
-        self._searcher = Searcher(
-            index or pair.whole(file), self.c, self.catalogue.farthest, device
-        )
+        try:
+            flat = None if device == "cuda" else FlatFile.parse(self._file)
+            index = pair.whole(self._file) if flat is None else flat
+            self._searcher = Searcher(index, self.c, self.catalogue.farthest, device)
+        except BaseException:
+            self.close()
+            raise
         self.fallback = self._searcher.fallback
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.catalogue.close()
+        self._file.close()
 
     def __len__(self) -> int:
         return len(self._searcher)

@@ -1,6 +1,6 @@
 """An index ready to be asked for neighbours."""
 # FAISS's own stubs lack much of what is used here.
-# mypy: disable-error-code="call-arg,attr-defined,union-attr,arg-type"
+# mypy: disable-error-code="call-arg,attr-defined"
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from hiercli import neighbours
 from hiercli.errors import InputError, MismatchError
-from hiercli.index import layout
+from hiercli.index import contents
 from hiercli.index.flat_file import FlatFile
 
 _WIDE = 4096
@@ -40,7 +40,7 @@ class Searcher:
         if isinstance(index, FlatFile):
             self._ids = index.ids
         else:
-            self._ids, self._coarseness = layout.ids(index), layout.coarseness(index)
+            self._ids, self._coarseness = contents.ids(index), contents.coarseness(index)
             if device == "cuda":
                 self._go_to_gpu(index)
         self._living = self._ids >= 0
@@ -50,7 +50,7 @@ class Searcher:
         from hiercli.index.gpu import DeviceSearch
 
         try:
-            self._on_gpu = DeviceSearch(*layout.rows(index))
+            self._on_gpu = DeviceSearch(*contents.rows(index))
         except InputError as error:
             self.fallback = str(error)
 
@@ -89,7 +89,8 @@ class Searcher:
         narrow = self._narrow(among)
 
         def search(some: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-            return narrow(some, width, exact or among is not None or width > _WIDE)
+            every = exact or among is not None or width == total
+            return narrow(some, width, every or width > _WIDE)
 
         return neighbours.candidates(search, asked, unsure, min(k, total), total)
 
@@ -100,7 +101,7 @@ class Searcher:
         if isinstance(self.index, FlatFile):
             file = self.index
             return lambda asked, width, _: file.search(asked, width, among)
-        inner = layout.inner(self.index)
+        inner = contents.inner(self.index)
         chosen: faiss.IDSelector | None = None
         if not isinstance(inner, faiss.IndexHNSW):
             if among is not None:

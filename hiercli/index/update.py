@@ -221,8 +221,8 @@ def _known(
     index: Path, session: EncoderSession
 ) -> tuple[dict[bytes, Photo], dict[bytes, str], dict[str, str]]:
     """Photos by path, without their points (they are most of the memory); quarantine; facts."""
-    catalogue, _ = pair.read(index)
-    with closing(catalogue):
+    catalogue, file = pair.open_checked(index)
+    with file, closing(catalogue):
         catalogue.check(session.metadata, session.path)
         known = {photo.path: photo for photo in catalogue.names()}
         return known, dict(catalogue.quarantine()), catalogue.facts

@@ -85,16 +85,18 @@ class GeM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, F, H, W) -> (B, F, 1, 1)."""
         power = self.get_buffer("power")
-        mean: Tensor = x.clamp(min=1e-6).pow(power).mean(dim=(2, 3), keepdim=True)
-        return mean.pow(1 / power)
+        x = x.clamp(min=1e-6)
+        largest = x.amax(dim=(2, 3), keepdim=True)  # taken out, or half precision would overflow
+        mean: Tensor = (x / largest).pow(power).mean(dim=(2, 3), keepdim=True)
+        return largest * mean.pow(1 / power)
 
 
 def _pool_by_gem(model: nn.Module, name: str) -> None:
     pools = [module for module in model.modules() if isinstance(module, SelectAdaptivePool2d)]
-    if len(pools) != 1:
+    if len(pools) != 1 or not isinstance(pools[0].pool, nn.AdaptiveAvgPool2d):
         raise InputError(
-            f"pooling gem is a mean over places of a convolutional network, and {name} has no such "
-            "pooling: leave it out, or choose another backbone"
+            f"pooling gem takes the place of a convolutional network's average, and {name} has no "
+            "such average: leave it out, or choose another backbone"
         )
     pools[0].add_module("pool", GeM())
 

@@ -1,6 +1,6 @@
 """What a FAISS index of ours holds: its kind, the ids and the lifted points."""
 # FAISS's own stubs lack much of what is used here.
-# mypy: disable-error-code="call-arg,attr-defined,union-attr,arg-type"
+# mypy: disable-error-code="attr-defined,union-attr,arg-type"
 
 from collections.abc import Iterator
 
