@@ -1,34 +1,28 @@
 """`hier search`."""
 
-import csv
-import io
 import itertools
-import json
 import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hiercli.cli import options
-from hiercli.cli.render import output, progress, say, table, warn
-from hiercli.cli.thumbnails import STYLES, thumbnail
+from hiercli.cli.hits import point_of, show_csv, show_json, show_table
+from hiercli.cli.render import progress, say, warn
+from hiercli.cli.thumbnails import STYLES
 from hiercli.errors import EXIT_SKIPPED, InputError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    import numpy as np
-    from rich.console import RenderableType
-
     from hiercli.encoder.metadata import Metadata
     from hiercli.encoder.session import EncoderSession
     from hiercli.hierarchy.branches import Branches
-    from hiercli.hierarchy.tree import Node
     from hiercli.index.photos import Hit, PhotoIndex, Searchable
     from hiercli.index.queries import Query
 
@@ -207,11 +201,11 @@ def search(
             some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             say(f"{len(missing)} pictures could not be opened here and are named only: {some}")
     if csv_output:
-        _show_csv(asked, found, tree)
+        show_csv(asked, found, tree)
     elif json_output:
-        _show_json(asked, found, tree)
+        show_json(asked, found, tree)
     else:
-        _show(asked, found, thumbnails, tree)
+        show_table(asked, found, thumbnails, tree)
     if problems:
         raise typer.Exit(EXIT_SKIPPED)
 
@@ -273,9 +267,9 @@ def _akin(
         rows, points = [rows[place] for place in firsts], points[firsts]
     placed = tree.place(points, [row.label for row in rows])
     for query in asked:
-        branch = tree.above(_point(query), level)
+        branch = tree.above(point_of(query), level)
         say(f"{query.name}: among {len(branch.leaves)} of the classes, {branch.name} ({branch.id})")
-        found, far = tree.spread(_point(query), points, placed, branch, k)
+        found, far = tree.spread(point_of(query), points, placed, branch, k)
         chosen = [(rows[place], points[place]) for place in found.tolist()]
         yield [
             Hit(rank, os.fsdecode(row.path), row.label, distance, row.content, point,
@@ -284,92 +278,3 @@ def _akin(
                 zip(chosen, far.tolist(), strict=True), 1
             )
         ]  # fmt: skip
-
-
-def _show_json(
-    asked: Sequence["Query"], found: Iterable[Sequence["Hit"]], tree: "Branches | None"
-) -> None:
-    for query, hits in zip(asked, found, strict=True):
-        result: dict[str, Any] = {"query": query.name, "results": [hit.to_dict() for hit in hits]}
-        if tree is not None:
-            result["specificity"] = tree.specificity(_point(query))
-            for printed, node in zip(result["results"], _ancestors(query, hits, tree), strict=True):
-                printed["branch"] = {name: getattr(node, name) for name in ("id", "name", "radius")}
-        print(json.dumps(result))
-
-
-def _show(
-    asked: Sequence["Query"],
-    found: Iterable[Sequence["Hit"]],
-    thumbnails: str,
-    tree: "Branches | None",
-) -> None:
-    with_pictures = thumbnails != "none" and output().file.isatty() and output().color_system
-    for query, hits in zip(asked, found, strict=True):
-        rows: list[list[RenderableType]] = [
-            [str(hit.rank), f"{hit.distance:.4f}", hit.label,
-             hit.path + (f" (+{len(hit.copies)} copies)" if hit.copies else "")]
-            for hit in hits
-        ]  # fmt: skip
-        columns = ["rank", "distance", "label", "path"]
-        if with_pictures:
-            columns.insert(1, "picture")
-            for row, hit in zip(rows, hits, strict=True):
-                row.insert(1, thumbnail(hit.path, thumbnails))
-            if query.path is not None or query.content is not None:
-                seen = thumbnail(query.name, thumbnails, query.content)
-                rows.insert(0, ["", seen, "", "", "the query"])
-        title = query.name
-        if tree is not None:
-            specificity = tree.specificity(_point(query))
-            title += "" if specificity is None else f" (specificity {specificity:.2f})"
-            rows = _by_branch(rows, _ancestors(query, hits, tree))
-        table(title, columns, rows)
-        if not hits:
-            say(f"{query.name}: no picture is that near, or that much akin")
-
-
-def _point(query: "Query") -> "np.ndarray":
-    assert query.point is not None
-    return query.point
-
-
-def _ancestors(query: "Query", hits: Sequence["Hit"], tree: "Branches") -> list["Node"]:
-    import numpy as np
-
-    if not hits:
-        return []
-    points = np.stack([hit.point for hit in hits])
-    return tree.common(_point(query), points, [hit.label for hit in hits])
-
-
-def _by_branch(
-    rows: list[list["RenderableType"]], nodes: Sequence["Node"]
-) -> list[list["RenderableType"]]:
-    """Rows in groups under a line with their branch, the branch of the nearest first."""
-    before = len(rows) - len(nodes)  # the query's own
-    grouped: dict[str, list[list[RenderableType]]] = {}
-    for row, node in zip(rows[before:], nodes, strict=True):
-        line: list[RenderableType] = [""] * (len(row) - 1)
-        grouped.setdefault(node.id, [[*line, f"under {node.name} ({node.id})"]]).append(row)
-    return [*rows[:before], *itertools.chain.from_iterable(grouped.values())]
-
-
-def _show_csv(
-    asked: Sequence["Query"], found: Iterable[Sequence["Hit"]], tree: "Branches | None"
-) -> None:
-    if sys.stdout is None:
-        raise InputError("stdout is closed: there is nowhere to write the CSV to")
-    # File names may hold bytes that are not UTF-8: they go out as they are.
-    text = io.TextIOWrapper(sys.stdout.buffer, "utf-8", "surrogateescape", newline="")
-    try:
-        writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-        columns = ["query", "rank", "distance", "label", "path", "copies"]
-        writer.writerow(columns if tree is None else [*columns, "branch"])
-        for query, hits in zip(asked, found, strict=True):
-            nodes = [] if tree is None else _ancestors(query, hits, tree)
-            for place, hit in enumerate(hits):
-                row = [query.name, hit.rank, hit.distance, hit.label, hit.path, len(hit.copies)]
-                writer.writerow(row if tree is None else [*row, nodes[place].id])
-    finally:
-        text.detach()  # or stdout would be closed with it

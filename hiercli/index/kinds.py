@@ -206,16 +206,15 @@ def tune(index: faiss.Index, c: float) -> float:
 
 
 def compared(index: faiss.Index) -> float:
-    """Points that a search of lists compares, on average for a sample of them; 0 without lists."""
+    """Points that a search of lists compares, on average for their own points; 0 without lists."""
     inner = contents.inner(index)
     if not isinstance(inner, faiss.IndexIVF):
         return 0.0
     sizes = np.array([inner.invlists.list_size(number) for number in range(inner.nlist)])
-    _, points = contents.rows(index)
-    sample = np.random.default_rng(0).permutation(len(points))[:_SAMPLE]
     quantizer = faiss.downcast_index(inner.quantizer)
-    _, visited = quantizer.search(lorentz.as_query(points[sample]), inner.nprobe)
-    return float(sizes[visited].sum(axis=1).mean())
+    centroids = contents.stored(quantizer)
+    _, visited = quantizer.search(lorentz.as_query(centroids), inner.nprobe)
+    return float(np.average(sizes[visited].sum(axis=1), weights=sizes))
 
 
 def effort(index: faiss.Index) -> int | None:

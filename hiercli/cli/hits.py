@@ -1,0 +1,115 @@
+"""How the hits of `hier search` are shown: as a table, JSON or CSV."""
+
+import csv
+import io
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hiercli.cli.render import output, say, table
+from hiercli.cli.thumbnails import thumbnail
+from hiercli.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import RenderableType
+
+    from hiercli.hierarchy.branches import Branches
+    from hiercli.hierarchy.tree import Node
+    from hiercli.index.photos import Hit
+    from hiercli.index.queries import Query
+
+
+def show_json(
+    asked: Sequence["Query"], found: Iterable[Sequence["Hit"]], tree: "Branches | None"
+) -> None:
+    """An object a query, a line each."""
+    for query, hits in zip(asked, found, strict=True):
+        result: dict[str, Any] = {"query": query.name, "results": [hit.to_dict() for hit in hits]}
+        if tree is not None:
+            result["specificity"] = tree.specificity(point_of(query))
+            for printed, node in zip(result["results"], _ancestors(query, hits, tree), strict=True):
+                printed["branch"] = {name: getattr(node, name) for name in ("id", "name", "radius")}
+        print(json.dumps(result))
+
+
+def show_csv(
+    asked: Sequence["Query"], found: Iterable[Sequence["Hit"]], tree: "Branches | None"
+) -> None:
+    """A row a hit."""
+    if sys.stdout is None:
+        raise InputError("stdout is closed: there is nowhere to write the CSV to")
+    # File names may hold bytes that are not UTF-8: they go out as they are.
+    text = io.TextIOWrapper(sys.stdout.buffer, "utf-8", "surrogateescape", newline="")
+    try:
+        writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        columns = ["query", "rank", "distance", "label", "path", "copies"]
+        writer.writerow(columns if tree is None else [*columns, "branch"])
+        for query, hits in zip(asked, found, strict=True):
+            nodes = [] if tree is None else _ancestors(query, hits, tree)
+            for place, hit in enumerate(hits):
+                row = [query.name, hit.rank, hit.distance, hit.label, hit.path, len(hit.copies)]
+                writer.writerow(row if tree is None else [*row, nodes[place].id])
+    finally:
+        text.detach()  # or stdout would be closed with it
+
+
+def show_table(
+    asked: Sequence["Query"],
+    found: Iterable[Sequence["Hit"]],
+    thumbnails: str,
+    tree: "Branches | None",
+) -> None:
+    """A table a query, with small pictures where stdout is a terminal that can show them."""
+    with_pictures = thumbnails != "none" and output().file.isatty() and output().color_system
+    for query, hits in zip(asked, found, strict=True):
+        rows: list[list[RenderableType]] = [
+            [str(hit.rank), f"{hit.distance:.4f}", hit.label,
+             hit.path + (f" (+{len(hit.copies)} copies)" if hit.copies else "")]
+            for hit in hits
+        ]  # fmt: skip
+        columns = ["rank", "distance", "label", "path"]
+        if with_pictures:
+            columns.insert(1, "picture")
+            for row, hit in zip(rows, hits, strict=True):
+                row.insert(1, thumbnail(hit.path, thumbnails))
+            if query.path is not None or query.content is not None:
+                seen = thumbnail(query.name, thumbnails, query.content)
+                rows.insert(0, ["", seen, "", "", "the query"])
+        title = query.name
+        if tree is not None:
+            specificity = tree.specificity(point_of(query))
+            title += "" if specificity is None else f" (specificity {specificity:.2f})"
+            rows = _by_branch(rows, _ancestors(query, hits, tree))
+        table(title, columns, rows)
+        if not hits:
+            say(f"{query.name}: no picture is that near, or that much akin")
+
+
+def _by_branch(
+    rows: list[list["RenderableType"]], nodes: Sequence["Node"]
+) -> list[list["RenderableType"]]:
+    """Rows in groups under a line with their branch, the branch of the nearest first."""
+    before = len(rows) - len(nodes)  # the query's own
+    grouped: dict[str, list[list[RenderableType]]] = {}
+    for row, node in zip(rows[before:], nodes, strict=True):
+        line: list[RenderableType] = [""] * (len(row) - 1)
+        grouped.setdefault(node.id, [[*line, f"under {node.name} ({node.id})"]]).append(row)
+    return [*rows[:before], *itertools.chain.from_iterable(grouped.values())]
+
+
+def _ancestors(query: "Query", hits: Sequence["Hit"], tree: "Branches") -> list["Node"]:
+    import numpy as np
+
+    if not hits:
+        return []
+    points = np.stack([hit.point for hit in hits])
+    return tree.common(point_of(query), points, [hit.label for hit in hits])
+
+
+def point_of(query: "Query") -> "np.ndarray":
+    """The point of a query that has been embedded."""
+    assert query.point is not None
+    return query.point
