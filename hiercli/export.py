@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hiercli.data.records import Dataset, Record
-from hiercli.encoder import golden
+from hiercli.encoder import golden, onnx_file
 from hiercli.encoder.metadata import Metadata
 from hiercli.encoder.session import EncoderSession
 from hiercli.errors import DataError, ExportError, InputError
@@ -80,8 +80,8 @@ def export(
                 f"in a coordinate, more than the tolerance {tolerance:g}: nothing was written. "
                 "Please report the backbone; --tolerance accepts more"
             )
-        _describe(draft, encoder, proof)
-        golden.write(vectors, session.metadata, _torch_points(encoder), proof)
+        digest = _describe(draft, encoder, proof)
+        golden.write(vectors, session.metadata, digest, _torch_points(encoder), proof)
     return proof
 
 
@@ -111,7 +111,7 @@ def _write_graph(encoder: Encoder, file: Path) -> None:
     program.save(str(file), external_data=False)
 
 
-def _describe(file: Path, encoder: Encoder, proof: dict[str, Any]) -> None:
+def _describe(file: Path, encoder: Encoder, proof: dict[str, Any]) -> str:
     metadata = Metadata(
         fingerprint=encoder.fingerprint,
         preprocessing=encoder.preprocessing,
@@ -130,8 +130,7 @@ def _describe(file: Path, encoder: Encoder, proof: dict[str, Any]) -> None:
     for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
-    onnx.helper.set_model_props(model, metadata.to_properties())
-    onnx.save(model, str(file))
+    return onnx_file.write(model, metadata, file)
 
 
 def _prove(

@@ -1,12 +1,16 @@
 """Writing files so that a killed run leaves the old state or the new one, never a half."""
 
 import glob
+import json
 import os
 import platform
+import stat
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from hiercli.errors import InputError
 
@@ -91,9 +95,81 @@ def write_text(target: Path | str, text: str) -> None:
         draft.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
+def open_regular(source: Path | str) -> BinaryIO:
+    """Open a file for reading bytes; a pipe or a device, which could wait for ever, is refused.
+
+    Raises:
+        InputError: it is missing, no regular file, or may not be read.
+    """
+    try:
+        # Not to wait for the writer of a pipe; of a regular file it makes no difference.
+        handle = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
+    except OSError as error:
+        raise InputError(f"cannot read {source}: {error.strerror or error}") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise InputError(f"expected a file, but {source} is a folder, a device or a pipe")
+    return open(handle, "rb")
+
+
+def read_text(source: Path, *, most: int = 2**28) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark.
+
+    Args:
+        source: the file.
+        most: bytes that it may have.
+
+    Raises:
+        InputError: it is missing, no regular file, too large, or not UTF-8. The message says which
+            encoding it has where its first bytes tell.
+    """
+    with open_regular(source) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise InputError(f"expected a text of at most {most:,} bytes, but {source} is larger")
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise InputError(f"expected UTF-8, but {source} is UTF-16: save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"expected UTF-8, but byte {error.start} of {source} is something else (Latin-1, "
+            "Windows-1252?): save it as UTF-8"
+        ) from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """`json.loads` that has one answer, ValueError, to whatever is no JSON that can be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def readable(text: str) -> str:
     """File names may hold bytes that are not UTF-8, which pages and other programs cannot read."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, with what a terminal would obey shown as an escape.
+
+    That is control characters, line ends of every kind, and the signs that turn the direction of
+    what follows. Joiners, soft hyphens and every kind of blank are part of names and stay.
+    """
+    shown = readable(text)
+    if shown.isascii() and shown.isprintable():
+        return shown
+    return "".join(repr(sign)[1:-1] if _is_obeyed(sign) else sign for sign in shown)
+
+
+def _is_obeyed(sign: str) -> bool:
+    return unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") or sign in _TURNING
+
+
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Unicode's embeddings, overrides and isolates: they can make a name read as another."""
+_BINARY = getattr(os, "O_BINARY", 0)
 
 
 def sweep(folder: Path, stem: str = "*") -> None:

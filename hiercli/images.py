@@ -18,7 +18,31 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from hiercli import png
 from hiercli.errors import ImageError, InputError
+from hiercli.files import open_regular
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
+"""What is decoded, as Pillow names it (its JPEG reads MPO too). Left to choose by itself Pillow would run Ghostscript on a
+PostScript file, whatever its name, and has decoders that take gigabytes for a kilobyte."""
+
+_OTHER_KINDS = (
+    (re.compile(rb"%!PS|\xc5\xd0\xd3\xc6|%PDF-"), "a PostScript or PDF document"),
+    (re.compile(rb"\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  "), "a JPEG 2000 image"),
+    (re.compile(rb"\xff\x0a|\x00\x00\x00\x0cJXL "), "a JPEG XL image"),
+    (re.compile(rb".{4}ftyp(avif|avis)", re.DOTALL), "an AVIF image"),
+    (re.compile(rb".{4}ftyp(hei[cfxms]|hev[cx]|mif1|msf1)", re.DOTALL), "a HEIC image"),
+    (re.compile(rb".{4}ftyp", re.DOTALL), "a video"),
+    (re.compile(rb"\x93NUMPY"), "a NumPy array"),
+    (re.compile(rb"PK\x03\x04"), "a zip archive"),
+    (re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ"), "a compressed file"),
+    (re.compile(rb"8BPS"), "a Photoshop image"),
+    (re.compile(rb"\x00\x00[\x01\x02]\x00"), "an icon"),
+    (re.compile(rb"\s*<(\?xml|svg|!doctype|html)", re.IGNORECASE), "an SVG, XML or HTML text"),
+    (re.compile(rb"PAR1"), "a Parquet table"),
+    (re.compile(rb"SQLite format 3"), "a SQLite database"),
+)
+"""What people give by mistake, by its first bytes."""
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 """File names that a folder is searched for."""
@@ -49,6 +73,11 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
+MAX_SIZE = 4096
+"""Pixels of the largest side of a network's input."""
+MIN_CROP_SHARE = 0.01
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How a decoded picture becomes a network's input at evaluation time.
@@ -68,8 +97,13 @@ class Preprocessing:
     interpolation: str = "bicubic"
 
     def __post_init__(self) -> None:
-        if self.size < 1 or not 0 < self.crop_share <= 1 or min(self.std) <= 0:
-            raise InputError(f"expected size >= 1, crop_share in (0, 1] and std > 0, got {self}")
+        if not 1 <= self.size <= MAX_SIZE or not MIN_CROP_SHARE <= self.crop_share <= 1:
+            raise InputError(
+                f"expected a size of 1 to {MAX_SIZE} and a crop_share of {MIN_CROP_SHARE} to 1, "
+                f"got {self.size} and {self.crop_share}"
+            )
+        if not all(abs(value) < 1e3 for value in (*self.mean, *self.std)) or min(self.std) < 1e-4:
+            raise InputError(f"expected a mean and a std above 0, got {self.mean}, {self.std}")
         if self.interpolation not in _FILTERS:
             raise InputError(
                 f"expected an interpolation of {', '.join(_FILTERS)}, got {self.interpolation!r}"
@@ -145,34 +179,54 @@ def read(
     """
     try:
         if content is None:
-            _require_file(path)
-        with Image.open(path if content is None else io.BytesIO(content)) as picture:
-            if shortest_side is not None:
-                scale = _DRAFT_FACTOR * shortest_side / min(picture.size)
-                wanted = (round(picture.width * scale), round(picture.height * scale))
-                picture.draft("RGB", wanted)
-            picture.load()
-            return _upright(_to_rgb(picture))
+            content = _bytes_of(path)
+        try:
+            return _decode(content, shortest_side)
+        except (OSError, ValueError, SyntaxError):
+            # A damaged comment or profile is no reason to give up what browsers show.
+            pixels = png.only_pixels(content)
+            if pixels is None:
+                raise
+            return _decode(pixels, shortest_side)
     except ImageError:
         raise
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such file") from error
-    except PermissionError as error:
-        raise ImageError(f"{path}: reading it is not permitted") from error
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"{path}: the picture claims more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, "
             "the limit that keeps a hostile file from filling the memory. Scale it down"
         ) from error
     except UnidentifiedImageError as error:
-        size = os.path.getsize(path) if content is None else len(content)
-        found = "an empty file" if size == 0 else f"{size} bytes of something else"
-        raise ImageError(f"{path}: expected a picture, found {found}") from error
+        raise ImageError(f"{path}: {_kind_of(content or b'')}") from error
     except MemoryError as error:
         raise ImageError(f"{path}: too large for the memory at hand. Scale it down") from error
     except Exception as error:
         # Pillow's decoders answer damage with errors of nearly every kind, struct.error included.
         raise ImageError(f"{path}: the picture is damaged ({error})") from error
+
+
+def _decode(content: bytes, shortest_side: int | None) -> Image.Image:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        if shortest_side is not None:
+            scale = _DRAFT_FACTOR * shortest_side / min(picture.size)
+            wanted = (round(picture.width * scale), round(picture.height * scale))
+            picture.draft("RGB", wanted)
+        picture.load()
+        return _upright(_to_rgb(picture))
+
+
+def _kind_of(content: bytes) -> str:
+    """Why bytes are no picture that can be read, in words."""
+    if not content:
+        return "expected a picture, found an empty file"
+    if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "a TIFF of a kind that cannot be read: save it as 8-bit RGB, or as PNG or JPEG"
+    for start, kind in _OTHER_KINDS:
+        if start.match(content):
+            return f"expected {READABLE}, found {kind}: convert it first"
+    return f"expected {READABLE}, found {len(content)} bytes of something else"
+
+
+READABLE = "a JPEG, PNG, WebP, GIF, TIFF, BMP or PPM image"
 
 
 State = tuple[int, int, int]
@@ -194,7 +248,7 @@ def read_bytes(path: Path | str) -> tuple[bytes, State]:
     """
     try:
         _require_file(path)
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             before = os.fstat(file.fileno())
             content = file.read()
             after = os.fstat(file.fileno())
@@ -211,6 +265,10 @@ def read_bytes(path: Path | str) -> tuple[bytes, State]:
         raise ImageError(f"{path}: too large for the memory at hand. Scale it down") from error
 
 
+def _bytes_of(path: Path | str) -> bytes:
+    return read_bytes(path)[0]
+
+
 def _require_file(path: Path | str) -> None:
     # Opening a pipe would wait for a writer that may never come.
     if not stat.S_ISREG(os.stat(path).st_mode):
@@ -225,11 +283,9 @@ def probe(path: Path | str) -> None:
     """
     try:
         _require_file(path)
-        with Image.open(path):
+        with Image.open(path, formats=FORMATS):
             pass
-    except Image.DecompressionBombError:
-        read(path)
-    except (OSError, ValueError, SyntaxError):
+    except Exception:  # of nearly every kind; reading it says what it is, or that it can be read
         read(path)
 
 
@@ -355,11 +411,12 @@ def _walk(folder: Path, skipped: Skipped) -> list[Path]:
     return sorted(pictures, key=lambda path: [natural_key(part) for part in path.parts])
 
 
-def natural_key(text: str) -> list[tuple[int, int | str, str]]:
+def natural_key(text: str) -> list[tuple[int, int, str, str]]:
     """Sort key under which ``img2`` comes before ``img10``; total, so ids never depend on luck."""
     pieces = re.split(r"([0-9]+)", text)
+    # Length, then digits: so numbers compare, and a name may hold more digits than an int takes.
     return [
-        (0, int(piece), piece) if index % 2 else (1, piece, "")
+        (0, len(piece.lstrip("0")), piece.lstrip("0"), piece) if index % 2 else (1, 0, piece, "")
         for index, piece in enumerate(pieces)
         if piece
     ]

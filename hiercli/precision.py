@@ -24,7 +24,7 @@ import onnx.shape_inference
 import onnx.utils
 
 from hiercli.data.records import Dataset, Record
-from hiercli.encoder import golden
+from hiercli.encoder import golden, onnx_file
 from hiercli.encoder.metadata import Metadata
 from hiercli.encoder.session import EncoderSession
 from hiercli.errors import DataError, ExportError, ImageError, InputError
@@ -99,8 +99,8 @@ def reduce(
                 f"{dataset.name}, more than {largest_loss:g}: nothing was written. fp16 loses "
                 "less than int8; --largest-loss accepts more"
             )
-        _describe(draft, replace(metadata, proof=report))
-        golden.write(vectors, metadata, EncoderSession(draft, device="cpu").run, report)
+        digest = _describe(draft, replace(metadata, proof=report))
+        golden.write(vectors, metadata, digest, EncoderSession(draft, device="cpu").run, report)
     return report
 
 
@@ -109,11 +109,8 @@ def _fingerprint(metadata: Metadata, draft: Path) -> str:
     return hashlib.sha256(metadata.fingerprint.encode() + graph).hexdigest()[:16]
 
 
-def _describe(file: Path, metadata: Metadata) -> None:
-    model = onnx.load(str(file))
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, metadata.to_properties())
-    onnx.save(model, str(file))
+def _describe(file: Path, metadata: Metadata) -> str:
+    return onnx_file.write(onnx.load(str(file)), metadata, file)
 
 
 @dataclass(frozen=True)

@@ -65,10 +65,10 @@ def test_golden_vectors_that_cannot_be_used(own: Path, inside: Hier) -> None:
     whole = file.read_bytes()
     with np.load(file) as arrays:
         about = json.loads(arrays["about"].tobytes())
-    about["fingerprint"] = "0" * 16
+    about["digest"] = "0" * 64
     rewrite(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8))
     done = inside("verify", own)
-    assert (done.returncode, b"belongs to the encoder" in done.stderr) == (4, True)
+    assert (done.returncode, b"not exported together" in done.stderr) == (4, True)
     for content in (whole[:2000], b"hello", b""):
         file.write_bytes(content)
         done = inside("verify", own)

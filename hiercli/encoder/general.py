@@ -8,18 +8,19 @@ NAME = "general.onnx"
 
 
 def default_model() -> Path:
-    """``models/general.onnx`` of the current folder, or the one that came with hier.
+    """The general encoder that came with hier.
 
     Raises:
         InputError: there is none.
     """
     package = Path(__file__).parents[1]
-    # Installed from a wheel the models lie in the package, in a source tree beside it.
-    for folder in (Path.cwd(), package, package.parent):
+    # Installed from a wheel the models lie in the package, in a source tree beside it. One that
+    # lies in the current folder may be anybody's.
+    for folder in (package, package.parent):
         model = folder / "models" / NAME
         if model.is_file():
             return model
     raise InputError(
         "expected an encoder: name one with --model (written by `hier export`), or set HIER_MODEL; "
-        f"models/{NAME} was not found either"
+        f"the general encoder {NAME} is missing from this installation"
     )

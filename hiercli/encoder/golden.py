@@ -7,9 +7,6 @@ first its preprocessing against the tensors, then its inference against the poin
 
 import io
 import json
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +15,11 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
+from hiercli import numpy_files
 from hiercli.encoder.metadata import Metadata
 from hiercli.encoder.session import EncoderSession
 from hiercli.errors import FileFormatError, ImageError, InputError, MismatchError
+from hiercli.files import parse_json
 from hiercli.images import Preprocessing, read
 
 TENSOR_TOLERANCE = 0.05
@@ -67,13 +66,18 @@ def golden_path(model: Path) -> Path:
 
 
 def write(
-    file: Path, metadata: Metadata, run: Callable[[np.ndarray], np.ndarray], proof: dict[str, Any]
+    file: Path,
+    metadata: Metadata,
+    digest: str,
+    run: Callable[[np.ndarray], np.ndarray],
+    proof: dict[str, Any],
 ) -> None:
     """Write the golden vectors of an encoder.
 
     Args:
         file: to write to.
         metadata: of the encoder.
+        digest: of its file, which binds the two.
         run: (B, 3, size, size) pixels to points (B, D); the source that the export must follow.
         proof: kept with them for people to read.
     """
@@ -83,6 +87,7 @@ def write(
     )
     about = {
         "fingerprint": metadata.fingerprint,
+        "digest": digest,
         "preprocessing": metadata.preprocessing.to_dict(),
         "pictures": list(pictures),
         "tensor_tolerance": TENSOR_TOLERANCE,
@@ -115,27 +120,30 @@ def replay(session: EncoderSession, file: Path) -> Replay:
             f"expected the golden vectors of {session.path}, but {file} is missing: `hier export` "
             "writes them beside the encoder"
         )
+    arrays = numpy_files.read_npz(file, ("about", "tensors", "points"))
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            about = json.loads(arrays["about"].tobytes())
-            tensors, points = arrays["tensors"], arrays["points"]
-            pictures = {n: arrays[f"picture/{n}"].tobytes() for n in about["pictures"]}
-            fingerprint = about["fingerprint"]
+        about = parse_json(arrays["about"].tobytes())
+        tensors, points = arrays["tensors"], arrays["points"]
+        names = [str(name) for name in about["pictures"]]
+        held = numpy_files.read_npz(file, [f"picture/{name}" for name in names])
+        pictures = {name: held[f"picture/{name}"].tobytes() for name in names}
+        belongs = str(about["digest"]) == session.digest
+        expected = (len(pictures), session.metadata.embedding_dim)
+        if {tensors.dtype, points.dtype} != {np.dtype(np.float32)} or points.shape != expected:
+            raise ValueError(f"points of {points.dtype} {points.shape}, expected {expected}")
         found = np.stack(
             [_tensor(n, data, session.metadata.preprocessing) for n, data in pictures.items()]
         )
-        if found.shape != tensors.shape or points.shape[0] != len(found):
+        if found.shape != tensors.shape:
             raise ValueError(f"tensors of {tensors.shape}, pictures of {found.shape}")
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, SyntaxError,
-            MemoryError, OverflowError, NotImplementedError, RuntimeError, tokenize.TokenError,
-            zipfile.BadZipFile, zlib.error, ImageError) as error:  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError, ImageError) as error:
         raise FileFormatError(
             f"{file} does not hold golden vectors, or is damaged ({error}): export again"
         ) from error
-    if fingerprint != session.metadata.fingerprint:
+    if not belongs:
         raise MismatchError(
-            f"{file} belongs to the encoder {fingerprint}, {session.path} is "
-            f"{session.metadata.fingerprint}: give the file that was exported with it"
+            f"{file} was not exported together with {session.path}: give the file that was, or "
+            "export again"
         )
     return Replay(
         pictures=len(found),

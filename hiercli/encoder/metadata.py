@@ -9,11 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from hiercli.errors import FileFormatError
+from hiercli import numpy_files
+from hiercli.errors import FileFormatError, InputError
+from hiercli.files import parse_json
+from hiercli.geometry.arrays import is_curvature
 from hiercli.images import Preprocessing
 
 KEY = "hier"
-VERSION = 1
+VERSION = 2
+PRECISIONS = ("fp32", "fp16", "int8")
+MAX_DIM = 65_536
+_MAX_CLIP_RADIUS = 1e3
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Metadata:
         backbone: timm name.
         seed: of the training run; it parted the classes of a folder into trained and unseen.
         class_names: training classes.
-        class_points: (C, D) their midpoints in the ball.
+        class_points: (C, D) their midpoints in the ball; (0, D) of a run that was not finished.
         proxies: (P, D) hierarchical proxies in the ball.
         proof: what the export measured against the checkpoint, or a variant against float32.
         precision: of the backbone: fp32, fp16 or int8.
@@ -81,10 +87,10 @@ class Metadata:
                 "without its metadata (preprocessing, c, fingerprint). Export it from a checkpoint"
             )
         try:
-            facts = json.loads(properties[KEY])
+            facts = parse_json(properties[KEY])
             if facts["version"] > VERSION:
                 raise FileFormatError(f"{source} was written by a newer hier: upgrade hiercli")
-            return cls(
+            metadata = cls(
                 fingerprint=facts["fingerprint"],
                 preprocessing=Preprocessing.from_dict(facts["preprocessing"]),
                 c=float(facts["c"]),
@@ -93,15 +99,44 @@ class Metadata:
                 backbone=facts["backbone"],
                 seed=int(facts["seed"]),
                 class_names=list(facts["class_names"]),
-                class_points=_unpack(properties[f"{KEY}.class_points"]),
-                proxies=_unpack(properties[f"{KEY}.proxies"]),
-                proof=facts["proof"],
-                precision=str(facts.get("precision", "fp32")),
+                class_points=_unpack(properties[f"{KEY}.class_points"], source),
+                proxies=_unpack(properties[f"{KEY}.proxies"], source),
+                proof=dict(facts["proof"]),
+                precision=facts["precision"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+            metadata._check()
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            OverflowError,
+            AttributeError,
+            InputError,
+        ) as error:
             raise FileFormatError(
-                f"{source}: its metadata is damaged ({error!r}): export it again"
+                f"{source}: its metadata is damaged ({str(error)[:200]}): export it again"
             ) from error
+        return metadata
+
+    def _check(self) -> None:
+        """Raise ValueError where a fact is not what it can be."""
+        texts = (self.fingerprint, self.backbone, self.precision, *self.class_names)
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("names must be texts")
+        if not is_curvature(self.c) or not 0 < self.clip_radius <= _MAX_CLIP_RADIUS:
+            raise ValueError(f"c is {self.c}, clip_radius {self.clip_radius}")
+        if not 1 <= self.embedding_dim <= MAX_DIM or self.precision not in PRECISIONS:
+            raise ValueError(f"{self.embedding_dim} dimensions in {self.precision}")
+        if len(set(self.class_names)) < len(self.class_names):
+            raise ValueError("two classes have one name")
+        if len(self.class_points) not in (0, len(self.class_names)):
+            raise ValueError(f"{len(self.class_points)} points of {len(self.class_names)} classes")
+        for points in (self.class_points, self.proxies):
+            if points.ndim != 2 or points.shape[1] != self.embedding_dim:
+                raise ValueError(f"points of shape {points.shape}")
+            # Not so where a number is none, or infinite.
+            if not (self.c * np.square(points.astype(np.float64)).sum(axis=1) < 1).all():
+                raise ValueError("points outside the ball")
 
 
 def _pack(array: np.ndarray) -> str:
@@ -110,6 +145,8 @@ def _pack(array: np.ndarray) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _unpack(text: str) -> np.ndarray:
-    array: np.ndarray = np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False)
-    return array
+def _unpack(text: str, source: str) -> np.ndarray:
+    array = numpy_files.from_bytes(base64.b64decode(text), source)
+    if array.dtype.kind != "f":
+        raise ValueError(f"points as {array.dtype}")
+    return array.astype(np.float32)

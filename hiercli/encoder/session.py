@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from hiercli.encoder.metadata import Metadata
+from hiercli.encoder import onnx_file
+from hiercli.encoder.gpu import missing_gpu_build, num_gpus
 from hiercli.errors import FileFormatError, ImageError, InputError
 from hiercli.images import read
 
@@ -49,12 +50,14 @@ class EncoderSession:
         batch: pictures that go through the network together; 0: 16 on a CPU, 128 on a GPU.
 
     Attributes:
+        metadata: what the file says of the encoder.
+        digest: of the file, see `onnx_file`.
         input_name: of the graph.
         fallback: why it does not run on the device that was asked for; mostly empty.
 
     Raises:
         InputError: missing.
-        FileFormatError: not ONNX, damaged, or without our metadata.
+        FileFormatError: not ONNX, damaged, changed since its export, or without our metadata.
     """
 
     def __init__(
@@ -65,35 +68,40 @@ class EncoderSession:
         if device not in DEVICES:
             raise InputError(f"expected a device of {', '.join(DEVICES)}, got {device!r}")
         self.path = Path(path)
-        if not self.path.is_file():
-            raise InputError(
-                f"expected an exported encoder, but {path} is missing: write one with `hier export`"
-            )
+        file = onnx_file.read(path)
+        self.metadata, self.digest = file.metadata, file.digest
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what it would log of a missing GPU, `fallback` says
-        has_gpu = os.path.exists("/dev/nvidia0") or os.name == "nt"
-        wants_gpu = device == "cuda" or (device == "auto" and has_gpu)
+        wants_gpu = device == "cuda" or (device == "auto" and num_gpus() > 0)
         providers = ["CPUExecutionProvider"]
         if wants_gpu and _CUDA in onnxruntime.get_available_providers():
             providers.insert(0, _CUDA)
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+            self._session = onnxruntime.InferenceSession(file.content, options, providers=providers)
+            self.input_name = self._check_graph()
         except Exception as error:  # ONNX Runtime's own errors share no base but this
-            reason = str(error).splitlines()[0]
+            reason = str(error).strip().splitlines() or [type(error).__name__]
             raise FileFormatError(
-                f"{path} is not an ONNX file that can be run ({reason}): export it again"
+                f"{path} is not an ONNX file that can be run ({reason[0]}): export it again"
             ) from error
-        properties = self._session.get_modelmeta().custom_metadata_map
-        self.metadata = Metadata.from_properties(properties, str(path))
-        self.input_name = self._session.get_inputs()[0].name
         self.batch = batch or (128 if self.device == "cuda" else 16)
         self.fallback = ""
-        if wants_gpu and self.device == "cpu" and (device == "cuda" or _CUDA in providers):
-            self.fallback = (
+        if wants_gpu and self.device == "cpu":
+            self.fallback = missing_gpu_build() or (
                 "ONNX Runtime finds no usable GPU (driver, CUDA and cuDNN must fit its build): "
                 "running on the CPU"
             )
+
+    def _check_graph(self) -> str:
+        """The name of the only input; its shape and the output's must be those of the metadata."""
+        (pixels,), (points,) = self._session.get_inputs(), self._session.get_outputs()
+        side, dim = self.metadata.preprocessing.size, self.metadata.embedding_dim
+        if pixels.shape[1:] != [3, side, side] or len(points.shape) != 2:
+            raise ValueError(f"it takes {pixels.shape} and gives {points.shape}")
+        if isinstance(points.shape[1], int) and points.shape[1] != dim:
+            raise ValueError(f"it gives {points.shape[1]} dimensions, its metadata says {dim}")
+        return str(pixels.name)
 
     @property
     def device(self) -> str:
@@ -101,8 +109,32 @@ class EncoderSession:
         return "cuda" if self._session.get_providers()[0].startswith("CUDA") else "cpu"
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
-        """Float32 pixels (B, 3, size, size) to points of the ball (B, D)."""
-        points: np.ndarray = self._session.run(None, {self.input_name: pixels})[0]
+        """Float32 pixels (B, 3, size, size) to points of the ball (B, D).
+
+        Raises:
+            InputError: the runtime fails, for instance for want of memory.
+            FileFormatError: what it gives are no such points.
+        """
+        try:
+            points: np.ndarray = self._session.run(None, {self.input_name: pixels})[0]
+        except Exception as error:  # ONNX Runtime's own errors share no base but this
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"ONNX Runtime cannot run {self.path} on {len(pixels)} images ({reason}): lower "
+                "--batch, or use --device cpu"
+            ) from error
+        expected = (len(pixels), self.metadata.embedding_dim)
+        if points.shape != expected or points.dtype != np.float32:
+            raise FileFormatError(
+                f"expected points of {expected} from {self.path}, got {points.dtype} "
+                f"{points.shape}: export it again"
+            )
+        # Not so where a number is none.
+        if not (self.metadata.c * np.square(points, dtype=np.float64).sum(axis=1) < 1).all():
+            raise FileFormatError(
+                f"{self.path} gives points that are not finite, or not inside the ball of "
+                f"curvature -{self.metadata.c:g}: export it again"
+            )
         return points
 
     def embed(
@@ -150,18 +182,13 @@ class EncoderSession:
             for each item in order its note and its point (D,), or ``None`` where it had no pixels.
 
         Raises:
-            FileFormatError: the encoder gives points that are not finite.
+            HierError: as `run`.
         """
         for batch in _ahead(items, load, self.batch, workers or os.cpu_count() or 1):
             pixels = [found for found, _ in batch if found is not None]
             points = iter(self.run(np.stack(pixels)) if pixels else ())
             for found, note in batch:
-                point = None if found is None else next(points)
-                if point is not None and not np.isfinite(point).all():
-                    raise FileFormatError(
-                        f"{self.path} gives points that are not finite: export it again"
-                    )
-                yield note, point
+                yield note, None if found is None else next(points)
 
     def _load(self, path: Path | str) -> tuple[np.ndarray | None, str]:
         preprocessing = self.metadata.preprocessing

@@ -1,0 +1,102 @@
+"""What a label is, whatever table, archive or folder it comes from: a text, in one spelling.
+
+Text may be stored as bytes, and ids may be whole numbers: these become text. Anything else (a
+missing value, a fraction, a list) is no label and is refused with its row, so that no class comes
+to be called ``nan`` or ``None``.
+"""
+
+import unicodedata
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hiercli.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def as_label(text: str) -> str:
+    """The spelling of a label that counts: macOS stores the letters of file names decomposed.
+
+    >>> as_label("Cafe\\u0301") == "Caf\\u00e9"
+    True
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def from_array(values: np.ndarray, name: str, source: object) -> list[str]:
+    """Texts of a NumPy array of strings, bytes or whole numbers.
+
+    Args:
+        values: the array, any shape.
+        name: what it is called in messages.
+        source: the file that it comes from.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    if values.dtype.kind not in "USiu":
+        raise DataError(
+            f"{source}: expected {name} as text or whole numbers, found {values.dtype}: save them "
+            "as an array of strings"
+        )
+    flat = values.ravel().tolist()
+    if values.dtype.kind == "S":
+        return [_decoded(value, name, row, source) for row, value in enumerate(flat, 1)]
+    return [str(value) for value in flat]
+
+
+def from_column(column: "pa.ChunkedArray", name: str, source: object) -> list[str | None]:
+    """Texts of a column of a table, with ``None`` for what is missing.
+
+    Args:
+        column: text, bytes in UTF-8, whole numbers, or a dictionary of these.
+        name: of the column.
+        source: the file that it comes from.
+
+    Raises:
+        DataError: the column holds something else.
+    """
+    from pyarrow import types
+
+    kind = column.type
+    if types.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+        kind = column.type
+    values = column.to_pylist()
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        return [
+            None if value is None else _decoded(value, name, row, source)
+            for row, value in enumerate(values, 1)
+        ]
+    if types.is_integer(kind) or types.is_null(kind):
+        return [None if value is None else str(value) for value in values]
+    if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
+        shown = str(values[0])[:40] if values else ""
+        raise DataError(
+            f"{source}: expected text in the column {name}, found {kind} (row 1: {shown}). Save it "
+            "as text; a column of whole numbers with gaps becomes one of fractions"
+        )
+    return values
+
+
+def require_all(values: list[str | None], name: str, source: object) -> list[str]:
+    """The values, none of which may be missing or empty.
+
+    Raises:
+        DataError: it names the first row where one is.
+    """
+    for row, value in enumerate(values, 1):
+        if not value:
+            raise DataError(f"{source}: row {row} has no {name}. Fill it in, or take the row out")
+    return [value for value in values if value]
+
+
+def _decoded(value: bytes, name: str, row: int, source: object) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{source}: the {name} of row {row} is not text in UTF-8 ({value[:20]!r})"
+        ) from error
