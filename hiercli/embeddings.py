@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from hiercli import labels, numpy_files
+from hiercli.bounds import is_curvature
 from hiercli.errors import DataError, FileFormatError, InputError, MismatchError
 from hiercli.files import open_regular, parse_json, replacing
-from hiercli.geometry.arrays import is_curvature
 
 SUFFIXES = (".npy", ".parquet")
 

@@ -19,12 +19,13 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from hiercli import png
+from hiercli.bounds import MAX_SIZE, MIN_CROP_SHARE
 from hiercli.errors import ImageError, InputError
 from hiercli.files import open_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
-"""What is decoded, as Pillow names it (its JPEG reads MPO too). Left to choose by itself Pillow would run Ghostscript on a
-PostScript file, whatever its name, and has decoders that take gigabytes for a kilobyte."""
+"""What is decoded, as Pillow names it (its JPEG reads MPO too). Left to choose by itself, Pillow
+runs Ghostscript on a PostScript file of any name, and takes gigabytes for some of a kilobyte."""
 
 _OTHER_KINDS = (
     (re.compile(rb"%!PS|\xc5\xd0\xd3\xc6|%PDF-"), "a PostScript or PDF document"),
@@ -71,11 +72,6 @@ _TURNS = {
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # Malformed EXIF, an odd palette: what costs a picture nothing is not worth a word on stderr.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-
-
-MAX_SIZE = 4096
-"""Pixels of the largest side of a network's input."""
-MIN_CROP_SHARE = 0.01
 
 
 @dataclass(frozen=True)

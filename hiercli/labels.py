@@ -60,25 +60,35 @@ def from_column(column: "pa.ChunkedArray", name: str, source: object) -> list[st
     """
     from pyarrow import types
 
+    if not is_text(column):
+        shown = str(column[0].as_py())[:40] if len(column) else ""
+        raise DataError(
+            f"{source}: expected text in the column {name}, found {column.type} (row 1: {shown}). "
+            "Save it as text; a column of whole numbers with gaps becomes one of fractions"
+        )
+    if types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    values = column.to_pylist()
+    if types.is_integer(column.type):
+        return [None if value is None else str(value) for value in values]
+    return [
+        _decoded(value, name, row, source) if isinstance(value, bytes) else value
+        for row, value in enumerate(values, 1)
+    ]
+
+
+def is_text(column: "pa.ChunkedArray") -> bool:
+    """Whether a column of a table holds text, bytes or whole numbers, or nothing at all."""
+    from pyarrow import types
+
     kind = column.type
     if types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = column.type
-    values = column.to_pylist()
-    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
-        return [
-            None if value is None else _decoded(value, name, row, source)
-            for row, value in enumerate(values, 1)
-        ]
-    if types.is_integer(kind) or types.is_null(kind):
-        return [None if value is None else str(value) for value in values]
-    if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
-        shown = str(values[0])[:40] if values else ""
-        raise DataError(
-            f"{source}: expected text in the column {name}, found {kind} (row 1: {shown}). Save it "
-            "as text; a column of whole numbers with gaps becomes one of fractions"
-        )
-    return values
+        kind = kind.value_type
+    tests = (
+        types.is_string, types.is_large_string, types.is_string_view, types.is_binary,
+        types.is_large_binary, types.is_fixed_size_binary, types.is_integer, types.is_null,
+    )  # fmt: skip
+    return any(test(kind) for test in tests)
 
 
 def require_all(values: list[str | None], name: str, source: object) -> list[str]:

@@ -102,41 +102,63 @@ def candidates(
 def nearest(
     queries: np.ndarray, gallery: np.ndarray, k: int, c: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest gallery points of each query, exactly.
+    """`Gallery.nearest` for those who ask but once.
 
     Args:
         queries: (Q, D).
-        gallery: (N, D).
+        gallery, c: see `Gallery`.
         k: neighbours, cut to N.
-        c: curvature magnitude of the ball, or ``None`` to compare by cosine.
-
-    Returns:
-        (distances float64 (Q, k), positions int64 (Q, k)), nearest first. A cosine distance is
-        1 - cosine.
     """
-    k = min(k, len(gallery))
-    if c is None:
-        rows, asked = _unit(gallery), _unit(queries)
-        unsure = np.full(len(asked), _ROUNDING)
-    else:
-        rows, asked = lift(gallery, c), as_queries(queries, c)
-        unsure = rounding(asked, float(rows[:, 0].max()))
+    return Gallery(gallery, c).nearest(queries, k)
 
-    def search(some: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-        products, ids = faiss.knn(some, rows, width, metric=faiss.METRIC_INNER_PRODUCT)
-        return products, ids
 
-    found = np.empty((len(queries), k), np.int64)
-    distances = np.empty((len(queries), k), np.float64)
-    for row, ids in enumerate(candidates(search, asked, unsure, k, len(gallery))):
+class Gallery:
+    """Points made ready to be searched exactly, as often as one likes.
+
+    Args:
+        points: (N, D).
+        c: curvature magnitude of the ball, or ``None`` to compare by cosine.
+    """
+
+    def __init__(self, points: np.ndarray, c: float | None) -> None:
+        self._points, self._c = points, c
+        self._rows = _unit(points) if c is None else lift(points, c)
+        self._farthest = float(self._rows[:, 0].max()) if len(points) else 1.0
+
+    def nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k nearest points of each query, exactly.
+
+        Args:
+            queries: (Q, D).
+            k: neighbours, cut to N.
+
+        Returns:
+            (distances float64 (Q, k), positions int64 (Q, k)), nearest first. A cosine distance is
+            1 - cosine.
+        """
+        c, total = self._c, len(self._points)
+        k = min(k, total)
         if c is None:
-            query = _unit(queries[row : row + 1], np.float64)[0]
-            far = 1 - _unit(gallery[ids], np.float64) @ query
-            best = np.lexsort((ids, far))[:k]
-            distances[row], found[row] = far[best], ids[best]
+            asked = _unit(queries)
+            unsure = np.full(len(asked), _ROUNDING)
         else:
-            distances[row], found[row] = order(queries[row], gallery[ids], ids, c, k)
-    return distances, found
+            asked = as_queries(queries, c)
+            unsure = rounding(asked, self._farthest)
+        found = np.empty((len(queries), k), np.int64)
+        distances = np.empty((len(queries), k), np.float64)
+        for row, ids in enumerate(candidates(self._search, asked, unsure, k, total)):
+            if c is None:
+                query = _unit(queries[row : row + 1], np.float64)[0]
+                far = 1 - _unit(self._points[ids], np.float64) @ query
+                best = np.lexsort((ids, far))[:k]
+                distances[row], found[row] = far[best], ids[best]
+            else:
+                distances[row], found[row] = order(queries[row], self._points[ids], ids, c, k)
+        return distances, found
+
+    def _search(self, asked: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+        products, ids = faiss.knn(asked, self._rows, width, metric=faiss.METRIC_INNER_PRODUCT)
+        return products, ids
 
 
 def _unit(x: np.ndarray, dtype: type = np.float32) -> np.ndarray:

@@ -82,6 +82,11 @@ def reduce(
         )
     with replacing(golden.golden_path(target)) as vectors, replacing(target) as draft:
         if precision == "int8":
+            if not dataset.train:
+                raise DataError(
+                    f"expected training pictures in {dataset.name} to measure the ranges of int8 "
+                    "on, found none: add rows with the split train, or use --fp16"
+                )
             _to_int8(source, draft, whole, dataset.train)
         else:
             _to_fp16(source, draft)

@@ -30,10 +30,11 @@ from hiercli.training.recipe import Recipe
 from hiercli.training.trainer import train
 
 HERE = Path(__file__).parent
-COLUMNS = ("data", "variant", "seed", "recall@1", "map@r", "purity@genus", "purity@family",
-           "purity@order", "lca_correlation", "triplet_accuracy", "lca_deeper", "photo_radius",
-           "proxy_radius", "effective_rank", "validation_recall@1", "validation_map@r",
-           "validation_lca_correlation", "seconds")  # fmt: skip
+COLUMNS = ("data", "variant", "seed", "recall@1", "map@r", "linkage_purity@genus",
+           "linkage_purity@family", "linkage_purity@order", "linkage_correlation",
+           "triplet_accuracy", "lca_deeper", "photo_radius", "proxy_radius", "effective_rank",
+           "validation_recall@1", "validation_map@r", "validation_linkage_correlation",
+           "seconds")  # fmt: skip
 SHOWN = COLUMNS[3:11]
 
 

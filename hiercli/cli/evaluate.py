@@ -1,7 +1,7 @@
 """`hier eval`."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +14,9 @@ from hiercli.errors import EXIT_SKIPPED, DataError, InputError
 
 if TYPE_CHECKING:
     from hiercli.data.records import Dataset
+    from hiercli.data.taxonomy import Taxonomy
     from hiercli.evaluation.judgement import Judgement
+    from hiercli.evaluation.retrieval import RetrievalScores
 
 
 def evaluate(
@@ -57,7 +59,8 @@ def evaluate(
     """Score an encoder on the test classes of a data set: Recall@K, MAP@R, R-precision, in percent.
 
     Where the data set has a taxonomy, also how well the encoder agrees with it (1 is perfect):
-    dendrogram purity at each level, correlation of tree heights, accuracy on triplets of classes.
+    dendrogram purity at each level and correlation of heights of the tree that average linkage
+    grows of the classes, and accuracy on triplets of classes.
 
     With --taxonomy all that is known of a hierarchy: the tree of the proxies over these classes and
     rankings that know how wrong a wrong answer is, each beside random proxies, average linkage of
@@ -116,19 +119,28 @@ def evaluate(
     else:
         scored = _from_torch(checkpoint, backbone, weights, image_size)
     with progress("drawing the demo flora") as drawing:
-        dataset = catalogue.load(data, data_root, seed=scored.seed, progress=drawing)
+        dataset = catalogue.load(
+            data, data_root, seed=scored.seed, to_train=False, progress=drawing
+        )
+    for note in dataset.notes:
+        say(f"note: {note}")
     if not dataset.query:
         raise InputError(f"{data} has no test pictures: mark some with split=test in its manifest")
     problems = list(dataset.problems)
     if strict and problems:
         raise InputError(problems[0])
     require_answers(dataset)
-    lineages: _Lineages = None
+    lineages: Taxonomy | None = None
     if taxonomy is not None:  # before the work, which a taxonomy of other classes would waste
         lineages = _read_lineages(taxonomy, dataset)
-    familiar = {record.label for record in dataset.query} & set(scored.class_names)
+    tested = {record.label for record in dataset.query}
+    familiar = sorted(tested & set(scored.class_names))
     if familiar:
-        say(f"note: {len(familiar)} of the test classes were trained on, they are not unseen")
+        say(
+            f"note: {len(familiar)} of the {len(tested)} test classes have the name of a class "
+            f"that the encoder was trained on ({', '.join(familiar[:3])}"
+            f"{', ...' if len(familiar) > 3 else ''}): if they are the same, they are not unseen"
+        )
 
     def embedded(records: Sequence[Any], task: str) -> tuple[Any, list[Any]]:
         with progress(task) as bar:
@@ -151,6 +163,7 @@ def evaluate(
         )  # fmt: skip
     for problem in problems:
         warn(problem)
+    tell_unanswerable(scores)
     values = scores.to_dict()
     if dataset.levels:
         try:
@@ -162,7 +175,7 @@ def evaluate(
         judged = _judge(queries, query_labels, lineages, scored.c, scored.proxies)
     if json_output:
         result: dict[str, Any] = {"dataset": dataset.name, **values}
-        result |= {"skipped": len(problems), "unanswerable": scores.unanswerable}
+        result |= {"skipped": len(problems)}
         if judged is not None:
             result["judgement"] = judged.columns
         if per_class:
@@ -173,7 +186,7 @@ def evaluate(
         print(json.dumps(result))
     else:
         rows = [[name, f"{value:g}"] for name, value in values.items()]
-        table(f"{data}: unseen classes", ["", "test"], rows)
+        table(f"{data}: {len(tested)} test classes", ["", "test"], rows)
         if per_class:
             first = min(scores.recall_at)
             detail = [
@@ -189,25 +202,38 @@ def evaluate(
         raise typer.Exit(EXIT_SKIPPED)
 
 
-_Lineages = tuple[Sequence[str], Mapping[str, Sequence[str]]] | None
+def tell_unanswerable(scores: "RetrievalScores") -> None:
+    """Say which queries the scores leave out."""
+    if scores.unanswerable:
+        say(
+            f"note: {scores.unanswerable} of {scores.unanswerable + scores.num_queries} queries "
+            "have no other picture of their class to find, and are left out of the scores"
+        )
 
 
-def _read_lineages(taxonomy: str, dataset: "Dataset") -> _Lineages:
+def _read_lineages(taxonomy: str, dataset: "Dataset") -> "Taxonomy":
     from hiercli.data.records import class_names
+    from hiercli.data.taxonomy import Taxonomy
     from hiercli.evaluation import lineages
     from hiercli.evaluation.taxonomy import known_lineages
 
     if taxonomy == "own":
-        return dataset.levels, known_lineages(dataset.query, dataset.levels)
-    return lineages.read(Path(taxonomy), class_names(dataset.query))
+        return Taxonomy(dataset.levels, known_lineages(dataset.query, dataset.levels))
+    return _told(lineages.read(Path(taxonomy), class_names(dataset.query)))
+
+
+def _told(taxonomy: "Taxonomy") -> "Taxonomy":
+    for note in taxonomy.notes:
+        say(f"note: {note}")
+    return taxonomy
 
 
 def _judge(
-    points: Any, labels: Sequence[str], lineages: _Lineages, c: float | None, proxies: Any
+    points: Any, labels: Sequence[str], known: "Taxonomy | None", c: float | None, proxies: Any
 ) -> "Judgement":
     from hiercli.evaluation import judgement
 
-    levels, lines = lineages or ((), {})
+    levels, lines = (known.levels, known.lines or {}) if known else ((), {})
     with progress("judging") as bar:
         judged = judgement.judge(points, labels, lines, levels, c=c, proxies=proxies, progress=bar)
     if judged.unknown:
@@ -253,9 +279,10 @@ def _score_points(
         )
     lineages = None
     if taxonomy is not None:
-        lineages = read(Path(taxonomy), sorted(set(photos.labels)))
+        lineages = _told(read(Path(taxonomy), sorted(set(photos.labels))))
     with progress("searching") as bar:
         scores = score(photos.points, photos.labels, c=photos.c, progress=bar)
+    tell_unanswerable(scores)
     judged = _judge(photos.points, photos.labels, lineages, photos.c, photos.proxies)
     if json_output:
         print(json.dumps({"points": str(source), **scores.to_dict(), "judgement": judged.columns}))
@@ -297,12 +324,15 @@ def _from_onnx(model: Path) -> _Scored:
 def _from_torch(
     checkpoint: Path | None, backbone: str | None, weights: str, image_size: int | None
 ) -> _Scored:
+    from hiercli.memory import keep_freed_memory
     from hiercli.nn import backbone as backbones
     from hiercli.training import checkpoint as checkpoints
     from hiercli.training.device import choose_device
     from hiercli.training.loading import embed_records
 
     device = choose_device("auto")
+    if device.type == "cpu":
+        keep_freed_memory()
     network: Any
     if checkpoint is not None:
         encoder = checkpoints.load(checkpoint)

@@ -68,7 +68,7 @@ def export(
     from hiercli.data.records import Dataset
 
     def pictures(seed: int) -> Dataset:
-        return catalogue.load(str(data), data_root, seed=seed)
+        return catalogue.load(str(data), data_root, seed=seed, to_train=False)
 
     if data is None:
         say("proving the export on random pixels; --data proves it on pictures")
@@ -85,9 +85,9 @@ def export(
             )  # fmt: skip
         if whole is not None and (int8 or fp16):
             from hiercli import precision
-            from hiercli.encoder.session import EncoderSession
+            from hiercli.encoder import onnx_file
 
-            seed = EncoderSession(whole, device="cpu").metadata.seed
+            seed = onnx_file.read(whole).metadata.seed
             proof = precision.reduce(
                 whole, output, "int8" if int8 else "fp16", pictures(seed),
                 largest_loss=largest_loss, progress=bar,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from hiercli.cli import options
+from hiercli.cli.evaluate import tell_unanswerable
 from hiercli.cli.render import TrainingProgress, progress, say, table, warn
 from hiercli.errors import EXIT_SKIPPED, InterruptError, TrainingError
 from hiercli.training import recipe as recipes
@@ -92,6 +93,8 @@ def _train(
 
     # A mistake is told before the seconds that torch takes to import.
     dataset = None if "LOCAL_RANK" in os.environ else fetched()
+    for note in dataset.notes if dataset else ():
+        say(f"note: {note}")
 
     from hiercli.training import distributed, trainer
     from hiercli.training.baseline import metric_loss_alone, train_baseline
@@ -131,8 +134,15 @@ def _train(
         return
     for problem in result.problems:
         warn(problem)
+    if result.familiar and result.test:
+        some = ", ".join(result.familiar[:3]) + (", ..." if len(result.familiar) > 3 else "")
+        say(f"note: {len(result.familiar)} of the test classes were trained on, they are not "
+            f"unseen: {some}")  # fmt: skip
+    if result.retrieval is not None:
+        tell_unanswerable(result.retrieval)
     if json_output:
         printed = {"out": str(target), "best_epoch": result.best_epoch, **result.test}
+        printed |= {"classes_trained_on": result.familiar}
         if plain and found:
             printed |= {"baseline": plain.test, "comparison": dataclasses.asdict(found)}
             printed |= {"verdict": found.verdict}
@@ -144,7 +154,8 @@ def _train(
         scores = [
             [name, *(f"{run.test[name]:g}" for run in runs)] for name in result.test
         ]  # fmt: skip
-        table(f"{data}: unseen classes, best of epoch {result.best_epoch}", columns, scores)
+        title = f"{data}: {'test' if result.familiar else 'unseen'} classes, weights of epoch "
+        table(f"{title}{result.best_epoch} ({result.chosen_by})", columns, scores)
         if found:
             print(f"with hierarchy: {found.verdict}")
         made = ("best.pt", "curves.png", "neighbours.html")

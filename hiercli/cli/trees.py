@@ -89,7 +89,7 @@ def photos_of(index: Path | None, points: Path | None, model: Path | None) -> Ph
 
 
 def _of_index(index: Path, model: Path | None) -> Photos:
-    from hiercli.encoder.session import EncoderSession
+    from hiercli.encoder import onnx_file
     from hiercli.index.catalogue import Catalogue
 
     catalogue = Catalogue(index)
@@ -99,7 +99,7 @@ def _of_index(index: Path, model: Path | None) -> Photos:
             f"the encoder that built {index} is no longer at {source}"
             + (": name it with --model" if model is None else "")
         )
-    metadata = EncoderSession(source, device="cpu").metadata
+    metadata = onnx_file.read(source).metadata
     catalogue.check(metadata, source)
     rows, points = catalogue.with_points()
     if not rows:
@@ -111,13 +111,13 @@ def _of_index(index: Path, model: Path | None) -> Photos:
 
 def _of_points(points: Path | None, model: Path | None) -> Photos:
     from hiercli import embeddings
-    from hiercli.encoder.session import EncoderSession
+    from hiercli.encoder import onnx_file
 
     assert points is not None
     stored = embeddings.read(points)
     proxies, c = stored.proxies, stored.c
     if model is not None:
-        metadata = EncoderSession(model, device="cpu").metadata
+        metadata = onnx_file.read(model).metadata
         if stored.fingerprint not in (None, metadata.fingerprint):
             raise MismatchError(
                 f"{points} was embedded by encoder {stored.fingerprint}, {model} is "
@@ -168,21 +168,26 @@ def of_encoder(checkpoint: Path | None, model: Path | None) -> "Node":
     if checkpoint is not None and checkpoint.suffix != ".onnx":
         from hiercli.training import checkpoint as checkpoints
 
-        content = checkpoints.read(checkpoint)
-        points, proxies = content["class_points"].numpy(), content["proxies"].numpy()
-        c = content["recipe"]["c"]
-        return build.from_classes(points, content["class_names"], proxies, c)
-    from hiercli.encoder.general import default_model
-    from hiercli.encoder.session import EncoderSession
+        held = checkpoints.read(checkpoint)
+        source, c = checkpoint, held.recipe.c
+        names, points, proxies = held.class_names, held.class_points.numpy(), held.proxies.numpy()
+    else:
+        from hiercli.encoder import onnx_file
+        from hiercli.encoder.general import default_model
 
-    source = checkpoint or model
-    if source is None:
-        source = default_model()
-        say(f"the tree of {source}")
-    metadata = EncoderSession(source, device="cpu").metadata
-    return build.from_classes(
-        metadata.class_points, metadata.class_names, metadata.proxies, metadata.c
-    )
+        named = checkpoint or model
+        source = named or default_model()
+        if named is None:
+            say(f"the tree of {source}")
+        metadata = onnx_file.read(source).metadata
+        names, points, proxies = metadata.class_names, metadata.class_points, metadata.proxies
+        c = metadata.c
+    if len(points) < len(names):
+        raise InputError(
+            f"{source} comes from a run that is not finished: where its classes lie is worked out "
+            "at the end. Go on with `hier train ... --resume`, and use its best.pt"
+        )
+    return build.from_classes(points, names, proxies, c)
 
 
 def read(source: Path) -> "Node":

@@ -25,9 +25,12 @@ def load(root: Path) -> Dataset:
         names = [str(name) for name in annotations["class_names"]]
         rows = annotations["annotations"]
         listed = [(str(row["relative_im_path"]), int(row["class"])) for row in rows]
-    except (KeyError, ValueError, TypeError, NotImplementedError) as error:
+        if not all(1 <= number <= len(names) for _, number in listed):
+            raise ValueError("classes without a name")
+    except Exception as error:  # SciPy answers damage with errors of nearly every kind
         raise DataError(
-            f"{folder / 'cars_annos.mat'} is not the annotation file of Stanford Cars ({error}): "
+            f"{folder / 'cars_annos.mat'} is not the annotation file of Stanford Cars ("
+            f"{str(error)[:200]}): "
             "fetch it again with `hier data get cars`"
         ) from error
     present = {entry.name for entry in (folder / "car_ims").iterdir()}

@@ -1,5 +1,6 @@
 """From the word after ``--data`` to a data set: a benchmark, the demo, a folder or a manifest."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from hiercli.data import cars, cub, folder, inshop, manifest, sop
 from hiercli.data.records import Dataset
 from hiercli.errors import DataError
+from hiercli.images import Places
 
 BENCHMARKS = {"cub": cub, "cars": cars, "sop": sop, "inshop": inshop}
 NAMES = ("demo", *BENCHMARKS)
@@ -22,6 +24,7 @@ def load(
     root: Path | None = None,
     *,
     seed: int = 0,
+    to_train: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """The data set called ``name``.
@@ -30,6 +33,7 @@ def load(
         name: one of `NAMES`, a folder of class folders, or a manifest (``.csv``, ``.parquet``).
         root: where benchmarks live; `default_root` where left out.
         seed: splits the classes of a folder or manifest that has no split.
+        to_train: whether it must have something to learn from.
         progress: called with (done, total) while the demo is generated.
 
     Raises:
@@ -39,25 +43,43 @@ def load(
     if name == "demo":
         from hiercli.data import demo
 
-        return _checked(demo.load(root, progress))
+        return _checked(demo.load(root, progress), to_train)
     if name in BENCHMARKS:
-        return _checked(BENCHMARKS[name].load(root))
+        return _checked(BENCHMARKS[name].load(root), to_train)
     path = Path(name)
     if path.is_dir():
-        return _checked(folder.load(path, seed=seed))
-    if path.is_file() and path.suffix in manifest.SUFFIXES:
-        return _checked(manifest.load(path, seed=seed))
+        return _checked(folder.load(path, seed=seed), to_train)
+    if path.is_file() and path.suffix.lower() in manifest.SUFFIXES:
+        return _checked(manifest.load(path, seed=seed), to_train)
     raise DataError(
         f"expected {', '.join(NAMES)}, a folder of class folders, or a .csv or .parquet manifest; "
         f"{name!r} is none of these"
     )
 
 
-def _checked(dataset: Dataset) -> Dataset:
+def _checked(dataset: Dataset, to_train: bool) -> Dataset:
     classes = dataset.train_classes
-    if len(classes) < 2:
+    if to_train and len(classes) < 2:
         raise DataError(
             f"expected at least 2 classes to learn from in {dataset.name}, found {len(classes)}: "
             f"{', '.join(classes) or 'none'}. A metric is learned from differences: add a class"
         )
-    return dataset
+    return dataclasses.replace(dataset, notes=(*dataset.notes, *_overlaps(dataset)))
+
+
+def _overlaps(dataset: Dataset) -> list[str]:
+    """A sentence for each part to be judged by that shares files with what is learned from."""
+    place = Places()
+    learned = {place(record.path) for record in dataset.train}
+    notes = []
+    for name, part in (
+        ("test", (*dataset.query, *(dataset.gallery or ()))),
+        ("validation", dataset.validation),
+    ):
+        shared = [record.path for record in part if place(record.path) in learned]
+        if shared:
+            notes.append(
+                f"{len(shared)} of the {len(part)} {name} pictures are also trained on, so their "
+                f"scores say nothing of unseen pictures: {shared[0]}"
+            )
+    return notes

@@ -8,12 +8,16 @@ import numpy as np
 from hiercli.data.records import Dataset, Record, class_names
 from hiercli.errors import DataError, InputError
 from hiercli.images import SUFFIXES, find
+from hiercli.labels import as_label
 
-_SPLITS = ("train", "test")
+VALIDATION = ("val", "valid", "validation", "dev")
+"""What people call the part that they choose by."""
 
 
 def load(folder: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
     """Read ``folder/CLASS/**/picture``, or ``folder/train/CLASS`` and ``folder/test/CLASS``.
+
+    Beside ``train`` may lie ``val`` (or ``valid``, ``validation``, ``dev``), to choose by.
 
     Without a split of its own, a share of the classes is set aside for the test by the seed, as
     the benchmarks do: search is judged on classes that training never saw. Pictures that lie where
@@ -27,18 +31,28 @@ def load(folder: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
     Raises:
         DataError: fewer than two classes on either side.
     """
-    sides = {name: folder / name for name in _SPLITS}
+    sides = {name: folder / name for name in ("train", "test", *VALIDATION)}
+    there = {name: side for name, side in sides.items() if side.is_dir()}
     problems: list[str] = []
-    if all(side.is_dir() for side in sides.values()):
-        train, test = (_records(sides[name], problems) for name in _SPLITS)
-        _name_others(folder, problems)
+    validation: tuple[Record, ...] = ()
+    if "train" in there and len(there) > 1:
+        parts = {name: _records(side, problems) for name, side in there.items()}
+        train, test = parts["train"], parts.get("test", ())
+        chosen_by = [part for name, part in parts.items() if name in VALIDATION]
+        if len(chosen_by) > 1:
+            raise DataError(
+                f"expected one validation part in {folder}, found "
+                f"{', '.join(name for name in parts if name in VALIDATION)}: keep one of them"
+            )
+        validation = chosen_by[0] if chosen_by else ()
+        _name_others(folder, problems, tuple(there))
     else:
         records = _records(folder, problems)
         try:
             train, test = split_classes(records, test_share, seed, folder)
         except DataError as error:  # a class may be missing for one of the problems
             raise DataError("; ".join([str(error), *problems[:1]])) from error
-    return Dataset(str(folder), train, test, problems=tuple(problems))
+    return Dataset(str(folder), train, test, problems=tuple(problems), validation=validation)
 
 
 def _records(folder: Path, problems: list[str]) -> tuple[Record, ...]:
@@ -56,18 +70,19 @@ def _records(folder: Path, problems: list[str]) -> tuple[Record, ...]:
         for path in pictures
         if path.parent == folder
     ]
-    return tuple(Record(path, path.relative_to(folder).parts[0]) for path in inside)
+    return tuple(Record(path, as_label(path.relative_to(folder).parts[0])) for path in inside)
 
 
-def _name_others(folder: Path, problems: list[str]) -> None:
+def _name_others(folder: Path, problems: list[str], splits: tuple[str, ...]) -> None:
     """Add to ``problems`` what lies beside train and test and so belongs to neither."""
     for entry in sorted(folder.iterdir()):
-        shown = not entry.name.startswith(".") and entry.name not in _SPLITS
+        shown = not entry.name.startswith(".") and entry.name not in splits
         if shown and (entry.is_dir() or entry.suffix.lower() in SUFFIXES):
             with contextlib.suppress(InputError):  # a folder without pictures is no loss
                 find([entry], lambda _, reason: problems.append(reason))
                 problems.append(
-                    f"{entry}: lies beside train and test, so it is in neither: move it into one"
+                    f"{entry}: lies beside {' and '.join(splits)}, so it is in none of them: move "
+                    "it into one"
                 )
 
 

@@ -1,72 +1,183 @@
 """A table of photographs: CSV or Parquet with path, label, and optionally split and taxonomy."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from hiercli.data.folder import split_classes
+from hiercli import labels
+from hiercli.data.folder import VALIDATION, split_classes
 from hiercli.data.records import Dataset, Record
+from hiercli.data.taxonomy import Row, usable_levels
 from hiercli.errors import DataError
+from hiercli.files import open_regular, read_text
+from hiercli.images import Places
 
 SUFFIXES = (".csv", ".parquet")
-_SPLITS = ("train", "test", "query", "gallery")
+_SPLITS = ("train", "test", "query", "gallery", "validation")
 
 
 def load(file: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
     """Read a manifest; relative paths count from its folder.
 
-    Columns: ``path`` and ``label``; ``split`` with train, test, query or gallery; every further
-    column is a taxonomy level, fine to coarse.
+    Columns: ``path`` and ``label``; ``split`` with train, test, query, gallery or validation (also
+    val, valid, dev); every further column of texts in which a class has one value is a taxonomy
+    level, fine to coarse.
 
     Raises:
-        DataError: columns are missing, a cell is empty, or a split has another name.
+        DataError: columns are missing or stand twice, a cell is empty or no text, a split has
+            another name, or rows contradict each other.
+        InputError: the file is no regular file, or not in UTF-8.
     """
-    rows = _read(file)
-    if not rows:
-        raise DataError(f"{file}: expected rows of path and label, found none")
-    columns = list(rows[0])
+    columns, others = _read(file)
     missing = [name for name in ("path", "label") if name not in columns]
     if missing:
-        raise DataError(f"{file}: expected the columns path and label, found {', '.join(columns)}")
-    levels = tuple(name for name in columns if name not in ("path", "label", "split"))
+        found = ", ".join(columns)[:200]
+        raise DataError(f"{file}: expected the columns path and label, found {found}")
+    paths = labels.require_all(columns["path"], "path", file)
+    names = labels.require_all(columns["label"], "label", file)
+    if not paths:
+        raise DataError(f"{file}: expected rows of path and label, found none")
+    splits = _splits(columns, len(paths), file)
+    levels = [name for name in columns if name not in ("path", "label", "split")]
+    rows = [
+        Row(number, labels.as_label(label), tuple(labels.as_label(cell or "") for cell in line))
+        for number, (label, *line) in enumerate(
+            zip(names, *(columns[level] for level in levels), strict=True), 1
+        )
+    ]
+    kept, notes = usable_levels(levels, rows, file)
+    notes = [*others, *notes]
     sides: dict[str, list[Record]] = {name: [] for name in _SPLITS}
-    for number, row in enumerate(rows, start=1):
-        values = {name: "" if value is None else str(value) for name, value in row.items()}
-        split = values.get("split", "train")
-        if not values["path"] or not values["label"] or split not in sides:
-            raise DataError(
-                f"{file}: row {number} needs a path, a label and, if any, a split of "
-                f"{', '.join(_SPLITS)}; found {values}"
-            )
-        taxonomy = tuple(values[level] for level in levels)
-        sides[split].append(Record(file.parent / values["path"], values["label"], taxonomy))
+    listed = _Listed(file)
+    for row, path, split in zip(rows, paths, splits, strict=True):
+        record = Record(file.parent / path, row.label, tuple(row.line[place] for place in kept))
+        if listed.is_new(record, row.number, split):
+            sides[split].append(record)
+    if listed.repeated:
+        notes.append(
+            f"{len(listed.repeated)} rows of {file} repeat a picture of an earlier row, and are "
+            f"left out: row {listed.repeated[0][1]} is row {listed.repeated[0][0]} again"
+        )
     train = tuple(sides["train"])
+    named = tuple(levels[place] for place in kept)
     if "split" not in columns:
         train, test = split_classes(train, test_share, seed, file)
-        return Dataset(str(file), train, test, levels=levels)
+        return Dataset(str(file), train, test, levels=named, notes=tuple(notes))
     if bool(sides["query"]) != bool(sides["gallery"]):
         raise DataError(
             f"{file}: expected both query and gallery rows, or test rows, not one alone"
         )
-    query = tuple(sides["query"] or sides["test"])
-    gallery = tuple(sides["gallery"]) or None
-    return Dataset(str(file), train, query, gallery, levels=levels)
+    return Dataset(
+        str(file),
+        train,
+        tuple(sides["query"] or sides["test"]),
+        tuple(sides["gallery"]) or None,
+        levels=named,
+        validation=tuple(sides["validation"]),
+        notes=tuple(notes),
+    )
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
+def _splits(columns: dict[str, list[str | None]], count: int, file: Path) -> list[str]:
+    """The split of each row, in the names of `_SPLITS`."""
+    found = []
+    for number, value in enumerate(columns.get("split", ["train"] * count), 1):
+        split = (value or "").strip().lower()
+        split = "validation" if split in VALIDATION else split
+        if split not in _SPLITS:
+            raise DataError(
+                f"{file}: expected a split of {', '.join(_SPLITS)} in row {number}, found {value!r}"
+            )
+        found.append(split)
+    return found
+
+
+@dataclass(frozen=True)
+class _Place:
+    row: int
+    label: str
+    split: str
+
+
+class _Listed:
+    """The pictures that stand in a manifest, each under one label and on one side.
+
+    Attributes:
+        repeated: pairs of rows that say the same.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._place = file, Places()
+        self._known: dict[bytes, list[_Place]] = {}
+        self.repeated: list[tuple[int, int]] = []
+
+    def is_new(self, record: Record, row: int, split: str) -> bool:
+        """Whether a row says what none before it did.
+
+        Raises:
+            DataError: it contradicts one before it.
+        """
+        before = self._known.setdefault(self._place(record.path), [])
+        for other in before:
+            if other.label != record.label:
+                raise DataError(
+                    f"{self._file}: {record.path} has two labels, {other.label} in row {other.row} "
+                    f"and {record.label} in row {row}: keep the right one"
+                )
+            if {other.split, split} == {"query", "gallery"}:
+                raise DataError(
+                    f"{self._file}: {record.path} is a query and in the gallery (rows {other.row} "
+                    f"and {row}), so it would find itself: give such pictures the split test, and "
+                    "each searches the others"
+                )
+            if other.split == split:
+                self.repeated.append((other.row, row))
+                return False
+        before.append(_Place(row, record.label, split))
+        return True
+
+
+def _read(file: Path) -> tuple[dict[str, list[str | None]], list[str]]:
+    """Texts by column, and a sentence for each column that holds no texts and so is no level.
+
+    Raises:
+        DataError: it is no such table, or two columns have one name.
+    """
     import pyarrow as pa
     from pyarrow import csv, parquet
 
     try:
-        if file.suffix == ".parquet":
-            table = parquet.read_table(file)
+        if file.suffix.lower() == ".parquet":
+            with open_regular(file) as content:
+                table = parquet.read_table(content)
         else:
             # Labels such as 001 are names: nothing is guessed to be a number.
-            names = csv.open_csv(file).schema.names
-            text = csv.ConvertOptions(
+            text = read_text(file).encode()
+            names = csv.open_csv(pa.BufferReader(text)).schema.names
+            _require_different(names, file)
+            as_text = csv.ConvertOptions(
                 column_types={name: pa.string() for name in names}, strings_can_be_null=False
             )
-            table = csv.read_csv(file, convert_options=text)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{file} cannot be read as {file.suffix[1:]}: {error}") from error
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+            table = csv.read_csv(pa.BufferReader(text), convert_options=as_text)
+        _require_different(table.column_names, file)
+        found, notes = {}, []
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if name in ("path", "label", "split") or labels.is_text(column):
+                found[name] = labels.from_column(column, name, file)
+            else:
+                notes.append(
+                    f"the column {name} of {file} holds {column.type}, no text: it is no level of "
+                    "a taxonomy and is left out"
+                )
+        return found, notes
+    except (pa.ArrowException, OSError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(f"{file} cannot be read as {file.suffix[1:].lower()}: {reason}") from error
+
+
+def _require_different(names: list[str], file: Path) -> None:
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise DataError(
+            f"{file}: expected columns with different names, but {', '.join(sorted(twice))[:200]} "
+            "stands twice: keep one"
+        )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hiercli.errors import DataError, ImageError
+from hiercli.files import read_text
 from hiercli.images import natural_key, read
 
 
@@ -41,6 +42,9 @@ class Dataset:
         levels: names of the taxonomy levels in each record, fine to coarse.
         tree: Newick text of the true tree, where it is known (the generated flora).
         problems: what lies in the data set's folder and was left out, each with the reason.
+        validation: photographs to choose by, where the user set some aside; else training holds out
+            some of its classes.
+        notes: what people should know of how the data set was read, each a sentence.
     """
 
     name: str
@@ -51,6 +55,8 @@ class Dataset:
     levels: tuple[str, ...] = ()
     tree: str | None = field(default=None, repr=False)
     problems: tuple[str, ...] = ()
+    validation: tuple[Record, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def train_classes(self) -> list[str]:
@@ -187,7 +193,7 @@ def read_table(
         DataError: a row of another width, named by its line number.
     """
     rows = []
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = read_text(file).splitlines()
     for number, line in enumerate(lines[skip + header :], start=1 + skip + header):
         columns = line.split(maxsplit=num_columns - 1)
         if not columns:

@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from hiercli.encoder import onnx_file
 from hiercli.encoder.session import EncoderSession
 from hiercli.errors import ImageError, InputError, MismatchError
+from hiercli.files import parse_json
 from hiercli.images import SUFFIXES, natural_key, read
 
 SHARD = 1024
@@ -81,8 +83,8 @@ def embed(
         raise InputError(
             "--engine ray needs the extra ray: install it with `pip install 'hiercli[ray]'`"
         ) from error
-    session = EncoderSession(model, device="cpu", threads=1)
-    metadata = session.metadata
+    encoder = onnx_file.read(model)
+    metadata = encoder.metadata
     listing = _listing(sources)
     digest = hashlib.sha256("\0".join(listing).encode("utf-8", "surrogateescape")).hexdigest()
     about = {
@@ -117,7 +119,7 @@ def embed(
             data.DataContext.get_current().enable_progress_bars = False
             rows = data.from_items(missing, override_num_blocks=len(missing)).map(
                 _Worker,
-                fn_constructor_args=(ray.put(Path(model).read_bytes()), target),
+                fn_constructor_args=(ray.put(encoder.content), target),
                 compute=data.ActorPoolStrategy(min_size=1, max_size=_cores(ray)),
                 num_cpus=1,
             )
@@ -269,8 +271,8 @@ def _claim(files: Any, folder: str, about: dict[str, Any]) -> None:
     note = f"{folder}/{_ABOUT}"
     if files.exists(note):
         try:
-            there = json.loads(files.cat_file(note))
-        except ValueError as error:
+            there = dict(parse_json(files.cat_file(note)))
+        except (ValueError, TypeError) as error:
             raise InputError(f"{note} is damaged: choose another folder") from error
         differs = [name for name in about if there.get(name) != about[name]]
         if differs:
@@ -310,7 +312,14 @@ def _summary(files: Any, folder: str, shards: int, before: int) -> Done:
     files.invalidate_cache()  # others wrote meanwhile
     for number in range(shards):
         with files.open(f"{folder}/{_name(number)}", "rb") as file:
-            facts = json.loads(parquet.read_schema(file).metadata[b"hier"])
-        embedded += facts["count"]
-        problems += [(path, reason) for path, reason in facts["problems"]]
+            schema = parquet.read_schema(file)
+        try:
+            facts = parse_json(schema.metadata[b"hier"])
+            embedded += int(facts["count"])
+            problems += [(str(path), str(reason)) for path, reason in facts["problems"]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"{folder}/{_name(number)} was not written by hier, or is damaged: remove it, and "
+                "give the same command again"
+            ) from error
     return Done(embedded, shards, before, problems)

@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 
 from hiercli import numpy_files
+from hiercli.bounds import MAX_CLIP_RADIUS, MAX_DIM, is_curvature
 from hiercli.errors import FileFormatError, InputError
 from hiercli.files import parse_json
-from hiercli.geometry.arrays import is_curvature
 from hiercli.images import Preprocessing
 
 KEY = "hier"
 VERSION = 2
 PRECISIONS = ("fp32", "fp16", "int8")
-MAX_DIM = 65_536
-_MAX_CLIP_RADIUS = 1e3
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ class Metadata:
         texts = (self.fingerprint, self.backbone, self.precision, *self.class_names)
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("names must be texts")
-        if not is_curvature(self.c) or not 0 < self.clip_radius <= _MAX_CLIP_RADIUS:
+        if not is_curvature(self.c) or not 0 < self.clip_radius <= MAX_CLIP_RADIUS:
             raise ValueError(f"c is {self.c}, clip_radius {self.clip_radius}")
         if not 1 <= self.embedding_dim <= MAX_DIM or self.precision not in PRECISIONS:
             raise ValueError(f"{self.embedding_dim} dimensions in {self.precision}")

@@ -45,7 +45,7 @@ class Judgement:
         columns: column -> name -> score; a column lacks the scores that it has nothing to say on.
             See `taxonomy` and `relevance` for most of them. Beyond these: ``proxies_purity@level``
             and ``proxies_correlation`` are purity and correlation of heights of the tree that
-            proxies make by themselves, see `depth.proxy_joins`; ``purity@class`` and
+            proxies make by themselves, see `depth.proxy_joins`; ``photo_purity`` and
             ``nmi`` are dendrogram purity and normalised mutual information of classes in the tree
             over photos whose leaves are the proxies; ``ancestor_depth`` is the Spearman
             correlation, over pairs of classes, of how near the origin their common ancestor lies
@@ -165,7 +165,7 @@ class _Judged:
         self, lines: list[Sequence[str]], levels: Sequence[str], proxies: np.ndarray | None
     ) -> Scores:
         """What a taxonomy can say of the encoder, but for rankings."""
-        scores = self.linkage(lines, levels)
+        scores = self.linkage(lines, levels)  # of the tree that is shown where there are no proxies
         if proxies is not None:
             scores |= self.tree(proxies, lines, levels) | self.proxies(proxies, lines, levels)
         nearer = taxonomy.triplet_accuracy(self.distances, taxonomy.kinship(lines))
@@ -173,9 +173,8 @@ class _Judged:
 
     def linkage(self, lines: list[Sequence[str]], levels: Sequence[str]) -> Scores:
         """Clustering of the classes without proxies."""
-        scores = taxonomy.judge(self.distances, lines, levels).to_dict()
-        del scores["triplet_accuracy"]  # it is the distances' own, no tree's
-        return scores
+        found = taxonomy.judge(self.distances, lines, levels)
+        return _tree_scores(found.purity, found.correlation)
 
     def tree(
         self, proxies: np.ndarray, lines: list[Sequence[str]], levels: Sequence[str]
@@ -186,9 +185,7 @@ class _Judged:
             root = build.from_photos(self.points, None, self.labels, proxies, self.c)
             leaves = {node.name: node.id for node in root.leaves}
             self._shown = joins(root, [leaves[name] for name in self.names])
-        purity, correlation = self._agreement(*self._shown, lines, levels)
-        scores = {f"purity@{level}": value for level, value in purity.items()}
-        return scores | {"lca_correlation": correlation}
+        return _tree_scores(*self._agreement(*self._shown, lines, levels))
 
     def proxies(
         self, proxies: np.ndarray, lines: list[Sequence[str]], levels: Sequence[str]
@@ -231,7 +228,7 @@ class _Judged:
         if len(alive) > 1:
             root = build.from_photos(self.points, None, None, proxies, self.c)
             members, _ = joins(root, [f"group {proxy}" for proxy in alive])
-            scores["purity@class"] = taxonomy.dendrogram_purity(members, counts)
+            scores["photo_purity"] = taxonomy.dendrogram_purity(members, counts)
         return scores
 
     def clustered(self, rng: np.random.Generator) -> Scores:
@@ -247,7 +244,7 @@ class _Judged:
         wide = self.points[some].astype(np.float64)
         flat = squareform(poincare.pairwise_dist(wide, wide, self.c), checks=False)
         tree = average(flat)[:, :2].astype(int)
-        return {"purity@class": taxonomy.dendrogram_purity(tree, counts)}
+        return {"photo_purity": taxonomy.dendrogram_purity(tree, counts)}
 
     def delta(self, rng: np.random.Generator) -> float:
         """Gromov's delta by the four-point condition from one base point, doubled, over diameter.
@@ -267,6 +264,14 @@ class _Judged:
         best = np.stack([np.minimum(row[:, None], product).max(axis=0) for row in product])
         diameter = float(far.max())
         return float(2 * (best - product).max() / diameter) if diameter else 0.0
+
+
+def _tree_scores(purity: Mapping[str, float], correlation: float) -> Scores:
+    """Agreement of the tree of a column with the taxonomy, by name."""
+    return {
+        **{f"purity@{level}": value for level, value in purity.items()},
+        "lca_correlation": correlation,
+    }
 
 
 def _random_directions(proxies: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,20 +1,21 @@
 """A taxonomy that people bring, as CSV or Newick, for classes that they have."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from hiercli.data.taxonomy import read_taxonomy
+from hiercli.data.taxonomy import Taxonomy, read_taxonomy
 from hiercli.errors import DataError, InputError
+from hiercli.files import read_text
 from hiercli.hierarchy import newick
 from hiercli.hierarchy.compare import leaf_key
 from hiercli.hierarchy.tree import Node, lines
 
 NEWICK = (".nwk", ".newick", ".tree", ".tre")
+_MOST_LEVELS = 100
 
 
-def read(file: Path, class_names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str]]]:
-    """Groups of classes, fine to coarse.
+def read(file: Path, class_names: Sequence[str]) -> Taxonomy:
+    """Groups of some classes, fine to coarse.
 
     Args:
         file: a CSV whose first column (or ``class_name``) names the classes and each further one a
@@ -23,46 +24,49 @@ def read(file: Path, class_names: Sequence[str]) -> tuple[tuple[str, ...], dict[
         class_names: the classes that are asked about. Blanks and underscores are the same.
 
     Returns:
-        (names of the levels, groups of each class that the file knows).
+        the taxonomy of those classes that the file knows.
 
     Raises:
-        InputError: the file is missing.
-        DataError: it knows none of the classes, or has no level above them.
+        InputError: the file is missing, or not text in UTF-8.
+        DataError: it knows none of the classes, has no level above them, or contradicts itself.
         FileFormatError: it is not Newick.
     """
     if not file.is_file():
         raise InputError(f"expected a taxonomy as CSV or Newick, but {file} is missing")
-    table: dict[str, list[str]]
-    try:
-        if file.suffix.lower() in NEWICK:
-            levels, table = _by_depth(newick.read(file.read_text("utf-8-sig"), str(file)))
-        else:
-            try:
-                levels, rows = read_taxonomy(file, first_column=True)
-            except csv.Error as error:
-                raise DataError(f"{file} is not a CSV that can be read ({error})") from error
-            table = {name: list(line) for name, line in rows.items()}
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is neither a CSV nor a Newick tree in UTF-8 ({error})") from error
-    if not levels:
+    if file.suffix.lower() in NEWICK:
+        taxonomy = _by_depth(newick.read(read_text(file), str(file)), file)
+    else:
+        taxonomy = read_taxonomy(file, first_column=True)
+    if not taxonomy.levels:
         raise DataError(
             f"{file}: expected a level above the classes: a CSV needs a column for each, fine to "
             "coarse, a tree inner nodes"
         )
-    known = {leaf_key(name): line for name, line in table.items() if all(line)}
+    lines = taxonomy.lines or {}
+    known = {leaf_key(name): line for name, line in lines.items() if all(line)}
     found = {name: known[leaf_key(name)] for name in class_names if leaf_key(name) in known}
     if not found:
         raise DataError(
-            f"{file} knows none of these classes: it has {', '.join(list(table)[:3])}, the data "
+            f"{file} knows none of these classes: it has {', '.join(list(lines)[:3])}, the data "
             f"set {', '.join(list(class_names)[:3])}"
         )
-    return levels, found
+    return Taxonomy(taxonomy.levels, found, taxonomy.notes)
 
 
-def _by_depth(root: Node) -> tuple[tuple[str, ...], dict[str, list[str]]]:
+def _by_depth(root: Node, file: Path) -> Taxonomy:
     """Ancestors of each leaf at each depth below the root; a leaf is its own where it ends."""
-    above = {line[-1].name: [node.id for node in line[1:-1]] for line in lines(root).values()}
-    deepest = max(len(line) for line in above.values())
-    padded = {name: (line + [f"{name} itself"] * (deepest - len(line)))[::-1]
-              for name, line in above.items()}  # fmt: skip
-    return tuple(f"depth {depth}" for depth in range(deepest, 0, -1)), padded
+    depth = {id(root): 0}
+    for node in root.walk():
+        depth |= {id(child): depth[id(node)] + 1 for child in node.children}
+    deepest = max(depth.values()) - 1
+    if deepest > _MOST_LEVELS:
+        raise DataError(
+            f"expected a taxonomy of at most {_MOST_LEVELS} levels, but {file} has {deepest}: cut "
+            "the tree"
+        )
+    lines_of = {}
+    for line in lines(root).values():
+        name = line[-1].name
+        above = [node.id for node in line[1:-1]]
+        lines_of[name] = tuple((above + [f"{name} itself"] * (deepest - len(above)))[::-1])
+    return Taxonomy(tuple(f"depth {level}" for level in range(deepest, 0, -1)), lines_of)

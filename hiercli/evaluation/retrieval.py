@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hiercli.errors import DataError
-from hiercli.neighbours import nearest
+from hiercli.neighbours import Gallery
 
 _QUERIES_AT_A_TIME = 1024
 
@@ -47,6 +47,7 @@ class RetrievalScores:
         return {
             "num_queries": self.num_queries,
             "num_gallery": self.num_gallery,
+            "unanswerable": self.unanswerable,
             **recall,
             "map@r": round(self.map_at_r, 4),
             "r_precision": round(self.r_precision, 4),
@@ -70,17 +71,25 @@ def score(
         query_labels: Q class names.
         gallery: (N, D) points; ``None``: the queries are the gallery, and each one ignores itself
             (by its position, so that an identical twin still counts).
-        gallery_labels: N class names.
+        gallery_labels: N class names; they come with ``gallery``.
         c: curvature magnitude, or ``None`` to rank by cosine.
         recall_at: the K of Recall@K.
         progress: called with (done, total) queries.
 
     Raises:
-        DataError: no query has anything to find.
+        DataError: no query has anything to find, or points and labels do not belong together.
     """
+    if (gallery is None) != (gallery_labels is None):
+        raise DataError("expected a gallery with its labels, got one without the other")
     itself = gallery is None
     if gallery is None or gallery_labels is None:
         gallery, gallery_labels = queries, query_labels
+    for points, names_of in ((queries, query_labels), (gallery, gallery_labels)):
+        if points.ndim != 2 or len(points) != len(names_of):
+            raise DataError(
+                f"expected a label for each point, got points of shape {points.shape} and "
+                f"{len(names_of)} labels"
+            )
     if not len(queries) or not len(gallery):
         raise DataError("expected pictures to search for and to search in, found none readable")
     if not (np.isfinite(queries).all() and np.isfinite(gallery).all()):
@@ -95,11 +104,12 @@ def score(
             "every class needs two pictures or more"
         )
     ks = np.array(sorted(recall_at))
+    searched = Gallery(gallery, c)
     parts, firsts = [], []
     for start in range(0, len(answerable), _QUERIES_AT_A_TIME):
         block = answerable[start : start + _QUERIES_AT_A_TIME]
         depth = int(max(ks[-1], to_find[block].max()))
-        _, found = nearest(queries[block], gallery, depth + itself, c)
+        _, found = searched.nearest(queries[block], depth + itself)
         if itself:
             found = _without(found, block)
         right = stored[found] == asked[block, None]

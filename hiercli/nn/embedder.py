@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,19 +83,26 @@ class Embedder(nn.Module):
         return points
 
 
-def fingerprint(embedder: Embedder, preprocessing: Preprocessing) -> str:
+def fingerprint(embedder: Embedder, preprocessing: Preprocessing, pooling: str | None) -> str:
     """What makes two sets of embeddings comparable, as 16 hexadecimal digits.
 
-    A hash over all weights and buffers, the preprocessing, c, the clip radius and the dimension;
-    it travels with the checkpoint, the exported encoder, embeddings and index.
+    A hash over all weights and buffers, the preprocessing, the pooling, c, the clip radius and the
+    dimension; it travels with the checkpoint, the exported encoder, embeddings and index.
+
+    Args:
+        embedder: the network.
+        preprocessing: of its input.
+        pooling: as in the recipe; ``None`` for checkpoints of version 1, which left it out.
     """
     digest = hashlib.sha256()
-    facts = {
+    facts: dict[str, Any] = {
         "preprocessing": preprocessing.to_dict(),
         "c": embedder.to_poincare.c,
         "clip_radius": embedder.to_poincare.clip_radius,
         "embedding_dim": embedder.embedding_dim,
     }
+    if pooling is not None:
+        facts["pooling"] = pooling
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(embedder.state_dict().items()):
         digest.update(name.encode())

@@ -16,7 +16,8 @@ def draw(rows: list[dict[str, Any]], target: Path) -> None:
     from matplotlib.figure import Figure
 
     epochs = [row["epoch"] for row in rows]
-    keys = [key for key in (rows[0] if rows else ()) if key != "epoch"]
+    # Some are only there from a later epoch on.
+    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "epoch"]
     kinship = [key for key in keys if key.startswith("validation_") and key not in _PERCENT]
     elsewhere = (*_SHARES, *_LENGTHS, *_PERCENT, *kinship, *_UNSEEN)
     panels = (

@@ -4,6 +4,8 @@ A checkpoint is a dictionary of tensors and plain values, written whole or not a
 without running any code that a hostile file may carry.
 """
 
+import errno
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,29 +13,53 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiercli.errors import FileFormatError, InputError
+from hiercli.errors import FileFormatError, HierError, InputError
 from hiercli.files import replacing
 from hiercli.images import Preprocessing
-from hiercli.nn import backbone
+from hiercli.nn import backbone, tensor_file
 from hiercli.nn.embedder import Embedder, fingerprint
 from hiercli.training.recipe import Recipe, from_dict
 
 FORMAT = "hier-checkpoint"
-VERSION = 1
+VERSION = 2
+"""2: the fingerprint tells poolings apart, and class points are those of the saved weights."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds, checked, before a network is made of it.
+
+    Attributes:
+        version: of the format that it was written in.
+        recipe: what the encoder was trained with.
+        preprocessing: of its input.
+        fingerprint: see `nn.embedder.fingerprint`.
+        model: weights by name.
+        proxies: hierarchical proxies as points of the ball, (P, D).
+        class_names: training classes.
+        class_points: (C, D), the midpoint of each class's training images under these weights;
+            (0, D) as long as the run was not finished.
+        progress: what is needed to go on training; ``None`` in ``best.pt``.
+    """
+
+    version: int
+    recipe: Recipe
+    preprocessing: Preprocessing
+    fingerprint: str
+    model: Mapping[str, Tensor]
+    proxies: Tensor
+    class_names: list[str]
+    class_points: Tensor
+    progress: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A trained encoder and everything that goes with it, as a checkpoint holds it.
+    """A trained encoder and everything that goes with it.
 
     Attributes:
         embedder: the network, in evaluation mode.
-        preprocessing: of its input.
-        recipe: what it was trained with.
-        proxies: hierarchical proxies as points of the ball, (P, D).
-        class_names: classes that ``class_points`` belong to.
-        class_points: (C, D), the midpoint of each class's training photographs.
-        fingerprint: see `nn.embedder.fingerprint`.
+        preprocessing, recipe, proxies, class_names, class_points, fingerprint: as of `Checkpoint`.
     """
 
     embedder: Embedder
@@ -52,13 +78,12 @@ def new_embedder(recipe: Recipe) -> tuple[Embedder, Preprocessing]:
 
 def _build(recipe: Recipe, weights: str) -> tuple[Embedder, Preprocessing]:
     network = backbone.create(
-        recipe.backbone, weights=weights, pooling=recipe.pooling, image_size=recipe.eval_size
+        recipe.backbone,
+        weights=weights,
+        pooling=recipe.pooling,
+        image_size=recipe.eval_size,
+        train_size=recipe.train_size,
     )
-    if recipe.train_size != recipe.eval_size and hasattr(network, "patch_embed"):
-        raise InputError(
-            f"{recipe.backbone} takes pictures of one size: expected train_size and eval_size to "
-            f"agree, got {recipe.train_size} and {recipe.eval_size}"
-        )
     preprocessing = backbone.preprocessing(
         network, size=recipe.eval_size, crop_share=recipe.eval_crop_share
     )
@@ -94,7 +119,7 @@ def save(
         "version": VERSION,
         "recipe": recipe.to_dict(),
         "preprocessing": preprocessing.to_dict(),
-        "fingerprint": fingerprint(embedder, preprocessing),
+        "fingerprint": fingerprint(embedder, preprocessing, recipe.pooling),
         "model": embedder.state_dict(),
         "proxies": proxies.detach().cpu(),
         "class_names": class_names,
@@ -104,60 +129,114 @@ def save(
     with replacing(path) as draft:
         try:
             torch.save(content, draft)
-        except RuntimeError as error:  # torch's writer reports a full disk this way
-            raise InputError(
-                f"writing {path} failed ({str(error).splitlines()[0]}). Nothing was left behind; "
-                "free some space, then run it again"
-            ) from error
+        except RuntimeError as error:  # torch's writer says "file write failed", whatever the cause
+            raise OSError(errno.ENOSPC, "the disk is full, or cannot be written to") from error
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The raw content of a checkpoint, checked to be one of ours.
+def read(path: Path) -> Checkpoint:
+    """The content of a checkpoint, checked to be one of ours; no network is built.
 
     Raises:
         InputError: missing, or not a file.
         FileFormatError: damaged, hostile, another program's, or from a newer version.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        # Opening a pipe would wait for a writer that may never come.
-        raise InputError(f"expected a checkpoint, but {path} is a device or a pipe: name a file")
-    content = dict(backbone.read_state_dict(path))
+    if path.is_dir():
+        raise InputError(f"expected a checkpoint, but {path} is a folder: name its best.pt")
+    content = dict(tensor_file.read(path))
     if content.get("format") != FORMAT:
         raise FileFormatError(
             f"{path}: expected a checkpoint written by `hier train`, found a file of tensors of "
             "another program. To start from its backbone use `hier train --weights FILE`"
         )
-    if content["version"] > VERSION:
+    try:
+        if content["version"] > VERSION:
+            raise FileFormatError(
+                f"{path} was written by a newer hier (format {content['version']}, this one reads "
+                f"up to {VERSION}): upgrade hiercli"
+            )
+        return _checked(content)
+    except FileFormatError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, HierError) as error:
         raise FileFormatError(
-            f"{path} was written by a newer hier (format {content['version']}, this one reads up "
-            f"to {VERSION}): upgrade hiercli"
-        )
-    return content
+            f"{path} is incomplete or damaged ({str(error)[:200]}): train again, or fetch it again"
+        ) from error
+
+
+def _checked(content: dict[str, Any]) -> Checkpoint:
+    """Raise ValueError, or whatever a wrong type leads to, where a part is not what it can be."""
+    recipe = from_dict(content["recipe"])
+    model, names = dict(content["model"]), list(content["class_names"])
+    proxies, points = content["proxies"], content["class_points"]
+    if not all(isinstance(value, Tensor) for value in (*model.values(), proxies, points)):
+        raise ValueError("weights that are no tensors")
+    if not all(isinstance(text, str) for text in (*model, *names, content["fingerprint"])):
+        raise ValueError("names that are no texts")
+    for some in (proxies, points):
+        if some.ndim != 2 or some.shape[1] != recipe.embedding_dim or not some.is_floating_point():
+            raise ValueError(f"points of shape {tuple(some.shape)}")
+        # Not so where a number is none.
+        if not bool((recipe.c * some.double().square().sum(dim=1) < 1).all()):
+            raise ValueError("points outside the ball")
+    if len(points) not in (0, len(names)) or len(set(names)) < len(names):
+        raise ValueError(f"{len(points)} points of {len(set(names))} classes")
+    progress = content["progress"]
+    return Checkpoint(
+        int(content["version"]),
+        recipe,
+        Preprocessing.from_dict(content["preprocessing"]),
+        content["fingerprint"],
+        model,
+        proxies.float(),
+        names,
+        points.float(),
+        None if progress is None else dict(progress),
+    )
 
 
 def load(path: Path) -> Encoder:
-    """The encoder in a checkpoint, on the CPU, in evaluation mode.
+    """The encoder in a checkpoint, on the CPU, in evaluation mode. Nothing is fetched.
 
     Raises:
         InputError, FileFormatError: see `read`; also where its parts do not agree.
     """
     content = read(path)
+    recipe = content.recipe
     try:
-        recipe = from_dict(content["recipe"])
+        _require_weights(recipe, content.model)
         embedder, _ = _build(recipe, "none")
-        embedder.load_state_dict(content["model"])
-        preprocessing = Preprocessing.from_dict(content["preprocessing"])
-        encoder = Encoder(
-            embedder.eval(),
-            preprocessing,
-            recipe,
-            content["proxies"],
-            list(content["class_names"]),
-            content["class_points"],
-            content["fingerprint"],
-        )
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise FileFormatError(f"{path} is incomplete or damaged: {error}") from error
-    if fingerprint(embedder, preprocessing) != encoder.fingerprint:
+        embedder.load_state_dict(content.model)
+    except (KeyError, TypeError, ValueError, RuntimeError, HierError) as error:
+        raise FileFormatError(
+            f"{path} is incomplete or damaged ({str(error).strip()[:200]}): train again, or fetch "
+            "it again"
+        ) from error
+    pooling = recipe.pooling if content.version >= 2 else None
+    if fingerprint(embedder, content.preprocessing, pooling) != content.fingerprint:
         raise FileFormatError(f"{path}: its weights are not those it was written with (damaged)")
-    return encoder
+    return Encoder(
+        embedder.eval(),
+        content.preprocessing,
+        recipe,
+        content.proxies,
+        content.class_names,
+        content.class_points,
+        content.fingerprint,
+    )
+
+
+def _require_weights(recipe: Recipe, model: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where a recipe would build a network far larger than the weights given."""
+    if model["head.weight"].shape[0] != recipe.embedding_dim:
+        raise ValueError(f"a head of shape {tuple(model['head.weight'].shape)}")
+    with torch.device("meta"):
+        planned = backbone.create(
+            recipe.backbone,
+            weights="none",
+            pooling=recipe.pooling,
+            image_size=recipe.eval_size,
+        )
+    needed = sum(tensor.numel() for tensor in planned.state_dict().values())
+    held = sum(tensor.numel() for tensor in model.values())
+    if needed > held:
+        raise ValueError(f"weights of {held:,} numbers for a backbone of {needed:,}")

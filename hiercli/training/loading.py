@@ -1,5 +1,6 @@
 """Photographs to batches of pixels, for training with augmentation and for evaluation without."""
 
+import bisect
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -51,6 +52,9 @@ class TrainingPhotos(TorchDataset[tuple[Tensor, str]]):
         self.seed = seed
         # A small crop is enlarged, so it needs the picture at more than the crop's size.
         self.side = round(size / math.sqrt(crop_scale_min))
+        self._members: dict[str, list[int]] = {}
+        for place, record in enumerate(records):
+            self._members.setdefault(record.label, []).append(place)
         self._cached: list[np.ndarray | str] = []
 
     def cache(
@@ -107,9 +111,10 @@ class TrainingPhotos(TorchDataset[tuple[Tensor, str]]):
 
     def successors(self, index: int) -> Iterator[int]:
         """The photograph's index, then those that stand in for it where it is damaged."""
-        for place in (*range(index, len(self.records)), *range(index)):
-            if self.records[place].label == self.records[index].label:
-                yield place
+        own = self._members[self.records[index].label]
+        first = bisect.bisect_left(own, index)
+        yield from own[first:]
+        yield from own[:first]
 
     def _read(self, index: int) -> tuple[Image.Image, str]:
         """The photograph, or the next whole one of its class and what is wrong with the first."""

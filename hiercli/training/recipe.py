@@ -9,9 +9,21 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from hiercli.bounds import (
+    MAX_CLIP_RADIUS,
+    MAX_CURVATURE,
+    MAX_DIM,
+    MAX_SIZE,
+    MIN_CROP_SHARE,
+    MIN_CURVATURE,
+    is_curvature,
+)
 from hiercli.errors import InputError
+from hiercli.files import read_text
 
 DEFAULT = "hier"
+_LARGEST_FILE = 2**20
+"""Bytes of a recipe."""
 
 
 def _setting(default: Any, doc: str, choices: tuple[str, ...] = ()) -> Any:
@@ -128,9 +140,14 @@ class Recipe:
         for name, least in _LEAST.items():
             if not getattr(self, name) >= least:
                 raise _refused(name, f"at least {least}", self)
+        for name, most in _MOST.items():
+            if not getattr(self, name) <= most:
+                raise _refused(name, f"at most {most:g}", self)
+        if not is_curvature(self.c):
+            raise _refused("c", f"between {MIN_CURVATURE:g} and {MAX_CURVATURE:g}", self)
         for name in ("eval_crop_share", "crop_scale_min"):
-            if not 0 < getattr(self, name) <= 1:
-                raise _refused(name, "a share above 0 and at most 1", self)
+            if not MIN_CROP_SHARE <= getattr(self, name) <= 1:
+                raise _refused(name, f"a share of {MIN_CROP_SHARE} to 1", self)
         if not 0 <= self.head_whitening <= 1:
             raise _refused("head_whitening", "between 0 and 1", self)
         for name in ("validation_share", "ema_decay"):
@@ -161,6 +178,12 @@ _LEAST = {
     "seed": 0,
 }  # fmt: skip
 
+_MOST = {
+    "embedding_dim": MAX_DIM, "train_size": MAX_SIZE, "eval_size": MAX_SIZE, "num_proxies": 10**6,
+    "batch_size": 10**6, "clip_radius": MAX_CLIP_RADIUS, "processes": 1024, "workers": 1024,
+    "epochs": 10**6, "num_neighbours": 10**6, "triplets_per_anchor": 10**6,
+}  # fmt: skip
+
 
 def _refused(name: str, expected: str, recipe: Recipe) -> InputError:
     return InputError(f"expected {name} to be {expected}, got {getattr(recipe, name)!r}")
@@ -171,7 +194,7 @@ def _check_type(name: str, value: Any, kind: type) -> None:
     if fits and isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"expected {name} to be a finite number, got {value}")
     if not fits or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"expected {name} to be of type {kind.__name__}, got {value!r}")
+        raise InputError(f"expected {name} to be of type {kind.__name__}, got {repr(value)[:80]}")
 
 
 def names() -> list[str]:
@@ -203,7 +226,7 @@ def load(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     unknown = sorted(set(settings) - known)
     if unknown:
         raise InputError(
-            f"recipe {name}: no setting is called {', '.join(unknown)}. "
+            f"recipe {name}: no setting is called {', '.join(unknown)[:200]}. "
             f"Known settings: {', '.join(sorted(known))}"
         )
     return Recipe(**settings)
@@ -216,14 +239,11 @@ def from_dict(values: dict[str, Any]) -> Recipe:
 
 def _read(name: str) -> dict[str, Any]:
     if name.endswith(".toml"):
-        if Path(name).exists() and not Path(name).is_file():
-            raise InputError(f"expected a file of settings, but {name} is not a file")
+        text = read_text(Path(name), most=_LARGEST_FILE)
         try:
-            return tomllib.loads(Path(name).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"cannot read the recipe {name}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{name} is not valid TOML: {error}") from error
+            return tomllib.loads(text)
+        except (ValueError, RecursionError) as error:  # numbers too long, brackets too deep
+            raise InputError(f"{name} is not valid TOML: {str(error)[:200]}") from error
     if name not in names():
         known = [own for own in names() if "/" not in own]
         near = difflib.get_close_matches(name, names(), n=3)

@@ -2,11 +2,11 @@
 
 import contextlib
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
 from hiercli.errors import InputError, TrainingError
+from hiercli.files import parse_json, read_text
 from hiercli.training.recipe import Recipe, load
 
 
@@ -23,15 +23,17 @@ def is_run(folder: Path) -> bool:
         load(str(folder / "config.toml"))
     except InputError:
         return False
-    return (folder / "metrics.jsonl").exists()
+    return (folder / "metrics.jsonl").is_file()
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
     """The whole lines of a ``metrics.jsonl``; a kill or a full disk can leave half of one."""
     rows = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
+    for line in read_text(file).splitlines():
+        with contextlib.suppress(ValueError):
+            row = parse_json(line)
+            if isinstance(row, dict) and isinstance(row.get("epoch"), int):
+                rows.append(row)
     return rows
 
 

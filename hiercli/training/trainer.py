@@ -3,14 +3,17 @@
 import contextlib
 import copy
 import dataclasses
+import hashlib
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
@@ -23,11 +26,12 @@ from hiercli.data.records import (
     require_answers,
     split_validation,
 )
-from hiercli.errors import DataError, ImageError, TrainingError
+from hiercli.errors import DataError, FileFormatError, ImageError, TrainingError
 from hiercli.evaluation.retrieval import RetrievalScores
-from hiercli.files import sweep, write_text
-from hiercli.geometry import lorentz, poincare
+from hiercli.files import open_regular, sweep, write_text
+from hiercli.geometry import poincare
 from hiercli.images import probe
+from hiercli.losses.hier import HierLoss
 from hiercli.memory import keep_freed_memory
 from hiercli.nn.embedder import Embedder
 from hiercli.reports import curves
@@ -45,6 +49,8 @@ from hiercli.training.starting import start_from_known
 
 _WATCHED_BATCHES = 8
 """Batches at the end of an epoch from which its signs of health are read."""
+_FIRST_BYTES = 4096
+"""Of each image, by which it is told from another of the same name and size."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +61,8 @@ class Result:
         out: its folder.
         test: scores of the test classes under the best checkpoint, by name; empty without any.
         best_epoch: the epoch whose weights ``best.pt`` holds.
+        chosen_by: why that one, in words.
+        familiar: classes of the test part that were trained on, so that they are not unseen.
         problems: photographs that could not be read, with the reason.
         retrieval: the retrieval scores among ``test`` in full; ``None`` without any.
     """
@@ -62,6 +70,8 @@ class Result:
     out: Path
     test: dict[str, float]
     best_epoch: int
+    chosen_by: str
+    familiar: list[str]
     problems: list[str]
     retrieval: RetrievalScores | None = None
 
@@ -120,6 +130,17 @@ def train(
     return run.finish()
 
 
+def _digest(records: Sequence[Record]) -> str:
+    """By which other images under the same class names are told: name, size and first bytes."""
+    digest = hashlib.sha256()
+    for record in records:
+        with open_regular(record.path) as file:
+            size = os.fstat(file.fileno()).st_size
+            digest.update(f"{record.label}/{record.path.name} {size}\n".encode(errors="replace"))
+            digest.update(file.read(_FIRST_BYTES))
+    return digest.hexdigest()
+
+
 class _Run:
     """One run's moving parts. What is not in `_progress` is rebuilt from recipe and data."""
 
@@ -131,13 +152,17 @@ class _Run:
         self.device = choose_device(recipe.device)
         self.judge = Judge(recipe, dataset, self.device, world, reporter)
         readable = self._readable(dataset.train)
-        self.training, self.validation = split_validation(
-            readable, recipe.validation_share, recipe.seed
-        )
+        if dataset.validation:
+            self.training, self.validation = readable, self._readable(dataset.validation)
+        else:
+            self.training, self.validation = split_validation(
+                readable, recipe.validation_share, recipe.seed
+            )
         self.names = class_names(self.training)
         if len(self.names) < 2:
             raise DataError(f"expected 2 classes to learn from or more, found {len(self.names)}")
         self.labels = class_ids(self.training, self.names)
+        self.images = _digest(self.training)
         self.sampler = ClassBalancedSampler(
             self.labels,
             batch_size=recipe.batch_size,
@@ -165,7 +190,10 @@ class _Run:
         self.known = start_from_known(
             recipe, self.embedder, self.objective, self.judge, self.training, self.labels
         )
-        self.averaged = copy.deepcopy(self.embedder).eval() if recipe.ema_decay else None
+        # Encoder and proxies belong together, so both are averaged.
+        self.averaged = None
+        if recipe.ema_decay:
+            self.averaged = copy.deepcopy((self.embedder.eval(), self.objective.hier))
         self.optimizer = schedule.optimizer(
             recipe, self.embedder, self.objective, self.sampler.batch_size
         )
@@ -174,8 +202,6 @@ class _Run:
         self.epoch, self.step = 0, 0
         self.best, self.best_epoch = -math.inf, 0
         self.totals: dict[str, float] = {}
-        self.class_sums = torch.zeros(len(self.names), recipe.embedding_dim + 1).double()
-        self.class_points = torch.zeros(len(self.names), recipe.embedding_dim)
         self.recent: list[tuple[Tensor, Tensor]] = []
 
     # -- setting up ------------------------------------------------------------------------
@@ -207,11 +233,11 @@ class _Run:
             "best_epoch": self.best_epoch,
             "totals": self.totals,
             "problems": self.judge.problems,
-            "class_sums": self.class_sums,
+            "images": self.images,
             "device": self.device.type,
             "objective": self.objective.state_dict(),
             "recent": self.recent,
-            "averaged": self.averaged.state_dict() if self.averaged else None,
+            "averaged": [part.state_dict() for part in self.averaged or ()],
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "generator": self.generator.get_state(),
@@ -219,11 +245,11 @@ class _Run:
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
 
-    def _save(self, name: str, embedder: Embedder, *, to_go_on: bool = False) -> None:
+    def _save(self, name: str, embedder: Embedder, hier: HierLoss, *, to_go_on: bool) -> None:
         if not self.world.is_main:
             return
         with torch.no_grad():
-            proxies = self.objective.hier.proxy_points()
+            proxies = hier.proxy_points()
         checkpoint.save(
             self.out / name,
             embedder=embedder,
@@ -231,37 +257,53 @@ class _Run:
             recipe=self.recipe,
             proxies=proxies,
             class_names=self.names,
-            class_points=self.class_points,
+            class_points=torch.empty(0, self.recipe.embedding_dim),
             progress=self._progress() if to_go_on else None,
         )
+
+    def _save_to_go_on(self) -> None:
+        self._save("last.pt", self.embedder, self.objective.hier, to_go_on=True)
 
     def restore(self) -> None:
         if self.world.is_main:
             sweep(self.out)
         content = checkpoint.read(self.out / "last.pt")
-        if content["class_names"] != self.names or content["progress"] is None:
+        state = content.progress
+        if content.class_names != self.names or state is None:
             raise TrainingError(
                 f"{self.out} cannot be resumed: it was started with other classes. Give the same "
                 "data, or start anew with another --out"
             )
-        state = content["progress"]
-        if "objective" not in state:
+        if "images" not in state:
             raise TrainingError(
                 f"{self.out} cannot be resumed: it was started by an older hier. Its best.pt still "
                 "serves; start anew with another --out"
             )
+        if state["images"] != self.images:
+            raise TrainingError(
+                f"{self.out} cannot be resumed: it was started with other images of these classes. "
+                "Give the same data, or start anew with another --out"
+            )
+        try:
+            self._take_up(content, state)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+            raise FileFormatError(
+                f"{self.out / 'last.pt'} is incomplete or damaged ({str(error).strip()[:200]}): "
+                "start anew with another --out"
+            ) from error
+
+    def _take_up(self, content: checkpoint.Checkpoint, state: dict[str, Any]) -> None:
         if state["device"] != self.device.type:
             raise TrainingError(
                 f"{self.out} cannot be resumed on {self.device.type}: it was started on "
                 f"{state['device']}, whose random numbers are others. Give --device "
                 f"{state['device']}, or start anew with another --out"
             )
-        self.embedder.load_state_dict(content["model"])
-        self.class_points = content["class_points"]
+        self.embedder.load_state_dict(content.model)
         self.objective.load_state_dict(state["objective"])
         self.recent = [(x.to(self.device), y.to(self.device)) for x, y in state["recent"]]
-        if self.averaged:
-            self.averaged.load_state_dict(state["averaged"])
+        for part, averaged in zip(self.averaged or (), state["averaged"], strict=True):
+            part.load_state_dict(averaged)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.generator.set_state(state["generator"])
@@ -270,7 +312,7 @@ class _Run:
             torch.cuda.set_rng_state_all(state["cuda_rng"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.best, self.best_epoch = state["best"], state["best_epoch"]
-        self.totals, self.class_sums = state["totals"], state["class_sums"]
+        self.totals = state["totals"]
         self.judge.note(state["problems"])
         if self.world.is_main:
             # A kill can fall between the line of an epoch and its checkpoint.
@@ -307,11 +349,11 @@ class _Run:
                         board.add_scalar(key, value, row["epoch"])
                     with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as lines:
                         lines.write(json.dumps(row) + "\n")
-                self._save("last.pt", self.embedder, to_go_on=True)
+                self._save_to_go_on()
                 self.reporter.finished_epoch(row)
                 if warning := collapse(row, self.recipe):
                     self.reporter.warned(warning)
-        return self._judge_test()
+        return self._conclude()
 
     def _out_of_patience(self) -> bool:
         waited = self.epoch - self.best_epoch
@@ -322,7 +364,7 @@ class _Run:
         schedule.set_learning_rates(self.optimizer, self.recipe, self.epoch)
         num_batches = len(self.sampler)
         if self.step == 0:
-            self.totals, self.class_sums = {}, torch.zeros_like(self.class_sums)
+            self.totals = {}
         started = saved = time.monotonic()
         seen = 0
         while self.step < num_batches:
@@ -336,12 +378,10 @@ class _Run:
             rate = {"images/s": seen / (time.monotonic() - started)}
             self.reporter.stepped(self.epoch + 1, self.step, num_batches, values | rate)
             if time.monotonic() - saved > 60 * self.recipe.checkpoint_minutes:
-                self._save("last.pt", self.embedder, to_go_on=True)
+                self._save_to_go_on()
                 saved = time.monotonic()
         row: dict[str, Any] = {"epoch": self.epoch + 1}
         row |= {key: value / num_batches for key, value in self.totals.items()}
-        seen_now = self.class_sums[:, 0] > 0  # a class may have had no turn in a short epoch
-        self.class_points[seen_now] = midpoints(self.class_sums[seen_now], self.recipe.c)
         row |= watch(self.objective.hier, self.recent, self.generator, self.recipe.hier_weight > 0)
         self.recent = []
         for problems in self.world.collect(self.judge.problems):
@@ -392,10 +432,7 @@ class _Run:
             self.world.average_buffers(self.embedder)
         if self.averaged:
             self._average()
-        points = points.detach()
-        lifted = lorentz.from_poincare(points.double().cpu(), recipe.c)
-        self.class_sums.index_add_(0, labels.cpu(), lifted)
-        self.recent = [*self.recent[1 - _WATCHED_BATCHES :], (points, labels)]
+        self.recent = [*self.recent[1 - _WATCHED_BATCHES :], (points.detach(), labels)]
         return values
 
     def _diverged(self, what: str) -> str:
@@ -409,42 +446,68 @@ class _Run:
     @torch.no_grad()
     def _average(self) -> None:
         assert self.averaged is not None
-        for kept, new in zip(
-            self.averaged.state_dict().values(), self.embedder.state_dict().values(), strict=True
-        ):
-            if kept.is_floating_point():
-                kept.lerp_(new, 1 - self.recipe.ema_decay)
-            else:
-                kept.copy_(new)
+        for part, live in zip(self.averaged, (self.embedder, self.objective.hier), strict=True):
+            own, others = part.state_dict().values(), live.state_dict().values()
+            for kept, new in zip(own, others, strict=True):
+                if kept.is_floating_point():
+                    kept.lerp_(new, 1 - self.recipe.ema_decay)
+                else:
+                    kept.copy_(new)
 
     # -- judging ---------------------------------------------------------------------------
 
     def _validate(self) -> dict[str, float]:
         """Score the held-out training classes and keep the best; without any, keep the last."""
-        judged = self.averaged or self.embedder
-        scores = self.judge.validate(judged, self.validation) if self.validation else {}
+        embedder, hier = self.averaged or (self.embedder, self.objective.hier)
+        scores = self.judge.validate(embedder, self.validation) if self.validation else {}
         # MAP@R moves in smaller steps than Recall@1, so it tells better from good.
         value = scores.get("validation_map@r", float(self.epoch))
         if value > self.best:
             self.best, self.best_epoch = value, self.epoch
-            self._save("best.pt", judged)
+            self._save("best.pt", embedder, hier, to_go_on=False)
         return scores
 
-    def _judge_test(self) -> Result:
+    def _conclude(self) -> Result:
+        """Work out where the classes lie under the best weights, and score the test classes."""
         if self.world.is_main:
             curves.draw(read_metrics(self.out / "metrics.jsonl"), self.out / "curves.png")
+        self.world.same(True)  # best.pt is there once the main process has come this far
+        held = checkpoint.load(self.out / "best.pt")
+        best = held.embedder.to(self.device).to(memory_format=torch.channels_last)
+        if not len(held.class_points):
+            self._place_classes(held)
         scores: dict[str, float] = {}
         retrieval = None
         if self.dataset.query:
-            self.world.same(True)  # best.pt is there once the main process has come this far
-            best = checkpoint.load(self.out / "best.pt").embedder
-            best.to(self.device).to(memory_format=torch.channels_last)
             scores, retrieval = self.judge.test(best, self.out, self.best_epoch)
-        return Result(self.out, scores, self.best_epoch, self.judge.problems, retrieval)
+        tested = class_names((*self.dataset.query, *(self.dataset.gallery or ())))
+        trained = {*self.names, *class_names(self.validation)}
+        return Result(
+            self.out,
+            scores,
+            self.best_epoch,
+            "highest validation MAP@R" if self.validation else "the last, without validation",
+            [name for name in tested if name in trained],
+            self.judge.problems,
+            retrieval,
+        )
 
-
-def midpoints(sums: Tensor, c: float) -> Tensor:
-    """Midpoint of each class from the sum of its lifted points, (C, D+1) -> (C, D) float32."""
-    centre = lorentz.centroid(sums[:, None])
-    points: Tensor = poincare.project(lorentz.to_poincare(centre, c), c).float()
-    return points
+    def _place_classes(self, held: checkpoint.Encoder) -> None:
+        """Write into ``best.pt`` the midpoint of each class's images, each embedded once."""
+        points, kept = self.judge.embed(held.embedder, self.training)
+        labels = self.labels[kept]
+        present = np.unique(labels)
+        middles = [
+            poincare.midpoint(points[labels == label].astype(np.float64), self.recipe.c)
+            for label in present
+        ]
+        if self.world.is_main:
+            checkpoint.save(
+                self.out / "best.pt",
+                embedder=held.embedder,
+                preprocessing=self.preprocessing,
+                recipe=self.recipe,
+                proxies=held.proxies,
+                class_names=[self.names[label] for label in present],
+                class_points=torch.from_numpy(np.stack(middles)).float(),
+            )
