@@ -14,13 +14,15 @@
     ├── InterruptError       130   Ctrl-C, where there is more to say than that
     └── ReportedError          *   a process that was started for the work has failed and said why
 
-Two more exit codes do not come from an error: 0 (done) and 3 (done, but some inputs were
-skipped, each one named). Every interrupt ends with 130.
+Three more exit codes do not come from these: 0 (done), 3 (done, but some inputs were skipped, each
+one named) and 1 (a fault of hier itself, with a file that says where). Every interrupt ends with
+130.
 
 A message says what was expected, what came, and what to do next, in that order.
 """
 
 EXIT_DONE = 0
+EXIT_FAULT = 1
 EXIT_INPUT = 2
 EXIT_SKIPPED = 3
 EXIT_MISMATCH = 4

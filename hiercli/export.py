@@ -63,7 +63,7 @@ def export(
     Raises:
         ExportError: the two differ by more than ``tolerance``; nothing is written.
     """
-    if target.suffix != ".onnx":
+    if target.suffix.lower() != ".onnx":
         raise InputError(f"expected a file name that ends in .onnx, got {target}")
     encoder = load(source)
     dataset = data(encoder.recipe.seed) if data else None

@@ -157,14 +157,18 @@ def printable(text: str) -> str:
     That is control characters, line ends of every kind, and the signs that turn the direction of
     what follows. Joiners, soft hyphens and every kind of blank are part of names and stay.
     """
-    shown = readable(text)
-    if shown.isascii() and shown.isprintable():
-        return shown
-    return "".join(repr(sign)[1:-1] if _is_obeyed(sign) else sign for sign in shown)
+    return escaped(readable(text))
+
+
+def escaped(text: str) -> str:
+    """`printable`, but for bytes of file names that are not UTF-8, which stay as they are."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(repr(sign)[1:-1] if _is_obeyed(sign) else sign for sign in text)
 
 
 def _is_obeyed(sign: str) -> bool:
-    return unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") or sign in _TURNING
+    return unicodedata.category(sign) in ("Cc", "Zl", "Zp") or sign in _TURNING
 
 
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

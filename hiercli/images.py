@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ _OTHER_KINDS = (
     (re.compile(rb".{4}ftyp(hei[cfxms]|hev[cx]|mif1|msf1)", re.DOTALL), "a HEIC image"),
     (re.compile(rb".{4}ftyp", re.DOTALL), "a video"),
     (re.compile(rb"\x93NUMPY"), "a NumPy array"),
-    (re.compile(rb"PK\x03\x04"), "a zip archive"),
+    (re.compile(rb"PK\x03\x04"), "a zip archive (an .npz of arrays, a document)"),
     (re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ"), "a compressed file"),
     (re.compile(rb"8BPS"), "a Photoshop image"),
     (re.compile(rb"\x00\x00[\x01\x02]\x00"), "an icon"),
@@ -218,10 +219,13 @@ def _kind_of(content: bytes) -> str:
         return "a TIFF of a kind that cannot be read: save it as 8-bit RGB, or as PNG or JPEG"
     for start, kind in _OTHER_KINDS:
         if start.match(content):
-            return f"expected {READABLE}, found {kind}: convert it first"
+            return f"expected {READABLE}, found {kind}: give images, or convert it"
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff") or _TEXT.fullmatch(content[:4096]):
+        return f"expected {READABLE}, found a text or a table: give images, or folders of them"
     return f"expected {READABLE}, found {len(content)} bytes of something else"
 
 
+_TEXT = re.compile(rb"[\t\n\f\r\x20-\x7e\x80-\xff]+")
 READABLE = "a JPEG, PNG, WebP, GIF, TIFF, BMP or PPM image"
 
 
@@ -341,7 +345,13 @@ Skipped = Callable[[Path, str], None]
 """Told of something that was passed over, and why."""
 
 
-def find(paths: Sequence[Path | str], skipped: Skipped | None = None) -> list[Path]:
+def find(
+    paths: Sequence[Path | str],
+    skipped: Skipped | None = None,
+    *,
+    absent: bool = False,
+    linked: list[Path] | None = None,
+) -> list[Path]:
     """All pictures under the given files and folders, each folder in natural path order.
 
     A file that is named outright is taken whatever its suffix; folders are walked with hidden
@@ -350,6 +360,8 @@ def find(paths: Sequence[Path | str], skipped: Skipped | None = None) -> list[Pa
     Args:
         paths: files and folders.
         skipped: told of each folder that cannot be read; without it such a folder raises.
+        absent: paths may be missing, and there may be no pictures.
+        linked: takes the folders that were reached by a link.
 
     Raises:
         InputError: a path is missing, nothing that looks like a picture was found, or a folder
@@ -364,26 +376,30 @@ def find(paths: Sequence[Path | str], skipped: Skipped | None = None) -> list[Pa
         skipped(folder, reason)
 
     found: dict[bytes, Path] = {}
+    others: Counter[str] = Counter()
     place = Places()
     for path in map(Path, paths):
         if path.is_dir():
-            for picture in _walk(path, pass_over):
+            for picture in _walk(path, pass_over, [] if linked is None else linked, others):
                 found.setdefault(place(picture), picture)
         elif path.exists():
             found.setdefault(place(path), path)
-        else:
+        elif not absent:
             raise InputError(f"expected a picture or a folder of pictures, but {path} is missing")
-    if not found:
+    if not found and not absent:
         where = ", ".join(map(str, paths))
         suffixes = " ".join(sorted(SUFFIXES))
+        seen = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in
+                         others.most_common(3))  # fmt: skip
         raise InputError(
             f"no pictures in {where}: looked, also in subfolders, for {suffixes}"
+            + (f"; found other files: {seen}" if others else "")
             + "".join(f"; {reason}" for reason in closed[:1])
         )
     return list(found.values())
 
 
-def _walk(folder: Path, skipped: Skipped) -> list[Path]:
+def _walk(folder: Path, skipped: Skipped, linked: list[Path], others: Counter[str]) -> list[Path]:
     def closed(error: OSError) -> None:
         name = os.fsdecode(error.filename)
         skipped(Path(name), f"{name}: the folder cannot be read ({error.strerror})")
@@ -396,14 +412,19 @@ def _walk(folder: Path, skipped: Skipped) -> list[Path]:
             folders.clear()
             continue
         seen.add((here.st_dev, here.st_ino))
+        if os.path.islink(parent):
+            linked.append(Path(parent))
         folders[:] = [name for name in folders if not name.startswith(".")]
         # A folder that can be reached by two names goes by its own.
         folders.sort(key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
-        pictures += [
-            Path(parent, name)
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
-        ]
+        for name in files:
+            suffix = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                continue
+            if suffix in SUFFIXES:
+                pictures.append(Path(parent, name))
+            else:
+                others[suffix] += 1
     return sorted(pictures, key=lambda path: [natural_key(part) for part in path.parts])
 
 

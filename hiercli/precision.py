@@ -9,9 +9,11 @@ The head and the map into the ball stay in float32: near the rim a coordinate ne
 import contextlib
 import hashlib
 import io
+import logging
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,7 +73,7 @@ def reduce(
         DataError: there are no pictures to measure on.
         ExportError: the variant loses too much; nothing is written.
     """
-    if target.suffix != ".onnx":
+    if target.suffix.lower() != ".onnx":
         raise InputError(f"expected a file name that ends in .onnx, got {target}")
     require_apart(target, (source,))
     whole = EncoderSession(source, device="cpu")
@@ -177,9 +179,7 @@ def _to_int8(
             return None if pixels is None else {session.input_name: pixels}
 
     parts = _Parts.of(source)
-    # The calibrator tells its progress on stdout, which is for data.
-    quiet = contextlib.redirect_stdout(io.StringIO())
-    with tempfile.TemporaryDirectory() as folder, quiet:
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         whole, plain, small = (Path(folder) / f"{name}.onnx" for name in ("whole", "plain", "int8"))
         onnx.save(parts.backbone, str(whole))
         quant_pre_process(str(whole), str(plain), skip_symbolic_shape=True)
@@ -194,6 +194,26 @@ def _to_int8(
             extra_options={"CalibPercentile": _PERCENTILE},
         )
         onnx.save(parts.joined(onnx.load(str(small))), str(target))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to itself what the calibrator tells: progress on stdout, doubts of every kind on stderr.
+
+    What comes of it is judged afterwards, on pictures.
+    """
+    import onnxruntime
+
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    onnxruntime.set_default_logger_severity(4)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        onnxruntime.set_default_logger_severity(2)
+        logging.disable(level)
 
 
 def _calibration(session: EncoderSession, records: Sequence[Record]) -> Iterator[np.ndarray]:

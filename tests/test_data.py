@@ -129,7 +129,7 @@ def test_what_a_folder_leaves_out_is_named(
 
 
 def test_what_lies_beside_train_and_test_is_named(photos: Path, tmp_path: Path) -> None:
-    for number, split in enumerate(("train", "train", "test", "test", "val")):
+    for number, split in enumerate(("train", "train", "test", "test", "extra")):
         shutil.copytree(photos / f"kind{number}", tmp_path / split / f"kind{number}")
     picture = photos / "kind0" / "photo0.jpg"
     for name in ("loose.jpg", "train/loose.jpg", ".hidden.jpg"):
@@ -139,7 +139,7 @@ def test_what_lies_beside_train_and_test_is_named(photos: Path, tmp_path: Path) 
     data = catalogue.load(str(tmp_path))
     assert (len(data.train), len(data.query)) == (12, 12)
     assert [problem.split(": ")[0] for problem in data.problems] == [
-        str(tmp_path / name) for name in ("train/loose.jpg", "loose.jpg", "val")
+        str(tmp_path / name) for name in ("train/loose.jpg", "extra", "loose.jpg")
     ]
 
 

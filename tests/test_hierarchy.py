@@ -16,6 +16,7 @@ import pytest
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import DataError, FileFormatError, InputError
 from hiercli.evaluation.taxonomy import joined_at
+from hiercli.files import escaped
 from hiercli.geometry import poincare
 from hiercli.hierarchy import build, formats, layout, newick
 from hiercli.hierarchy.branches import Branches
@@ -326,7 +327,7 @@ def test_newick_is_what_another_reader_reads(root: Node) -> None:
         data=text, schema="newick", suppress_leaf_node_taxa=False, preserve_underscores=True
     )
     ours = newick.read(text, "x")
-    expected = {frozenset(formats.one_line(x.name) for x in n.leaves) for n in root.walk()}
+    expected = {frozenset(escaped(x.name) for x in n.leaves) for n in root.walk()}
     for read in (
         {frozenset(leaf.taxon.label for leaf in node.leaf_iter()) for node in theirs},
         {frozenset(leaf.name for leaf in node.leaves) for node in ours.walk()},
@@ -363,12 +364,12 @@ def test_graphml_is_what_another_reader_reads(root: Node) -> None:
     assert networkx.is_arborescence(graph)
     assert len(graph) == len(nodes)
     for node in nodes:
-        (number,) = (n for n in graph if graph.nodes[n]["id"] == formats.one_line(node.id))
+        (number,) = (n for n in graph if graph.nodes[n]["id"] == escaped(node.id))
         facts = graph.nodes[number]
         assert facts["size"] == node.size
         assert facts["height"] == node.height
         below = [graph.nodes[child]["id"] for child in graph.successors(number)]
-        assert below == [formats.one_line(child.id) for child in node.children]
+        assert below == [escaped(child.id) for child in node.children]
 
 
 @pytest.mark.parametrize("root", [ODD, grown()], ids=["odd", "grown"])

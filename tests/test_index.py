@@ -1,5 +1,6 @@
 """A catalogue that is never wrong: updates, kills, damage, two writers, readers meanwhile."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -8,6 +9,7 @@ import shutil
 import signal
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -500,3 +502,107 @@ def test_other_files_are_safe(index: Path, exported: Path, photos: Path, inside:
         nowhere = index.with_name("no") / "such"
         assert inside("index", command, nowhere).returncode == 2
         assert not nowhere.parent.exists()
+
+
+# -- labels, links and pruning --------------------------------------------------------------------
+
+
+def _linked(folder: Path) -> Path:
+    """Class folders that are links into a store under other names."""
+    for label in ("Robin", "Wren"):
+        store = folder / "store" / f"id-{label.lower()}"
+        paint(store / "0.png", len(label))
+        paint(store / "1.png", len(label) + 50)
+        (folder / "linked").mkdir(exist_ok=True)
+        (folder / "linked" / label).symlink_to(store, target_is_directory=True)
+    return folder / "linked"
+
+
+def _labels(index: Path) -> dict[str, int]:
+    with closing(Catalogue(index)) as catalogue:
+        return dict(Counter(photo.label for photo in catalogue.names()))
+
+
+def test_a_label_is_the_name_of_the_folder_that_was_given(tmp_path: Path) -> None:
+    linked, index = _linked(tmp_path), tmp_path / "i.faiss"
+    update.update(index, [linked], Colours())
+    assert _labels(index) == {"Robin": 2, "Wren": 2}
+    update.update(index, [linked / "Wren" / "0.png"], Colours())
+    assert _labels(index) == {"Robin": 2, "Wren": 2}
+    update.update(index, [tmp_path / "store"], Colours())
+    assert _labels(index) == {"id-robin": 2, "id-wren": 2}
+
+
+def test_what_was_deleted_behind_a_link_goes(tmp_path: Path) -> None:
+    linked, index = _linked(tmp_path), tmp_path / "i.faiss"
+    update.update(index, [linked], Colours())
+    (tmp_path / "store" / "id-wren" / "0.png").unlink()
+    done = update.update(index, [linked], Colours())
+    assert (done.removed, done.total) == (1, 3)
+    # A disk behind a link may just not be there.
+    (tmp_path / "store" / "id-wren" / "1.png").unlink()
+    with pytest.raises(InputError, match="--prune takes them out"):
+        update.update(index, [linked], Colours())
+    done = update.update(index, [linked], Colours(), prune=True)
+    assert (done.removed, done.total) == (1, 2)
+
+
+def test_folders_that_overlap_are_written_once(album: Path, tmp_path: Path) -> None:
+    index = tmp_path / "i.faiss"
+    every = update.update(index, [album], Colours())
+    inner = sorted(path for path in album.iterdir() if path.is_dir())[0]
+    for paths in ([album, inner], [inner, album], [album, album]):
+        for prune in (False, True):
+            done = update.update(index, paths, Colours(), prune=prune)
+            assert sorted(done.kept) == sorted(every.kept)
+
+
+def test_an_index_can_be_emptied(tmp_path: Path) -> None:
+    index = tmp_path / "i.faiss"
+    paint(tmp_path / "a" / "0.png", 1)
+    update.update(index, [tmp_path / "a"], Colours())
+    shutil.rmtree(tmp_path / "a")
+    with pytest.raises(InputError, match="missing"):
+        update.update(index, [tmp_path / "a"], Colours())
+    with pytest.raises(InputError, match="holds nothing of it"):
+        update.update(index, [tmp_path / "b"], Colours(), prune=True)
+    done = update.update(index, [tmp_path / "a"], Colours(), prune=True)
+    assert (done.removed, done.total) == (1, 0)
+    assert not health.verify(index).damage
+    with pytest.raises(InputError, match="holds no pictures"):
+        PhotoIndex(index).search(np.zeros((1, 12), np.float32), 3)
+    paint(tmp_path / "a" / "1.png", 2)
+    assert update.update(index, [tmp_path / "a"], Colours()).total == 1
+
+
+def test_a_catalogue_holds_nothing_that_computes(album: Path, tmp_path: Path) -> None:
+    index = tmp_path / "i.faiss"
+    update.update(index, [album], Colours())
+    with closing(sqlite3.connect(f"{index}.sqlite")) as database:
+        database.execute("ALTER TABLE facts RENAME TO kept")
+        database.execute(
+            "CREATE VIEW facts (name, value) AS WITH RECURSIVE n(i) AS "
+            "(SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i, i FROM n"
+        )
+        database.commit()
+    with pytest.raises(FileFormatError, match="more than tables"):
+        Catalogue(index)
+
+
+def test_hostile_points_have_no_distance(album: Path, tmp_path: Path) -> None:
+    """With every seal made anew, as somebody who knows the format would."""
+    index = tmp_path / "i.faiss"
+    update.update(index, [album], Colours())
+    with closing(Catalogue(index)) as catalogue:
+        photos = [dataclasses.replace(photo, point=b"") for photo in catalogue.names()]
+    bad = np.full(12, 1e3, "<f4").tobytes()
+    with closing(sqlite3.connect(f"{index}.sqlite")) as database:
+        for photo in photos:
+            sealed = dataclasses.replace(photo, point=bad)
+            database.execute(
+                "UPDATE photos SET point = ?, point_seal = ? WHERE id = ?",
+                (bad, sealed.point_seal(), photo.id),
+            )
+        database.commit()
+    with pytest.raises(FileFormatError, match="outside the ball"):
+        PhotoIndex(index).search(np.zeros((1, 12), np.float32), 3)

@@ -32,7 +32,8 @@ def test_kinship_counts_the_levels_up_to_the_common_ancestor() -> None:
 def test_distances_that_are_the_taxonomy_score_one() -> None:
     scores = judge(HEIGHTS.astype(float), LINEAGES, ("genus", "family"))
     assert scores.to_dict() == {
-        "purity@genus": 1.0, "purity@family": 1.0, "lca_correlation": 1.0, "triplet_accuracy": 1.0,
+        "linkage_purity@genus": 1.0, "linkage_purity@family": 1.0, "linkage_correlation": 1.0,
+        "triplet_accuracy": 1.0,
     }  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def test_classes_are_near_in_direction_however_far_out_they_lie() -> None:
 def test_points_that_coincide_correlate_with_nothing() -> None:
     several = [record for record in records(LINEAGES) for _ in range(3)][:13]
     scores = judge_points(np.full((13, 3), 0.1), several, ("genus", "family"), 0.1)
-    assert scores.lca_correlation == 0
+    assert scores.correlation == 0
     scores = judge_points(np.full((5, 3), 0.1), records(LINEAGES), ("genus", "family"), 0.1)
-    assert scores.lca_correlation == 0
+    assert scores.correlation == 0
     assert scores.triplet_accuracy == 0

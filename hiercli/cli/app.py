@@ -1,20 +1,26 @@
 """The `hier` command: its subcommands, and the one place where errors become exit codes."""
 
 import os
+import platform
 import sys
+import tempfile
 import time
+import traceback
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from hiercli import __version__
 from hiercli.cli import data, embed, evaluate, export, hierarchy, index, search, train, verify
-from hiercli.cli.render import complain
+from hiercli.cli.render import complain, prepare_streams
 from hiercli.errors import (
     EXIT_DONE,
+    EXIT_FAULT,
     EXIT_INPUT,
     EXIT_INTERRUPTED,
     HierError,
+    InputError,
     InterruptError,
     ReportedError,
 )
@@ -45,8 +51,8 @@ def hier(
     Train image encoders with HIER, prove them, export them, embed folders of photos, search them
     exactly in hyperbolic space, and look at the tree that was discovered.
 
-    Exit codes: 0 done, 2 wrong usage or input, 3 done with some inputs skipped,
-    4 files that do not belong together, 130 interrupted.
+    Exit codes: 0 done, 1 a fault of hier itself, 2 wrong usage or input, 3 done with some inputs
+    skipped, 4 files that do not belong together, 130 interrupted.
     """
 
 
@@ -68,25 +74,99 @@ app.add_typer(index.app, name="index", short_help="Look into an index, check it,
 
 def main() -> None:
     """Run `hier` and end the process with a documented exit code."""
+    prepare_streams()
     try:
+        _refuse_empty(sys.argv[1:])
         app()
     except ReportedError as error:
         sys.exit(error.exit_code)
     except HierError as error:
-        if os.environ.get("RANK", "0") != "0":
-            # Of several processes that fail alike the first one talks, and ends the others.
-            if isinstance(error, InterruptError):
-                sys.exit(error.exit_code)
-            time.sleep(15)  # the first may be late on a busy machine
-        complain(str(error))
+        if not _said_by_another(error):
+            complain(str(error))
         sys.exit(error.exit_code)
+    except MemoryError:
+        complain("there is not enough memory for this: give it less at a time, or close programs")
+        sys.exit(EXIT_INPUT)
     except OSError as error:
         # A full disk or a closed device behind stdout; files of ours report theirs themselves.
         complain(f"the system refused: {error}. Free some space or choose another place")
         sys.exit(EXIT_INPUT)
+    except KeyboardInterrupt:
+        _interrupted()
     except SystemExit as end:
         if end.code == EXIT_INTERRUPTED:  # typer's answer to Ctrl-C, without a word
-            complain("interrupted. Nothing is half-written: give the same command again")
+            _interrupted()
         if isinstance(end.__context__, BrokenPipeError):  # `| head` has what it wanted
             sys.exit(EXIT_DONE)
         raise
+    except Exception as error:
+        complain(_noted_down(error))
+        sys.exit(EXIT_FAULT)
+
+
+def _interrupted() -> None:
+    complain("interrupted. Nothing is half-written: give the same command again")
+    sys.exit(EXIT_INTERRUPTED)
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    """An empty argument would mean the current folder, where a variable of the shell was not set.
+
+    Raises:
+        InputError: there is one.
+    """
+    for before, word in zip(("", *words), words, strict=False):
+        if not word and before != "--pooling":  # there it stands for the backbone's own
+            raise InputError(
+                f"expected no empty argument, got '' after {before or 'hier'!r}. Is a variable of "
+                "the shell not set?"
+            )
+
+
+def _said_by_another(error: HierError) -> bool:
+    """Whether another process of the same training has failed alike and said so, or will.
+
+    Processes that torchrun starts are children of one. The first to fail leaves its message in a
+    file named after it; who has the same to say keeps silent.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        return False
+    if isinstance(error, InterruptError) and os.environ.get("RANK") != "0":
+        return True
+    name = f"hier-{os.getppid()}-{os.environ.get('MASTER_PORT', '')}.txt"
+    file = os.path.join(tempfile.gettempdir(), name)
+    try:
+        with open(file, "x", encoding="utf-8", errors="replace") as first:
+            first.write(str(error))
+        return False
+    except FileExistsError:
+        if time.time() - os.path.getmtime(file) > _MEANWHILE:  # of a run long past
+            return False
+        with open(file, encoding="utf-8") as earlier:
+            return earlier.read() in ("", str(error))
+    except OSError:
+        return False
+
+
+_MEANWHILE = 120
+"""Seconds within which processes of one training fail alike."""
+
+
+def _noted_down(error: Exception) -> str:
+    """One sentence on a fault of hier itself, after the details are written to a file."""
+    what = traceback.format_exception_only(error)[-1].strip()[:200]
+    told = f"hier failed where it should not ({what})"
+    details = [
+        f"hier {__version__}, Python {platform.python_version()}, {platform.platform()}",
+        f"hier {' '.join(map(repr, sys.argv[1:]))}",
+        *traceback.format_exception(error),
+    ]
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="hier-fault-", suffix=".txt", delete=False, encoding="utf-8",
+            errors="backslashreplace",
+        ) as file:  # fmt: skip
+            file.write("\n".join(details))
+    except OSError:
+        return f"{told}. Please report it with the command that you gave"
+    return f"{told}. Please report it, with the details in {file.name}"

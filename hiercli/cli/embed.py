@@ -121,7 +121,7 @@ def embed(
     from hiercli.images import find
     from hiercli.memory import keep_freed_memory
 
-    if output is not None and output.suffix not in embeddings.SUFFIXES:
+    if output is not None and output.suffix.lower() not in embeddings.SUFFIXES:
         raise InputError(
             f"expected -o to end in {' or '.join(embeddings.SUFFIXES)}, got {output.name}"
         )

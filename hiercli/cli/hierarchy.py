@@ -14,6 +14,7 @@ from hiercli.cli.render import emit, progress, say, table, warn
 from hiercli.cli.render import output as stdout
 from hiercli.cli.thumbnails import STYLES, thumbnail
 from hiercli.errors import EXIT_SKIPPED, InputError
+from hiercli.files import escaped
 
 if TYPE_CHECKING:
     from hiercli.hierarchy.compare import Difference
@@ -149,7 +150,7 @@ def hierarchy(
     photos: trees.Photos | None = None
     by_proxy = leaves is Leaves.proxies
     if index is not None or points is not None:
-        if checkpoint is not None and checkpoint.suffix != ".onnx":
+        if checkpoint is not None and checkpoint.suffix.lower() != ".onnx":
             raise InputError(
                 "a checkpoint embeds no photos: export it with `hier export`, and give --model"
             )
@@ -342,7 +343,8 @@ def suggest(
         writer.writerow(field.name for field in dataclasses.fields(suggestions.Suggestion))
         for one in found:
             row = dataclasses.asdict(one) | {"confidence": f"{one.confidence:.3f}"}
-            writer.writerow(row.values())
+            cells = row.values()
+            writer.writerow(escaped(cell) if isinstance(cell, str) else cell for cell in cells)
     if output is not None:
         write_text(output, text.getvalue())
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hiercli.cli.render import output, say, table
 from hiercli.cli.thumbnails import thumbnail
-from hiercli.errors import InputError
+from hiercli.files import escaped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,9 +38,7 @@ def show_json(
 def show_csv(
     asked: Sequence["Query"], found: Iterable[Sequence["Hit"]], tree: "Branches | None"
 ) -> None:
-    """A row a hit."""
-    if sys.stdout is None:
-        raise InputError("stdout is closed: there is nowhere to write the CSV to")
+    """A row a hit, without what a terminal would obey: --json has names to the letter."""
     # File names may hold bytes that are not UTF-8: they go out as they are.
     text = io.TextIOWrapper(sys.stdout.buffer, "utf-8", "surrogateescape", newline="")
     try:
@@ -50,7 +48,8 @@ def show_csv(
         for query, hits in zip(asked, found, strict=True):
             nodes = [] if tree is None else _ancestors(query, hits, tree)
             for place, hit in enumerate(hits):
-                row = [query.name, hit.rank, hit.distance, hit.label, hit.path, len(hit.copies)]
+                names = (escaped(query.name), escaped(hit.label), escaped(hit.path))
+                row = [names[0], hit.rank, hit.distance, names[1], names[2], len(hit.copies)]
                 writer.writerow(row if tree is None else [*row, nodes[place].id])
     finally:
         text.detach()  # or stdout would be closed with it

@@ -1,13 +1,15 @@
 """Words and progress for people go to stderr; data goes to stdout and stays clean for pipes."""
 
 import functools
+import io
+import os
 import sys
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hiercli.errors import InputError
+from hiercli.files import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -36,15 +38,44 @@ def watched() -> bool:
 
     Colours forced by the environment do not make it a terminal.
     """
-    if not (sys.stderr and sys.stderr.isatty()):
+    if not sys.stderr.isatty():
         return False
     return errors().is_terminal and not errors().is_dumb_terminal
 
 
+class _Closed(io.TextIOBase):
+    """What stands for a stdout that is closed: silence would look like success."""
+
+    def write(self, _: str) -> int:
+        raise InputError("stdout is closed: open it, or name a file to write to")
+
+    @property
+    def buffer(self) -> Any:
+        raise InputError("stdout is closed: open it, or name a file to write to")
+
+
+def prepare_streams() -> None:
+    """Make stdout and stderr fit for whatever is said, before anything is.
+
+    Signs that their encoding lacks (a C locale, a Windows console) become escapes. A closed one
+    keeps its number, which the next file that is opened would get else, with stray words in it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the smallest number that is free
+    if sys.stdout is None:
+        sys.stdout = _Closed()
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def emit(text: str) -> None:
     """Data to stdout; file names in it that are not UTF-8 go out as the bytes that they are."""
-    if sys.stdout is None:
-        raise InputError("stdout is closed: there is nowhere to write to")
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()
 
@@ -61,13 +92,13 @@ def complain(message: str) -> None:
 
 def say(message: str) -> None:
     """A word on what is going on, to stderr."""
-    errors().print("\n".join(map(_printable, message.split("\n"))), markup=False)
+    errors().print(printable(message), markup=False)
 
 
 def warn(message: str) -> None:
     """Something that was passed over, to stderr."""
-    if sys.stderr and not watched():  # rich is slow for many thousands
-        print(f"skipped: {message}", file=sys.stderr)
+    if not watched():  # rich is slow for many thousands
+        print(f"skipped: {printable(message)}", file=sys.stderr)
         return
     errors().print("[yellow]skipped:[/] ", end="")
     say(message)
@@ -83,21 +114,14 @@ def table(title: str, columns: Sequence[str], rows: "Sequence[Sequence[Renderabl
     # Only the file itself tells: colours forced by the environment do not make it a terminal.
     console = output() if output().file.isatty() else whole
     if title:  # apart from the table, which would fold it to its own width
-        console.print(Text(_printable(title), style="table.title"), soft_wrap=True)
+        console.print(Text(printable(title), style="table.title"), soft_wrap=True)
     drawn = Table()
     for name in columns:
         drawn.add_column(name, overflow="fold")
     for row in rows:
-        cells = (Text(_printable(cell)) if isinstance(cell, str) else cell for cell in row)
+        cells = (Text(printable(cell)) if isinstance(cell, str) else cell for cell in row)
         drawn.add_row(*cells)
     console.print(drawn)
-
-
-def _printable(text: str) -> str:
-    """File names may hold what a terminal cannot be sent, or would obey."""
-    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(repr(sign)[1:-1] if unicodedata.category(sign) == "Cc" else sign
-                   for sign in shown)  # fmt: skip
 
 
 @contextmanager
@@ -134,7 +158,7 @@ class _Tenths:
     def __call__(self, done: int, total: int) -> None:
         tenth = 10 * done // max(1, total)
         # Short work needs no report: under a few hundred items it is over in a second or two.
-        if total >= 256 and tenth > self.said and sys.stderr:
+        if total >= 256 and tenth > self.said:
             self.said = tenth
             say(f"{self.task}: {done}/{total}")
 

@@ -141,7 +141,7 @@ def search(
 
         photos = milvus.MilvusIndex(milvus.Address.parse(index))
     else:
-        if model is None and any(path.suffix != ".npy" for path in queries):
+        if model is None and any(path.suffix.lower() != ".npy" for path in queries):
             ahead = _load_ahead(Path(index), threads, device)
         photos = PhotoIndex(Path(index), device)
         if photos.fallback:

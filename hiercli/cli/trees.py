@@ -165,7 +165,7 @@ def of_encoder(checkpoint: Path | None, model: Path | None) -> "Node":
     """The tree of a checkpoint, an exported encoder, or the general one, over training classes."""
     from hiercli.hierarchy import build
 
-    if checkpoint is not None and checkpoint.suffix != ".onnx":
+    if checkpoint is not None and checkpoint.suffix.lower() != ".onnx":
         from hiercli.training import checkpoint as checkpoints
 
         held = checkpoints.read(checkpoint)
@@ -184,8 +184,9 @@ def of_encoder(checkpoint: Path | None, model: Path | None) -> "Node":
         c = metadata.c
     if len(points) < len(names):
         raise InputError(
-            f"{source} comes from a run that is not finished: where its classes lie is worked out "
-            "at the end. Go on with `hier train ... --resume`, and use its best.pt"
+            f"{source} does not say where its classes lie: that is worked out for the best.pt of "
+            "a run, when it ends. Use that; if the run is not finished, go on with `hier train ... "
+            "--resume`"
         )
     return build.from_classes(points, names, proxies, c)
 

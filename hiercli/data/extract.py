@@ -61,7 +61,7 @@ def extract(archive: Path, target: Path) -> int:
         content = aside / "content"
         content.mkdir()
         try:
-            unpack = _unpack_tar if tarfile.is_tarfile(archive) else _unpack_zip
+            unpack = _unpack_tar if _is_tar(archive) else _unpack_zip
             num_files = unpack(archive, content)
         except DAMAGED as error:
             raise DownloadError(
@@ -74,10 +74,45 @@ def extract(archive: Path, target: Path) -> int:
     return num_files
 
 
+class _Header(tarfile.TarInfo):
+    """A header of a tar that takes no more memory than names need, and knows plain members only.
+
+    tarfile reads long names and comments whole, however long they claim to be, and lists of the
+    holes of sparse files.
+    """
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _LONG and self.size > _LONGEST_HEADER:
+            raise ValueError(f"a header claims {self.size:,} bytes")
+        member: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        return member
+
+    def _refuse_sparse(self, *_: object) -> None:
+        raise ValueError("it holds a sparse file")
+
+    _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
+
+
+_LONG = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
+_LONGEST_HEADER = 2**20
+
+
+def _is_tar(archive: Path) -> bool:
+    """Whether the first header of an archive is that of a tar, whatever comes after it."""
+    try:
+        with tarfile.open(archive, tarinfo=_Header):
+            return True
+    except tarfile.TarError:
+        return False
+
+
 def _unpack_tar(archive: Path, folder: Path) -> int:
     """Unpack the tar ``archive``; returns the number of files."""
     budget = _Budget(archive)
-    with tarfile.open(archive) as tar:
+    with tarfile.open(archive, tarinfo=_Header) as tar:
         for member in tar:
             budget.admit(member.name, member.size, member.isreg() or member.isdir())
             tar.extract(member, folder, filter="data")

@@ -61,6 +61,11 @@ def stamped(content: bytes) -> bytes:
     return content + _entry(hashlib.sha256(content).hexdigest())
 
 
+def without_digest(content: bytes) -> bytes:
+    """The bytes of an ONNX file without the digest at its end, if there is one."""
+    return _split(content)[0]
+
+
 def read(path: Path | str) -> EncoderFile:
     """Read an exported encoder and check that nobody changed it.
 

@@ -1,5 +1,6 @@
 """Two trees over the same leaves: how far apart they are, and what moved, split or merged."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from hiercli.errors import InputError
 from hiercli.hierarchy.tree import Node
+from hiercli.labels import as_label
 
 _SAME = 0.5
 """Share of relatives that a leaf keeps if it has not moved."""
@@ -131,7 +133,7 @@ def compare(first: Node, second: Node) -> Difference:
 
 def leaf_key(name: str) -> str:
     """What two trees must agree on for two leaves to be the same."""
-    return " ".join(name.replace("_", " ").split())
+    return " ".join(part for part in re.split("[_ \t\r\n]+", as_label(name)) if part)
 
 
 def _by_name(root: Node) -> dict[str, str]:

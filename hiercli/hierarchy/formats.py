@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from hiercli.errors import FileFormatError, InputError
-from hiercli.files import readable
+from hiercli.files import escaped, parse_json, printable
 from hiercli.hierarchy.tree import Node
 
 _FACTS = ("id", "name", "proxy", "radius", "height", "size", "counted", "purity", "photo")
@@ -42,12 +42,7 @@ def describe(node: Node) -> str:
         note = f" · {node.size} {node.counted}{depth} · {node.id}"
     elif node.counted == "photos":
         note = f" · {node.size} photos"
-    return f"{one_line(node.name)}{note}"
-
-
-def one_line(name: str) -> str:
-    """``name`` with line breaks and other control characters shown as escapes."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
+    return f"{escaped(node.name)}{note}"
 
 
 def to_json(root: Node) -> str:
@@ -73,7 +68,7 @@ def from_json(text: str, source: str) -> Node:
         FileFormatError: the text, of the file ``source``, is no such tree.
     """
     try:
-        order, waiting = [], [json.loads(text)]
+        order, waiting = [], [parse_json(text)]
         while waiting:
             value = waiting.pop()
             order.append(value)
@@ -106,16 +101,16 @@ def to_newick(root: Node) -> str:
 
     Leaves of one name, as groups of photos may have, are told apart by their ids.
     """
-    times = Counter(one_line(leaf.name) for leaf in root.leaves)
+    times = Counter(escaped(leaf.name) for leaf in root.leaves)
     parent = {id(child): node for node in root.walk() for child in node.children}
     built: dict[int, str] = {}
     for node in reversed(list(root.walk())):
         inside = ",".join(built.pop(id(child)) for child in node.children)
         above = parent.get(id(node))
         length = "" if above is None else f":{max(0.0, above.height - node.height):.6g}"
-        name = one_line(node.name)
+        name = escaped(node.name)
         if not node.children and (times[name] > 1 or not name.strip()):
-            name = f"{name} ({one_line(node.id)})".strip()
+            name = f"{name} ({escaped(node.id)})".strip()
         name = "'" + name.replace("'", "''") + "'"
         built[id(node)] = (f"({inside})" if inside else "") + name + length
     return built[id(root)] + ";"
@@ -139,7 +134,10 @@ def _xml(value: Any) -> Any:
     """XML knows no control characters, and no bytes that are not text."""
     if not isinstance(value, str):
         return value
-    return one_line(readable(value))
+    return printable(value).translate(_NO_XML)
+
+
+_NO_XML = {0xFFFE: "\\ufffe", 0xFFFF: "\\uffff"}
 
 
 def to_csv(root: Node) -> str:
@@ -149,7 +147,9 @@ def to_csv(root: Node) -> str:
     writer.writerow(["parent", *_FACTS])
     parent = {child.id: node.id for node in root.walk() for child in node.children}
     for node in root.walk():
-        writer.writerow([parent.get(node.id, ""), *(getattr(node, name) for name in _FACTS)])
+        facts = (getattr(node, name) for name in _FACTS)
+        cells = (parent.get(node.id, ""), *facts)
+        writer.writerow([escaped(cell) if isinstance(cell, str) else cell for cell in cells])
     return text.getvalue().rstrip("\n")
 
 

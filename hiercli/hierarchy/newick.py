@@ -14,9 +14,10 @@ from hiercli.hierarchy.naming import common_name
 from hiercli.hierarchy.tree import Node
 
 _TOKEN = re.compile(
-    r"\s+|\[[^\]]*\]|(?P<quoted>'(?:[^']|'')*')|(?P<sign>[(),:;])|(?P<plain>[^\s\[\]'(),:;]+)"
+    r"[ \t\r\n]+|\[[^\]]*\]|(?P<quoted>'(?:[^']|'')*')|(?P<sign>[(),:;])"
+    r"|(?P<plain>[^ \t\r\n\[\]'(),:;]+)"
 )
-_NAMED_AFTER = 100
+_NAMED_AFTER = 20
 """Leaves that a node without a name is named after, at most."""
 
 

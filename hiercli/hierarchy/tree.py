@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hiercli.errors import InputError
+from hiercli.labels import as_label
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ def find(root: Node, wanted: str) -> Node:
     Raises:
         InputError: there is none, or there are several.
     """
-    nodes = list(root.walk())
-    found = [node for node in nodes if node.id == wanted]
-    found = found or [node for node in nodes if node.name == wanted]
+    nodes, wanted = list(root.walk()), as_label(wanted)
+    found = [node for node in nodes if as_label(node.id) == wanted]
+    found = found or [node for node in nodes if as_label(node.name) == wanted]
     if len(found) == 1:
         return found[0]
     if found:

@@ -23,10 +23,12 @@ from urllib.parse import quote
 
 import numpy as np
 
+from hiercli.bounds import MAX_DIM, is_curvature
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError, InputError, MismatchError
-from hiercli.files import replacing
+from hiercli.files import parse_json, replacing
 from hiercli.images import Places, State
+from hiercli.labels import as_label
 
 VERSION = "5"
 _SCHEMA = """
@@ -87,9 +89,10 @@ def catalogue_path(index: Path) -> Path:
     return index.with_name(index.name + ".sqlite")
 
 
-def label_of(place: bytes) -> str:
-    """The class of a picture in a folder of class folders: the name of its folder."""
-    return readable(os.path.basename(os.path.dirname(place)))
+def label_of(path: Path | str) -> str:
+    """The class of a picture: the name of its folder, as it was reached, be it a link or not."""
+    folder = os.path.dirname(os.path.abspath(path))
+    return as_label(readable(os.fsencode(os.path.basename(folder))))
 
 
 def readable(name: bytes) -> str:
@@ -137,6 +140,10 @@ class Catalogue:
         where = f"file:{quote(os.fsencode(os.path.realpath(self.path)))}?mode=ro&immutable=1"
         with self._damage():
             self._database = sqlite3.connect(where, uri=True, check_same_thread=False)
+            # A view or a trigger in the place of a table could compute for ever.
+            asked = "SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')"
+            if self._database.execute(asked).fetchone() != (0,):
+                raise ValueError("it holds more than tables")
             self.facts = dict(self._database.execute("SELECT name, value FROM facts"))
             version = self.facts["version"]
         if version != VERSION and re.fullmatch("[0-9]{1,3}", str(version)):
@@ -154,7 +161,9 @@ class Catalogue:
             self.checksum = self.facts["checksum"]
             self.recall = float(self.facts["recall"])
             self.farthest = float(self.facts["farthest"])
-            self.model = Path(json.loads(self.facts["model"]))
+            self.model = Path(parse_json(self.facts["model"]))
+            if not is_curvature(self.c) or not 1 <= self.dim <= MAX_DIM or not self.farthest >= 1:
+                raise ValueError(f"c is {self.c}, of {self.dim} dimensions")
 
     def close(self) -> None:
         """Let go of the file."""
@@ -221,12 +230,13 @@ class Catalogue:
             FileFormatError: a row is damaged.
         """
         found = []
+        wanted = [(name, as_label(pattern)) for name, pattern in conditions]
         # Row by row and not in SQL, which would not notice a label that was damaged.
         for photo in self.names():
-            texts = {"label": photo.label, "path": readable(photo.path)}
+            texts = {"label": as_label(photo.label), "path": as_label(readable(photo.path))}
             if all(
                 texts[name] == pattern or fnmatch.fnmatchcase(texts[name], pattern)
-                for name, pattern in conditions
+                for name, pattern in wanted
             ):
                 found.append(photo.id)
         return np.array(found, np.int64)
@@ -318,6 +328,7 @@ class Catalogue:
             TypeError,
             OverflowError,
             AttributeError,
+            MemoryError,
         ) as error:
             raise self._damaged(error) from error
 

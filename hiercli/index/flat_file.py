@@ -7,6 +7,7 @@ then, and a mapped file that is cut short ends the process.
 """
 
 import io
+import os
 import struct
 import threading
 from typing import Self
@@ -43,15 +44,23 @@ class FlatFile:
     @classmethod
     def parse(cls, file: io.FileIO) -> Self | None:
         """The rows of a whole FAISS file; ``None`` where it holds an index of another kind."""
+        size = os.fstat(file.fileno()).st_size
+        if size < 2 * struct.calcsize(_HEAD) + 16:
+            return None
         outer, inner = _head(file), _head(file)
         if (outer[0], inner[0]) != (b"IxMp", b"IxFI"):
             return None
         dim, count = inner[1], inner[2]
+        start = file.tell() + 8
+        # Whatever else it is, FAISS says.
+        if dim < 1 or count < 0 or start + (4 * dim + 8) * count + 8 > size:
+            return None
         if _length(file) != dim * count:
             return None
-        start = file.tell()
         file.seek(start + 4 * dim * count)
-        return cls(file, dim, start, _read(file, "<i8", _length(file)))
+        if _length(file) != count:
+            return None
+        return cls(file, dim, start, _read(file, "<i8", count))
 
     def search(
         self, queries: np.ndarray, width: int, among: np.ndarray | None = None

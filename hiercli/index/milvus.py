@@ -31,6 +31,7 @@ from hiercli import neighbours
 from hiercli.encoder.metadata import Metadata
 from hiercli.encoder.session import EncoderSession
 from hiercli.errors import FileFormatError, ImageError, InputError, MismatchError
+from hiercli.files import parse_json
 from hiercli.images import Places, Skipped, find, read, read_bytes, state_of
 from hiercli.index.catalogue import facts_of, label_of
 from hiercli.index.photos import Hit
@@ -115,7 +116,7 @@ class MilvusIndex:
             facts = {name: properties[_PREFIX + name] for name in _FACTS}
             self.fingerprint, self.c = facts["fingerprint"], float(facts["c"])
             self.dim = int(facts["embedding_dim"])
-            self.model = Path(json.loads(facts["model"]))
+            self.model = Path(parse_json(facts["model"]))
             self._smallest = float(properties[_PREFIX + "smallest_square"])
         except (KeyError, ValueError, TypeError) as error:
             raise FileFormatError(
@@ -342,7 +343,7 @@ def _embed(
             content, state = read_bytes(path)
             row["content"] = hashlib.blake2b(content, digest_size=16).hexdigest()
             row |= zip(_COLUMNS[3:], state, strict=True)
-            row["label"] = label_of(os.fsencode(text))
+            row["label"] = label_of(path)
             return preprocessing(read(path, preprocessing.shortest_side, content)), row
         except ImageError as error:
             return None, row | {"problem": str(error)}

@@ -18,7 +18,7 @@ import faiss
 import numpy as np
 
 from hiercli.errors import FileFormatError, HierError, InputError, MismatchError
-from hiercli.files import replacing, require_replaceable, sync_folder
+from hiercli.files import open_regular, replacing, require_replaceable, sync_folder
 from hiercli.index import contents, kinds
 from hiercli.index.catalogue import Catalogue, Draft, catalogue_path, drafting
 
@@ -95,7 +95,7 @@ def _settle(index: Path) -> None:
         catalogue = Catalogue(index)
     except FileFormatError:
         return
-    with closing(catalogue), open(ready, "rb", buffering=0) as file:
+    with closing(catalogue), _open(ready) as file:
         wanted = _checksum(file) == catalogue.checksum
     if wanted:
         os.replace(ready, index)
@@ -177,11 +177,26 @@ def read(index: Path) -> tuple[Catalogue, faiss.Index]:
 
 
 def whole(file: io.FileIO) -> faiss.Index:
-    """The FAISS index in an open file, read from its start; the file is closed."""
+    """The FAISS index in an open file, read from its start; the file is closed.
+
+    Raises:
+        FileFormatError: it is not one, or not of our kinds.
+    """
     with file:
         file.seek(0)
         reader = faiss.PyCallbackIOReader(io.BufferedReader(file).read)  # type: ignore[attr-defined]
-        return faiss.read_index(reader)
+        try:
+            index = faiss.read_index(reader)
+            ids, points = contents.rows(index)
+            if len(ids) != len(points) or (len(points) and points.shape[1] != index.d):
+                raise ValueError(f"{len(ids)} ids for {len(points)} points")
+        except (RuntimeError, ValueError, AttributeError, TypeError, MemoryError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise FileFormatError(
+                f"{file.name} is not an index of hier, or it is damaged ({reason}): `hier index "
+                "repair` makes it anew from its catalogue"
+            ) from error
+        return index
 
 
 def open_checked(index: Path) -> tuple[Catalogue, io.FileIO]:
@@ -198,7 +213,7 @@ def open_checked(index: Path) -> tuple[Catalogue, io.FileIO]:
             for name in (index, next_path(index)):
                 # The file may be renamed at any moment: what was opened stays what was checked.
                 with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-                    file = opened.enter_context(open(name, "rb", buffering=0))
+                    file = opened.enter_context(_open(name))
                     if _checksum(file) == catalogue.checksum:
                         file.seek(0)
                         opened.pop_all()
@@ -214,6 +229,24 @@ def open_checked(index: Path) -> tuple[Catalogue, io.FileIO]:
         f"of the two was damaged or replaced. `hier index repair {index}` makes it anew from the "
         "catalogue"
     )
+
+
+def _open(file: Path) -> io.FileIO:
+    """A regular file open at its start, without a buffer.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: it is none.
+        InputError: it is a pipe or a device, or may not be read.
+    """
+    if file.is_dir():
+        raise IsADirectoryError(file)
+    try:
+        buffered = open_regular(file)
+    except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise error.__cause__ from error
+        raise
+    return buffered.detach()  # type: ignore[attr-defined]
 
 
 def _checksum(file: io.FileIO) -> str:

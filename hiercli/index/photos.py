@@ -11,7 +11,7 @@ import numpy as np
 
 from hiercli import neighbours
 from hiercli.encoder.metadata import Metadata
-from hiercli.errors import InputError
+from hiercli.errors import FileFormatError, InputError
 from hiercli.index import pair
 from hiercli.index.catalogue import Photo
 from hiercli.index.flat_file import FlatFile
@@ -187,6 +187,10 @@ class PhotoIndex:
         return rows, points
 
     def _none_has(self, where: Sequence[tuple[str, str]]) -> InputError:
+        if not len(self):
+            return InputError(
+                f"{self.path} holds no pictures: `hier embed FOLDER --index ...` adds some"
+            )
         asked = ", ".join(f"{name}={pattern}" for name, pattern in where)
         return InputError(
             f"expected pictures to search among, but none of {len(self)} in {self.path} has "
@@ -210,6 +214,12 @@ class PhotoIndex:
         """Hits among some ids, and the distance of the last of the k nearest."""
         photos = self.catalogue.photos(np.sort(ids).tolist())
         points = np.stack([np.frombuffer(photo.point, "<f4") for photo in photos])
+        # Not so where a number is none: such a point has no distance.
+        if not (self.c * np.square(points, dtype=np.float64).sum(axis=1) < 1).all():
+            raise FileFormatError(
+                f"{self.catalogue.path} holds points outside the ball of curvature -{self.c:g}: "
+                "build the index again with `hier embed FOLDER --index ... --rebuild`"
+            )
         distances, best = neighbours.order(
             query, points, np.arange(len(photos)), self.catalogue.c, k
         )

@@ -52,7 +52,7 @@ def gather(
             if stdin is None:
                 raise InputError("expected a picture on stdin for -, but stdin is closed")
             asked.append(Query("-", content=stdin.buffer.read()))
-        elif path.suffix == ".npy" and path.is_file():
+        elif path.suffix.lower() == ".npy" and path.is_file():
             points = _points(path, photos)
             asked += [Query(f"{path}[{row}]", point=point) for row, point in enumerate(points)]
         else:

@@ -100,31 +100,36 @@ def update(
         if skipped:
             skipped(path, reason)
 
-    pictures = _pictures(paths, prune and pair.exists(index), pass_over)
+    linked: list[Path] = []
+    pictures = find(paths, pass_over, absent=prune and pair.exists(index), linked=linked)
     with pair.writing(index):
         anew = rebuild or not pair.exists(index)
         known, quarantined, facts = ({}, {}, {}) if anew else _known(index, session)
         place = Places()
         closed = {_root(folder, place) for folder, _ in problems}
-        roots = {_root(path, place) for path in paths if not path.is_file()}
+        roots = {_root(path, place) for path in (*paths, *linked) if not path.is_file()}
         listed = {place(picture): picture for picture in pictures}
+        labels = {name: label_of(picture) for name, picture in listed.items()}
         if not prune:
             _require_pictures(roots - closed, listed, known)
+        else:
+            _require_known(paths, roots, known, place)
         # A folder's listing leaves out what was named outright before; it is there all the same.
         for name in known:
             if name not in listed and _within(name, roots) and not _within(name, closed):
                 file = Path(os.fsdecode(name))
                 if file.is_file():
-                    listed[name] = file
+                    listed[name], labels[name] = file, known[name].label
         with closing(_Journal(index, session.metadata)) as journal:
             seen = _look(listed, known, session, journal, progress)
             for one in seen.values():
                 if one.problem:
                     pass_over(one.path, one.problem)
             named = {place(path) for path in paths}
-            plan = _plan(known, seen, roots, closed, named, int(facts.get("next_id", 0)))
+            plan = _plan(known, seen, labels, roots, closed, named, int(facts.get("next_id", 0)))
             total = len(known) - len(plan.removed) + len(plan.added)
-            if not total or (strict and problems):
+            emptied = prune and not anew and not problems
+            if not (total or emptied) or (strict and problems):
                 good = sum(not one.problem for one in seen.values())
                 raise InputError(
                     f"{len(problems)} inputs could not be read, {good} pictures could; nothing was "
@@ -161,16 +166,6 @@ def update(
     )
 
 
-def _pictures(paths: Sequence[Path], prune: bool, skipped: Skipped) -> list[Path]:
-    if not prune:
-        return find(paths, skipped)
-    found: list[Path] = []
-    for path in paths:
-        with contextlib.suppress(InputError):
-            found += find([path], skipped)
-    return found
-
-
 def _require_pictures(roots: set[bytes], listed: dict[bytes, Path], known: Iterable[bytes]) -> None:
     """Refuse to empty a folder of the index only because nothing is seen in it today."""
     silent = roots - {folder for name in listed for folder in _folders(name)}
@@ -180,6 +175,19 @@ def _require_pictures(roots: set[bytes], listed: dict[bytes, Path], known: Itera
             f"expected pictures in {readable(folder)}, where {count} of the index lie, found none. "
             "If its disk is just not there, bring it back; --prune takes them out"
         )
+
+
+def _require_known(
+    paths: Sequence[Path], roots: set[bytes], known: Iterable[bytes], place: Places
+) -> None:
+    """A path that is missing, and of which the index knows nothing, is a slip of the finger."""
+    held = {folder for name in known for folder in (name, *_folders(name)) if folder in roots}
+    for path in paths:
+        if not path.exists() and place(path) not in held:
+            raise InputError(
+                f"expected a picture or a folder of pictures, but {path} is missing, and the index "
+                "holds nothing of it"
+            )
 
 
 def _root(path: Path, place: Places) -> bytes:
@@ -281,6 +289,7 @@ def _look(
 def _plan(
     known: dict[bytes, Photo],
     seen: dict[bytes, _Seen],
+    labels: dict[bytes, str],
     roots: set[bytes],
     closed: set[bytes],
     named: set[bytes],
@@ -300,7 +309,7 @@ def _plan(
     for name, one in seen.items():
         if one.problem:
             continue
-        row = Photo(-1, name, label_of(name), one.content, one.state)
+        row = Photo(-1, name, labels[name], one.content, one.state)
         old = known.get(name)
         if old is not None:
             row = dataclasses.replace(row, id=old.id)

@@ -28,6 +28,8 @@ def _company() -> Iterator[None]:
     """Around every message: a process that waits for one that has ended says so."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise TrainingError(
             "another process of this training has ended; what it said is on stderr. Mend that, "
