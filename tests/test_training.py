@@ -5,26 +5,32 @@ import json
 import os
 import platform
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import TINY, Hier
+from PIL import Image
 from torch import nn
 
+from hiercli.data import catalogue
 from hiercli.data.records import Dataset, Record
 from hiercli.errors import InputError, TrainingError
 from hiercli.geometry import poincare
+from hiercli.images import Preprocessing
 from hiercli.nn import backbone
 from hiercli.nn.embedder import fingerprint
+from hiercli.reports import curves
 from hiercli.training import checkpoint, device, recipe, trainer
 from hiercli.training.distributed import World
-from hiercli.training.loading import random_box
+from hiercli.training.loading import TrainingPhotos, embed_records, random_box
 from hiercli.training.reporter import Silence
 from hiercli.training.run_folder import require_same_settings
 
@@ -189,7 +195,9 @@ def test_gem_pooling_lies_between_mean_and_maximum() -> None:
     pixels = torch.randn(2, 3, 32, 32)
     places = plain.eval().backbone.forward_features(pixels).flatten(2).clamp(min=0)
     assert torch.allclose(pooled.eval().features(pixels), places.square().mean(2).sqrt(), atol=1e-4)
-    assert fingerprint(plain, preprocessing) != fingerprint(pooled, preprocessing)
+    # The weights of an average and of average and maximum are the same: the pooling tells.
+    marks = {fingerprint(plain, preprocessing, name) for name in ("", "avg", "avgmax")}
+    assert len({*marks, fingerprint(pooled, preprocessing, "gem")}) == 4
     for other in ("test_vit", "swin_tiny_patch4_window7_224"):
         with pytest.raises(InputError, match="pooling gem"):
             backbone.create(other, weights="none", pooling="gem")
@@ -281,3 +289,160 @@ def test_only_crops_on_the_device_bind_a_run_to_its_cache(tmp_path: Path) -> Non
     require_same_settings(tmp_path, dataclasses.replace(plain, cache="ram", workers=0))
     with pytest.raises(TrainingError, match="cache none -> device"):
         require_same_settings(tmp_path, dataclasses.replace(plain, cache="device"))
+
+
+# -- what a checkpoint says of its classes ----------------------------------------------------
+
+
+@pytest.mark.parametrize("decay", ["0", "0.9"])
+def test_classes_lie_where_the_saved_weights_put_their_images(
+    decay: str, photos: Path, hier: Hier, tmp_path: Path
+) -> None:
+    """Each image once, as it is evaluated: no sums over crops and weights that are gone."""
+    out = tmp_path / "run"
+    words = ["train", "--data", photos, "--out", out, *TINY, "--ema-decay", decay]
+    assert hier(*words, "--batch-size", "4", "--warmup-epochs", "0").returncode == 0
+    held = checkpoint.load(out / "best.pt")
+    training = [r for r in catalogue.load(str(photos)).train if r.label in held.class_names]
+    points, kept, _ = embed_records(
+        held.embedder, training, held.preprocessing, device=torch.device("cpu")
+    )
+    assert len(kept) == len(training) == 12
+    for name, point in zip(held.class_names, held.class_points, strict=True):
+        own = points[[record.label == name for record in training]].astype(np.float64)
+        assert np.allclose(point, poincare.midpoint(own, held.recipe.c), atol=1e-5)
+    state = checkpoint.read(out / "last.pt").progress
+    assert state is not None
+    live = torch.as_tensor(state["objective"]["hier.proxies"])
+    if decay == "0":
+        assert state["averaged"] == []
+    else:  # the proxies of an averaged encoder are averaged too, at the same rate
+        averaged = state["averaged"][1]["proxies"]
+        assert 0 < float((averaged - live).norm()) < float(live.norm())
+
+
+def test_a_run_that_is_not_finished_says_so(
+    trained: Path, photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    done = inside("hierarchy", "--checkpoint", trained / "last.pt")
+    assert (done.returncode, b"best.pt" in done.stderr) == (2, True)
+    # Its weights serve all the same.
+    done = inside("export", "--checkpoint", trained / "last.pt", "-o", tmp_path / "m.onnx")
+    assert done.returncode == 0
+    done = inside("embed", photos, "--model", tmp_path / "m.onnx", "-o", tmp_path / "v.npy")
+    assert done.returncode == 0
+    done = inside("hierarchy", "--model", tmp_path / "m.onnx")
+    assert (done.returncode, b"does not say where its classes lie" in done.stderr) == (2, True)
+
+
+def test_other_images_under_the_same_names_are_not_gone_on_with(
+    photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    data, out = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(photos, data)
+    words = ["train", "--data", data, "--out", out, *TINY]
+    assert inside(*words).returncode == 0
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(data, tmp_path / "elsewhere" / "photos")  # the same images in another place
+    words[2] = tmp_path / "elsewhere" / "photos"
+    assert inside(*words, "--resume").returncode == 0
+    for folder in sorted((tmp_path / "elsewhere" / "photos").iterdir()):
+        Image.new("RGB", (48, 48), "red").save(folder / "photo0.jpg")
+    done = inside(*words, "--resume")
+    assert (done.returncode, b"other images of these classes" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("key", ["optimizer", "objective", "epoch", "generator", "totals"])
+def test_a_damaged_state_is_one_message(
+    key: str, trained: Path, photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(trained, out)
+    content = torch.load(out / "last.pt", weights_only=True)
+    content["progress"][key] = {"param_groups": [3]}
+    torch.save(content, out / "last.pt")
+    done = inside("train", "--data", photos, "--out", out, *TINY, "--resume")
+    assert done.returncode == 2, done.stderr
+    assert b"damaged" in done.stderr
+
+
+def test_validation_images_that_were_set_aside_choose(
+    photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    parts = {0: "train", 1: "train", 2: "val", 3: "val", 4: "test", 5: "test"}
+    rows = [f"{photo},kind{label},{part}" for label, part in parts.items()
+            for photo in sorted((photos / f"kind{label}").iterdir())]  # fmt: skip
+    (tmp_path / "m.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
+    done = inside("train", "--data", tmp_path / "m.csv", "--out", tmp_path / "run", *TINY)
+    assert done.returncode == 0, done.stderr
+    assert b"training: 12 photos of 2 classes" in done.stderr
+    assert b"validation: 12 photos of 2 held-out classes" in done.stderr
+    assert b"highest validation MAP@R" in done.stdout
+
+
+def test_classes_that_were_trained_on_are_not_called_unseen(
+    photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    rows = [f"{photo},kind{label},{part}" for label in range(4) for part in ("train", "test")
+            for photo in sorted((photos / f"kind{label}").iterdir())]  # fmt: skip
+    (tmp_path / "m.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
+    done = inside("train", "--data", tmp_path / "m.csv", "--out", tmp_path / "run", *TINY)
+    assert b"unseen classes" not in done.stdout
+    assert b"4 of the test classes were trained on" in done.stderr
+    assert b"24 of the 24 test pictures are also trained on" in done.stderr
+
+
+def test_a_full_disk_is_called_that(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
+
+    held = checkpoint.load(trained / "best.pt")
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match="the disk is full") as told:
+        checkpoint.save(
+            tmp_path / "c.pt", embedder=held.embedder, preprocessing=held.preprocessing,
+            recipe=held.recipe, proxies=held.proxies, class_names=held.class_names,
+            class_points=held.class_points,
+        )  # fmt: skip
+    assert "enforce" not in str(told.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_curves_show_what_begins_later(tmp_path: Path) -> None:
+    rows = [{"epoch": 1, "hier": 1.0}, {"epoch": 2, "hier": 0.5, "lca_deeper": 0.6}]
+    drawn: list[str] = []
+    from matplotlib.axes import Axes
+
+    plot = Axes.plot
+
+    def noted(axes: Axes, *words: object, **options: object) -> object:
+        drawn.append(str(options.get("label")))
+        return plot(axes, *words, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Axes, "plot", noted)
+        curves.draw(rows, tmp_path / "c.png")
+    assert set(drawn) == {"hier", "lca deeper"}
+
+
+def test_pictures_of_a_class_are_found_without_looking_at_all(tmp_path: Path) -> None:
+    """Half a million pictures: to find those that stand in for one cost a look at each."""
+    count = 500_000
+    records = [Record(Path("x"), str(number // 5)) for number in range(count)]
+    half = Preprocessing(8, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    photos = TrainingPhotos(records, half, size=8, crop_scale_min=0.5, seed=0)
+    assert list(photos.successors(count - 4)) == [count - 4, count - 3, count - 2, count - 1,
+                                                  count - 5]  # fmt: skip
+    looked = 0
+
+    class Counted(list[Record]):
+        def __getitem__(self, place: Any) -> Any:
+            nonlocal looked
+            looked += 1
+            return super().__getitem__(place)
+
+    photos.records = Counted(records)
+    list(photos.successors(count // 2))
+    assert looked <= 5

@@ -310,9 +310,13 @@ class _Run:
         torch.set_rng_state(state["torch_rng"])
         if state["cuda_rng"] and len(state["cuda_rng"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["cuda_rng"])
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.best, self.best_epoch = state["best"], state["best_epoch"]
-        self.totals = state["totals"]
+        self.epoch, self.step, self.best_epoch = (
+            int(state[name]) for name in ("epoch", "step", "best_epoch")
+        )
+        self.best = float(state["best"])
+        self.totals = {str(name): float(value) for name, value in state["totals"].items()}
+        if not (0 <= self.epoch and 0 <= self.step <= len(self.sampler)):
+            raise ValueError(f"epoch {self.epoch}, step {self.step}")
         self.judge.note(state["problems"])
         if self.world.is_main:
             # A kill can fall between the line of an epoch and its checkpoint.
