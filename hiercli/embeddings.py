@@ -8,6 +8,7 @@ labels and hierarchical proxies.
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,7 +186,9 @@ def _as_points(points: np.ndarray, source: Path) -> np.ndarray:
 
 
 def _folders(paths: Sequence[str] | None) -> list[str] | None:
-    return None if paths is None else [labels.as_label(Path(path).parent.name) for path in paths]
+    if paths is None:
+        return None
+    return [labels.as_label(os.path.basename(os.path.dirname(path))) for path in paths]
 
 
 def _checked(stored: Stored, source: Path) -> Stored:
@@ -246,7 +249,11 @@ def _read_parquet(source: Path) -> Stored:
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(_parts(source) if source.is_dir() else open_regular(source))
+        files = _parts(source) if source.is_dir() else [str(source)]
+        for file in files:
+            with open_regular(file) as content:
+                labels.require_rows(parquet.ParquetFile(content), file)
+        table = parquet.read_table(files if source.is_dir() else open_regular(source))
         points = _vectors(table.column("point"))
         paths = labels.require_all(
             labels.from_column(table.column("path"), "path", source), "path", source

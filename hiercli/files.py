@@ -1,6 +1,7 @@
 """Writing files so that a killed run leaves the old state or the new one, never a half."""
 
 import glob
+import io
 import json
 import os
 import platform
@@ -10,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from hiercli.errors import InputError
 
@@ -95,7 +96,7 @@ def write_text(target: Path | str, text: str) -> None:
         draft.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
-def open_regular(source: Path | str) -> BinaryIO:
+def open_regular(source: Path | str) -> io.BufferedReader:
     """Open a file for reading bytes; a pipe or a device, which could wait for ever, is refused.
 
     Raises:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -55,6 +55,14 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
+MAX_PIXELS = 160_000_000
+"""Pixels of the largest picture that is decoded: more than any camera takes in one shot. Within
+this, decoding any kind stays below 2 GB."""
+_MAX_PIXELS_OF = {"WEBP": 100_000_000}
+"""Of kinds whose decoder holds several copies."""
+_STRIP_PIXELS = 2**22
+"""Pixels that are converted at once: whole copies of a large picture would take gigabytes."""
+
 _DRAFT_FACTOR = 1.5
 """A JPEG is decoded at a reduced size only while that stays this many times the size needed."""
 
@@ -69,7 +77,7 @@ _TURNS = {
 }
 """What makes a picture upright, by its EXIF orientation."""
 
-# A large photograph is not an attack; the hard limit, twice this, still raises in `read`.
+# A large photograph is not an attack; `MAX_PIXELS` is.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # Malformed EXIF, an odd palette: what costs a picture nothing is not worth a word on stderr.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -189,8 +197,9 @@ def read(
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{path}: the picture claims more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, "
-            "the limit that keeps a hostile file from filling the memory. Scale it down"
+            f"{path}: the picture claims more pixels than the limit of {MAX_PIXELS:,} "
+            f"({_MAX_PIXELS_OF['WEBP']:,} for WebP), which keeps a hostile file from filling the "
+            "memory. Scale it down"
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{path}: {_kind_of(content or b'')}") from error
@@ -203,6 +212,9 @@ def read(
 
 def _decode(content: bytes, shortest_side: int | None) -> Image.Image:
     with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        most = _MAX_PIXELS_OF.get(picture.format or "", MAX_PIXELS)
+        if picture.width * picture.height > most:
+            raise Image.DecompressionBombError
         if shortest_side is not None:
             scale = _DRAFT_FACTOR * shortest_side / min(picture.size)
             wanted = (round(picture.width * scale), round(picture.height * scale))
@@ -291,20 +303,49 @@ def probe(path: Path | str) -> None:
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
     """RGB of any mode, keeping the EXIF block that `_upright` reads."""
+    if picture.mode == "RGB" and not picture.has_transparency_data:
+        return picture
     if picture.mode.startswith(("I", "F")):
-        depth = np.asarray(picture, dtype=np.float32)
-        # 16-bit files fill 0..65535; a float picture by habit 0..1, an integer one 0..255.
-        full = 65535.0 if depth.max() > 255 else 255.0 if depth.max() > 1 else 1.0
-        converted = Image.fromarray((depth.clip(0, full) / full * 255).astype(np.uint8))
-        converted = converted.convert("RGB")
+        converted = _in_strips(picture, _eight_bits(picture))
     elif picture.has_transparency_data:
-        opaque = Image.new("RGBA", picture.size, "white")
-        converted = Image.alpha_composite(opaque, picture.convert("RGBA")).convert("RGB")
+        converted = _in_strips(picture, _on_white)
     else:
         converted = picture.convert("RGB")
     if "exif" in picture.info:
         converted.info.setdefault("exif", picture.info["exif"])
     return converted
+
+
+def _in_strips(picture: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """What ``convert`` makes of a picture, from top to bottom, so that no copy of it is whole."""
+    height = max(1, _STRIP_PIXELS // picture.width)
+    if height >= picture.height:
+        return convert(picture)
+    whole = Image.new("RGB", picture.size)
+    for top in range(0, picture.height, height):
+        strip = picture.crop((0, top, picture.width, min(top + height, picture.height)))
+        strip.info = picture.info  # where transparency may be said
+        whole.paste(convert(strip), (0, top))
+    return whole
+
+
+def _eight_bits(picture: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """A deep grey picture's way to 8 bits: all its strips are scaled alike."""
+    _, brightest = cast(tuple[float, float], picture.getextrema())
+    # 16-bit files fill 0..65535; a float picture by habit 0..1, an integer one 0..255.
+    full = 65535.0 if brightest > 255 else 255.0 if brightest > 1 else 1.0
+
+    def convert(strip: Image.Image) -> Image.Image:
+        depth = np.nan_to_num(np.asarray(strip, dtype=np.float32))
+        grey = (depth.clip(0, full) / full * 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+
+    return convert
+
+
+def _on_white(strip: Image.Image) -> Image.Image:
+    opaque = Image.new("RGBA", strip.size, "white")
+    return Image.alpha_composite(opaque, strip.convert("RGBA")).convert("RGB")
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -14,6 +14,7 @@ from hiercli.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import parquet
 
 
 def as_label(text: str) -> str:
@@ -41,6 +42,10 @@ def from_array(values: np.ndarray, name: str, source: object) -> list[str]:
             f"{source}: expected {name} as text or whole numbers, found {values.dtype}: save them "
             "as an array of strings"
         )
+    if values.dtype.kind == "U":
+        codes = np.frombuffer(values.tobytes(), np.dtype("u4").newbyteorder(values.dtype.byteorder))
+        if codes.size and (codes.max() > 0x10FFFF or ((codes >> 11) == 0x1B).any()):
+            raise DataError(f"{source}: expected {name} as text, found what is no Unicode")
     flat = values.ravel().tolist()
     if values.dtype.kind == "S":
         return [_decoded(value, name, row, source) for row, value in enumerate(flat, 1)]
@@ -61,14 +66,18 @@ def from_column(column: "pa.ChunkedArray", name: str, source: object) -> list[st
     from pyarrow import types
 
     if not is_text(column):
-        shown = str(column[0].as_py())[:40] if len(column) else ""
         raise DataError(
-            f"{source}: expected text in the column {name}, found {column.type} (row 1: {shown}). "
-            "Save it as text; a column of whole numbers with gaps becomes one of fractions"
+            f"{source}: expected text in the column {name}, found {str(column.type)[:200]}. Save "
+            "it as text; a column of whole numbers with gaps becomes one of fractions"
         )
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    values = column.to_pylist()
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{source}: the column {name} holds what is not text in UTF-8 ({error.reason})"
+        ) from error
     if types.is_integer(column.type):
         return [None if value is None else str(value) for value in values]
     return [
@@ -101,6 +110,27 @@ def require_all(values: list[str | None], name: str, source: object) -> list[str
         if not value:
             raise DataError(f"{source}: row {row} has no {name}. Fill it in, or take the row out")
     return [value for value in values if value]
+
+
+def require_rows(table: "parquet.ParquetFile", source: object) -> None:
+    """Check that a table has no more rows than its bytes can hold, before they are unpacked.
+
+    Raises:
+        DataError: it claims more: one value packed a billion times takes next to nothing.
+    """
+    parts = [table.metadata.row_group(place) for place in range(table.metadata.num_row_groups)]
+    packed = sum(
+        part.column(place).total_compressed_size
+        for part in parts for place in range(part.num_columns)
+    )  # fmt: skip
+    if table.metadata.num_rows > max(_FEW_ROWS, _ROWS_PER_BYTE * packed):
+        raise DataError(
+            f"{source}: it claims {table.metadata.num_rows:,} rows in {packed:,} bytes, which is "
+            "more than paths take: write the table again"
+        )
+
+
+_FEW_ROWS, _ROWS_PER_BYTE = 100_000, 1
 
 
 def _decoded(value: bytes, name: str, row: int, source: object) -> str:

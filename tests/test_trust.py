@@ -19,17 +19,22 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pyarrow as pa
 import pytest
 import torch
 from conftest import Hier
 from PIL import Image
+from pyarrow import parquet
 
-from hiercli import embeddings, numpy_files
+from hiercli import embeddings, images, numpy_files
+from hiercli.data import catalogue
 from hiercli.data.extract import extract
+from hiercli.data.taxonomy import read_taxonomy
 from hiercli.encoder import onnx_file
 from hiercli.encoder.golden import golden_path
 from hiercli.encoder.session import EncoderSession
 from hiercli.errors import (
+    DataError,
     DownloadError,
     FileFormatError,
     ImageError,
@@ -389,6 +394,68 @@ def test_texts_of_any_depth_and_length_have_an_answer(tmp_path: Path, inside: Hi
     assert len(root.leaves) == 20_001
     done = inside("hierarchy", "diff", tmp_path / "comb.nwk", tmp_path / "comb.nwk")
     assert (done.returncode, b"at most 4,000 leaves" in done.stderr) == (2, True)
+
+
+def test_tables_are_no_larger_than_their_bytes(tmp_path: Path) -> None:
+    rows = 5_000_000
+    same = pa.array(["a.jpg"]).dictionary_encode()
+    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), same.dictionary)
+    table = pa.table({"path": column, "label": column})
+    for name in ("m.parquet", "e.parquet"):
+        parquet.write_table(table, tmp_path / name)
+    assert (tmp_path / "m.parquet").stat().st_size < 100_000
+    with pytest.raises(DataError, match="claims 5,000,000 rows"):
+        catalogue.load(str(tmp_path / "m.parquet"))
+    with pytest.raises(DataError, match="claims 5,000,000 rows"):
+        embeddings.read(tmp_path / "e.parquet")
+    days = pa.array([2**31 - 1] * 3, pa.int32()).cast(pa.date32())
+    parquet.write_table(pa.table({"path": ["a"] * 3, "label": days}), tmp_path / "m.parquet")
+    with pytest.raises(DataError, match="found date32"):
+        catalogue.load(str(tmp_path / "m.parquet"))
+    wide = ",".join(f"c{number}" for number in range(100_000))
+    (tmp_path / "m.csv").write_text(f"path,label,{wide}\n")
+    (tmp_path / "t.csv").write_text(f"class_name,{wide}\n")
+    with pytest.raises(DataError, match="at most 200 columns"):
+        catalogue.load(str(tmp_path / "m.csv"))
+    with pytest.raises(DataError, match="at most 200 columns"):
+        read_taxonomy(tmp_path / "t.csv")
+    (tmp_path / "m.csv").write_bytes(b"path,label\na\0.jpg,x\n")
+    with pytest.raises(DataError, match="zero byte"):
+        catalogue.load(str(tmp_path / "m.csv"))
+
+
+def test_texts_of_an_archive_are_unicode(tmp_path: Path) -> None:
+    for code in (0x110000, 0xD800, 2**32 - 1):
+        labels = np.array([code, 0x61], np.uint32).view("<U1")
+        np.savez(tmp_path / "v.npz", points=np.zeros((2, 2), np.float32), labels=labels)
+        with pytest.raises(DataError, match="no Unicode"):
+            embeddings.read(tmp_path / "v.npz")
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_large_pictures_are_converted_in_strips(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit as whole: transparency, palettes with a clear colour, deep greys."""
+    rng = np.random.default_rng(0)
+    deep = Image.fromarray(rng.integers(0, 65536, (31, 17), dtype=np.uint16))
+    clear = Image.fromarray(rng.integers(0, 256, (31, 17, 4), dtype=np.uint8))
+    real = Image.fromarray(rng.random((31, 17), dtype=np.float32))
+    for number, picture in enumerate((deep, clear, real)):
+        if form == "PNG" and picture is real:
+            continue
+        file = tmp_path / f"{number}.{form.lower()}"
+        picture.save(file, form)
+        monkeypatch.setattr(images, "_STRIP_PIXELS", 2**22)
+        whole = np.asarray(read(file))
+        monkeypatch.setattr(images, "_STRIP_PIXELS", 40)
+        assert np.array_equal(np.asarray(read(file)), whole)
+    palette = clear.convert("RGB").quantize(16)
+    palette.save(tmp_path / "p.png", transparency=3)
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 2**22)
+    whole = np.asarray(read(tmp_path / "p.png"))
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 40)
+    assert np.array_equal(np.asarray(read(tmp_path / "p.png")), whole)
 
 
 # ----------------------------------------------------------------------- what is no regular file

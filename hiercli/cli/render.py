@@ -92,13 +92,18 @@ def complain(message: str) -> None:
 
 def say(message: str) -> None:
     """A word on what is going on, to stderr."""
-    errors().print(printable(message), markup=False)
+    errors().print(_shortened(printable(message)), markup=False)
+
+
+def _shortened(message: str) -> str:
+    """A message that can be read, whatever names it holds."""
+    return message if len(message) <= 1500 else f"{message[:1000]} ... {message[-400:]}"
 
 
 def warn(message: str) -> None:
     """Something that was passed over, to stderr."""
     if not watched():  # rich is slow for many thousands
-        print(f"skipped: {printable(message)}", file=sys.stderr)
+        print(f"skipped: {_shortened(printable(message))}", file=sys.stderr)
         return
     errors().print("[yellow]skipped:[/] ", end="")
     say(message)

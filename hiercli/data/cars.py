@@ -1,13 +1,17 @@
 """Stanford Cars (Cars-196) in its official layout; class ids 1-98 train, 99-196 test."""
 
+import io
 from pathlib import Path
 
 from hiercli.data.records import Dataset, Record, require
 from hiercli.errors import DataError
+from hiercli.files import open_regular
 
 FOLDER = "cars196"
 FILES = ("cars_annos.mat", "car_ims")
 LAST_TRAIN_CLASS = 98
+_LARGEST_FILE = 2**26
+"""Bytes of the annotations; the official ones take 4 million."""
 
 
 def load(root: Path) -> Dataset:
@@ -20,8 +24,10 @@ def load(root: Path) -> Dataset:
 
     folder = root / FOLDER
     require(folder, FILES, "cars")
+    with open_regular(folder / "cars_annos.mat") as file:
+        content = file.read(_LARGEST_FILE)  # cut short, a larger one is damaged
     try:
-        annotations = loadmat(folder / "cars_annos.mat", squeeze_me=True)
+        annotations = loadmat(io.BytesIO(content), squeeze_me=True)
         names = [str(name) for name in annotations["class_names"]]
         rows = annotations["annotations"]
         listed = [(str(row["relative_im_path"]), int(row["class"])) for row in rows]

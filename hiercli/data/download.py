@@ -17,7 +17,7 @@ from hiercli.data.extract import extract
 from hiercli.data.sources import SOURCES, Source
 from hiercli.data.transfer import Transfer, bytes_needed, download, require_space
 from hiercli.errors import DataError, DownloadError, InputError
-from hiercli.files import write_text
+from hiercli.files import open_regular, write_text
 
 
 def fetch(
@@ -132,7 +132,7 @@ def _verify(transfer: Transfer, path: Path) -> None:
             f"{path}: expected {archive.size:,} bytes, found {size:,}. Remove it and run this again"
         )
     algorithm, _, expected = (archive.checksum or "sha256:").partition(":")
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
         digest = hashlib.file_digest(
             stream, lambda: hashlib.new(algorithm, usedforsecurity=False)
         ).hexdigest()

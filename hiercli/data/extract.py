@@ -48,10 +48,12 @@ def extract(archive: Path, target: Path) -> int:
         the number of files.
 
     Raises:
-        InputError: ``target`` is already there.
+        InputError: ``target`` is already there, or ``archive`` is no regular file.
         DownloadError: the archive is damaged, cut short or hostile. It is left where it is.
         OSError: the disk is full or cannot be written to.
     """
+    if archive.exists() and not archive.is_file():  # to read a pipe would be to wait for ever
+        raise InputError(f"expected an archive, but {archive} is a folder, a device or a pipe")
     if os.path.lexists(target):
         raise InputError(f"expected a new folder to unpack into; {target} exists: move it away")
     target.parent.mkdir(parents=True, exist_ok=True)

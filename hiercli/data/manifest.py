@@ -1,12 +1,13 @@
 """A table of photographs: CSV or Parquet with path, label, and optionally split and taxonomy."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from hiercli import labels
 from hiercli.data.folder import VALIDATION, split_classes
 from hiercli.data.records import Dataset, Record
-from hiercli.data.taxonomy import Row, usable_levels
+from hiercli.data.taxonomy import MOST_COLUMNS, Row, usable_levels
 from hiercli.errors import DataError
 from hiercli.files import open_regular, read_text
 from hiercli.images import Places
@@ -34,6 +35,9 @@ def load(file: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
         raise DataError(f"{file}: expected the columns path and label, found {found}")
     paths = labels.require_all(columns["path"], "path", file)
     names = labels.require_all(columns["label"], "label", file)
+    bad = [row for row, path in enumerate(paths, 1) if "\0" in path]
+    if bad:
+        raise DataError(f"{file}: the path of row {bad[0]} holds a zero byte, as no file name does")
     if not paths:
         raise DataError(f"{file}: expected rows of path and label, found none")
     splits = _splits(columns, len(paths), file)
@@ -148,6 +152,7 @@ def _read(file: Path) -> tuple[dict[str, list[str | None]], list[str]]:
     try:
         if file.suffix.lower() == ".parquet":
             with open_regular(file) as content:
+                labels.require_rows(parquet.ParquetFile(content), file)
                 table = parquet.read_table(content)
         else:
             # Labels such as 001 are names: nothing is guessed to be a number.
@@ -175,9 +180,14 @@ def _read(file: Path) -> tuple[dict[str, list[str | None]], list[str]]:
 
 
 def _require_different(names: list[str], file: Path) -> None:
-    twice = {name for name in names if names.count(name) > 1}
+    if len(names) > MOST_COLUMNS:
+        raise DataError(
+            f"{file}: expected at most {MOST_COLUMNS} columns, found {len(names):,}: keep path, "
+            "label, split and the levels of the taxonomy"
+        )
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(
-            f"{file}: expected columns with different names, but {', '.join(sorted(twice))[:200]} "
-            "stands twice: keep one"
+            f"{file}: expected columns with different names, but {', '.join(twice)[:200]} stands "
+            "twice: keep one"
         )

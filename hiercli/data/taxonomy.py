@@ -11,6 +11,8 @@ from hiercli.errors import DataError
 from hiercli.files import read_text
 from hiercli.labels import as_label
 
+MOST_COLUMNS = 200
+"""Of a table; a taxonomy has a handful."""
 _SHOWN = 3
 """Groups with two parents that are named."""
 
@@ -147,6 +149,8 @@ def read_taxonomy(file: Path, *, first_column: bool = False) -> Taxonomy:
         cells = [(table.line_num, row) for row in table if row]
     except csv.Error as error:
         raise DataError(f"{file} is not a CSV that can be read ({error})") from error
+    if len(columns) > MOST_COLUMNS:
+        raise DataError(f"{file}: expected at most {MOST_COLUMNS} columns, found {len(columns):,}")
     key = columns[0] if first_column and columns else "class_name"
     key = "class_name" if "class_name" in columns else key
     if key not in columns:

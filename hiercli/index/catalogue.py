@@ -47,6 +47,8 @@ _FACTS = (
     "recall", "farthest",
 )  # fmt: skip
 _POINTS_AT_ONCE = 16_384
+_LONGEST_ROW = 2**20
+"""Bytes: a point takes a quarter of that at most."""
 _AT_ONCE = 500
 """Ids of one query, below what any SQLite accepts."""
 
@@ -74,6 +76,12 @@ class Photo:
     def seal(self) -> bytes:
         """Hash of all but the point, by which a reader knows that nothing was damaged."""
         return _hash((self.id, self.path, self.label, self.content, *self.state))
+
+    def is_sound(self) -> bool:
+        """Whether all is of the type that it should be; SQLite takes any."""
+        texts = isinstance(self.label, str) and isinstance(self.path, bytes)
+        blobs = isinstance(self.content, bytes) and isinstance(self.point, bytes)
+        return texts and blobs and all(isinstance(number, int) for number in (self.id, *self.state))
 
     def point_seal(self) -> bytes:
         """Hash of the point, likewise."""
@@ -111,6 +119,18 @@ def facts_of(metadata: Metadata, model: Path) -> dict[str, str]:
     }
 
 
+def require_plain(database: sqlite3.Connection) -> None:
+    """Check that a database holds nothing but tables, and set a limit to what a row of it takes.
+
+    Raises:
+        ValueError: it does. A view or a trigger in the place of a table could compute for ever.
+    """
+    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_ROW)
+    asked = "SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')"
+    if database.execute(asked).fetchone() != (0,):
+        raise ValueError("it holds more than tables")
+
+
 def _facts_seal(facts: dict[str, str]) -> str:
     return _hash(sorted((name, facts[name]) for name in facts if name != "seal")).hex()
 
@@ -140,10 +160,7 @@ class Catalogue:
         where = f"file:{quote(os.fsencode(os.path.realpath(self.path)))}?mode=ro&immutable=1"
         with self._damage():
             self._database = sqlite3.connect(where, uri=True, check_same_thread=False)
-            # A view or a trigger in the place of a table could compute for ever.
-            asked = "SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')"
-            if self._database.execute(asked).fetchone() != (0,):
-                raise ValueError("it holds more than tables")
+            require_plain(self._database)
             self.facts = dict(self._database.execute("SELECT name, value FROM facts"))
             version = self.facts["version"]
         if version != VERSION and re.fullmatch("[0-9]{1,3}", str(version)):
@@ -251,7 +268,7 @@ class Catalogue:
         with self._damage():
             for number, path, label, content, *state, seal in self._database.execute(ask):
                 photo = Photo(number, path, label, content, tuple(state))
-                if photo.seal() != seal:
+                if photo.seal() != seal or not photo.is_sound():
                     raise ValueError(f"the row of id {number} was changed")
                 yield photo
 
@@ -308,7 +325,7 @@ class Catalogue:
             ):
                 photo = Photo(number, path, label, content, tuple(state), point)
                 whole = (photo.seal(), photo.point_seal()) == (seal, point_seal)
-                yield photo, whole and len(point) == 4 * self.dim
+                yield photo, whole and photo.is_sound() and len(point) == 4 * self.dim
 
     def _damaged(self, what: object) -> FileFormatError:
         return FileFormatError(

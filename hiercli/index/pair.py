@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import cast
 
 import faiss
 import numpy as np
@@ -246,7 +247,7 @@ def _open(file: Path) -> io.FileIO:
         if isinstance(error.__cause__, FileNotFoundError):
             raise error.__cause__ from error
         raise
-    return buffered.detach()  # type: ignore[attr-defined]
+    return cast(io.FileIO, buffered.detach())
 
 
 def _checksum(file: io.FileIO) -> str:

@@ -24,7 +24,7 @@ from hiercli.encoder.session import EncoderSession
 from hiercli.errors import ImageError, InputError
 from hiercli.images import Places, Skipped, State, find, read, read_bytes, state_of
 from hiercli.index import pair
-from hiercli.index.catalogue import Draft, Photo, facts_of, label_of, readable
+from hiercli.index.catalogue import Draft, Photo, facts_of, label_of, readable, require_plain
 
 _SECONDS_BETWEEN_SAVES = 1.0
 
@@ -382,13 +382,15 @@ class _Journal:
 
     def _open(self, metadata: Metadata) -> set[bytes]:
         database = self._database = sqlite3.connect(self.path)
+        require_plain(database)
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("CREATE TABLE IF NOT EXISTS encoder (fingerprint TEXT UNIQUE)")
         database.execute(
             "CREATE TABLE IF NOT EXISTS points (content BLOB PRIMARY KEY, point BLOB NOT NULL, "
             "seal BLOB NOT NULL) WITHOUT ROWID"
         )
-        if database.execute("SELECT * FROM encoder").fetchall() != [(metadata.fingerprint,)]:
+        encoders = database.execute("SELECT fingerprint FROM encoder LIMIT 2").fetchall()
+        if encoders != [(metadata.fingerprint,)]:
             database.execute("DELETE FROM encoder")
             database.execute("DELETE FROM points")
             database.execute("INSERT INTO encoder VALUES (?)", (metadata.fingerprint,))

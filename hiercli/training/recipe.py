@@ -22,7 +22,7 @@ from hiercli.errors import InputError
 from hiercli.files import read_text
 
 DEFAULT = "hier"
-_LARGEST_FILE = 2**20
+_LARGEST_FILE = 2**15
 """Bytes of a recipe."""
 
 

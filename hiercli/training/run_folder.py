@@ -46,7 +46,7 @@ def require_same_settings(out: Path, recipe: Recipe) -> None:
     ignored = ("device", "workers", "processes", "checkpoint_minutes")
     earlier = load(str(out / "config.toml")).to_dict()
     changed = [
-        f"{key} {earlier[key]} -> {value}"
+        f"{key} {str(earlier[key])[:60]} -> {str(value)[:60]}"
         for key, value in recipe.to_dict().items()
         if key not in ignored
         and earlier[key] != value

@@ -305,6 +305,7 @@ class _Run:
         for part, averaged in zip(self.averaged or (), state["averaged"], strict=True):
             part.load_state_dict(averaged)
         self.optimizer.load_state_dict(state["optimizer"])
+        self._check_optimizer()
         self.scaler.load_state_dict(state["scaler"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_rng"])
@@ -315,7 +316,7 @@ class _Run:
         )
         self.best = float(state["best"])
         self.totals = {str(name): float(value) for name, value in state["totals"].items()}
-        if not (0 <= self.epoch and 0 <= self.step <= len(self.sampler)):
+        if not (self.epoch >= 0 and 0 <= self.step <= len(self.sampler)):
             raise ValueError(f"epoch {self.epoch}, step {self.step}")
         self.judge.note(state["problems"])
         if self.world.is_main:
@@ -323,6 +324,13 @@ class _Run:
             lines = read_metrics(self.out / "metrics.jsonl")
             kept = [json.dumps(row) + "\n" for row in lines if row["epoch"] <= self.epoch]
             write_text(self.out / "metrics.jsonl", "".join(kept))
+
+    def _check_optimizer(self) -> None:
+        """Raise ValueError where AdamW would miss something of a weight that it has moved."""
+        for weight, known in self.optimizer.state.items():
+            shapes = [getattr(known.get(name), "shape", None) for name in ("exp_avg", "exp_avg_sq")]
+            if shapes != [weight.shape] * 2 or "step" not in known:
+                raise ValueError("the state of the optimizer is not that of these weights")
 
     # -- the loop --------------------------------------------------------------------------
 
