@@ -9,6 +9,7 @@ import onnx
 import pytest
 from conftest import Hier
 
+from hiercli.encoder import onnx_file
 from hiercli.index import health
 from hiercli.index.photos import PhotoIndex
 
@@ -21,10 +22,11 @@ def test_a_folder_that_takes_no_files(exported: Path, photos: Path, inside: Hier
     assert b"cannot write /proc/idx.faiss" in done.stderr
 
 
-@pytest.mark.parametrize("place", ["outside", "absolute", "link"])
+@pytest.mark.parametrize("place", ["outside", "absolute", "link", "beside"])
 def test_an_encoder_with_weights_outside_its_folder(
-    place: str, exported: Path, photos: Path, inside: Hier, tmp_path: Path
-) -> None:
+    place: str, exported: Path, photos: Path, inside: Hier, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """Such a file could read any other: ONNX Runtime refuses it, and we say so."""
     model = onnx.load(str(exported))
     largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
@@ -32,13 +34,17 @@ def test_an_encoder_with_weights_outside_its_folder(
     secret.write_bytes(largest.raw_data)
     folder.mkdir()
     (folder / "link.bin").symlink_to(secret)
-    where = {"outside": "../secret.bin", "absolute": str(secret), "link": "link.bin"}[place]
+    (folder / "beside.bin").write_bytes(largest.raw_data)
+    where = {"outside": "../secret.bin", "absolute": str(secret), "link": "link.bin",
+             "beside": "beside.bin"}[place]  # fmt: skip
     facts = {"location": where, "offset": "0", "length": str(secret.stat().st_size)}
     largest.ClearField("raw_data")
     largest.data_location = onnx.TensorProto.EXTERNAL
     for key, value in facts.items():
         largest.external_data.add(key=key, value=value)
-    (folder / "m.onnx").write_bytes(model.SerializeToString())
+    content = onnx_file.without_digest(model.SerializeToString())
+    (folder / "m.onnx").write_bytes(onnx_file.stamped(content))
+    monkeypatch.chdir(folder)  # against which a relative name might count
     done = inside("embed", photos, "--model", folder / "m.onnx", "-o", tmp_path / "v.npy")
     assert done.returncode == 2
     assert b"not an ONNX file that can be run" in done.stderr

@@ -23,7 +23,7 @@ def collection() -> tuple[np.ndarray, list[str], list[str], np.ndarray]:
     return points, labels, [f"{n}.jpg" for n in range(120)], proxies
 
 
-def look(labels: list[str], least: float = 0.5) -> list[Suggestion]:
+def look(labels: list[str], least: float = 0.4) -> list[Suggestion]:
     points, _, paths, proxies = collection()
     root = build.from_photos(points, None, labels, proxies, C)
     return suggest(points, labels, paths, root, C, least=least)
@@ -41,7 +41,7 @@ def test_photos_under_a_wrong_label() -> None:
         ("relabel", "5.jpg", "kind7", "kind0"), ("relabel", "50.jpg", "kind0", "kind4"),
     }  # fmt: skip
     assert all("nearest photos are" in one.reason and one.branch for one in found)
-    assert found[0].confidence >= found[1].confidence > 0.9
+    assert found[0].confidence >= found[1].confidence > 0.8
 
 
 def test_two_classes_under_one_label() -> None:
@@ -97,3 +97,34 @@ def test_few_photos() -> None:
     own = [labels[place] for place in some]
     root = build.from_photos(points[some], None, own, proxies, C)
     assert suggest(points[some], own, [paths[place] for place in some], root, C) == []
+
+
+def test_training_does_not_make_every_class_look_like_two() -> None:
+    """Classes that are all as clearly parted, as training parts them: none stands out."""
+    rng = np.random.default_rng(0)
+    points, labels = [], []
+    for label in range(12):
+        centre = rng.normal(size=8)
+        centre /= np.linalg.norm(centre)
+        across = rng.normal(size=8)
+        across /= np.linalg.norm(across)
+        for number in range(20):
+            side = 0.25 if number % 2 else -0.25
+            points.append(centre + side * across + 0.05 * rng.normal(size=8))
+            labels.append(f"kind{label}")
+    tangent = np.array(points)
+    ball = poincare.expmap0(1.2 * tangent / np.linalg.norm(tangent, axis=1, keepdims=True), C)
+    near = ball.astype(np.float32)
+    paths = [f"{number}.jpg" for number in range(len(near))]
+
+    def look_at(labels: list[str]) -> list[Suggestion]:
+        root = build.from_photos(near, None, labels, near[::7], C)
+        return suggest(near, labels, paths, root, C)
+
+    found = look_at(labels)
+    assert not [one for one in found if one.kind == "split"]
+    # Two classes under one label lie farther apart than these halves.
+    labels = ["kind0" if label == "kind1" else label for label in labels]
+    found = look_at(labels)
+    assert [one.label for one in found if one.kind == "split"] == ["kind0"]
+    assert all(0 < one.confidence < 1 for one in found)

@@ -298,8 +298,9 @@ def suggest(
     points: Points = None,
     model: Model = None,
     confidence: Annotated[
-        float, typer.Option(min=0, max=1, help="Only suggestions that are so sure, 0 to 1.")
-    ] = 0.5,
+        float,
+        typer.Option(min=0, max=1, help="Only suggestions of this confidence or more, 0 to 1."),
+    ] = 0.4,
     output: Output = None,
     json_output: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
 ) -> None:

@@ -1,6 +1,8 @@
 """Stanford Cars (Cars-196) in its official layout; class ids 1-98 train, 99-196 test."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 from hiercli.data.records import Dataset, Record, require
@@ -12,6 +14,9 @@ FILES = ("cars_annos.mat", "car_ims")
 LAST_TRAIN_CLASS = 98
 _LARGEST_FILE = 2**26
 """Bytes of the annotations; the official ones take 4 million."""
+_LARGEST_PART = 2**28
+"""Bytes of one of its variables, unpacked."""
+_HEADER, _PACKED = 128, 15
 
 
 def load(root: Path) -> Dataset:
@@ -27,6 +32,7 @@ def load(root: Path) -> Dataset:
     with open_regular(folder / "cars_annos.mat") as file:
         content = file.read(_LARGEST_FILE)  # cut short, a larger one is damaged
     try:
+        _require_size(content)
         annotations = loadmat(io.BytesIO(content), squeeze_me=True)
         names = [str(name) for name in annotations["class_names"]]
         rows = annotations["annotations"]
@@ -47,3 +53,24 @@ def load(root: Path) -> Dataset:
             side = train if class_id <= LAST_TRAIN_CLASS else test
             side.append(Record(folder / relative, names[class_id - 1]))
     return Dataset("cars", tuple(train), tuple(test))
+
+
+def _require_size(content: bytes) -> None:
+    """Raise ValueError where a packed variable would unpack to more than annotations take.
+
+    A MATLAB file of level 5 is a header and elements of kind, size and content; SciPy unpacks an
+    element whole, whatever comes out of it.
+    """
+    if content[_HEADER - 2 : _HEADER] != b"IM":
+        raise ValueError("not a MATLAB file of level 5")
+    at = _HEADER
+    while at + 8 <= len(content):
+        kind, size = struct.unpack_from("<II", content, at)
+        if kind == _PACKED:
+            unpacker, rest, total = zlib.decompressobj(), content[at + 8 : at + 8 + size], 0
+            while rest:
+                total += len(unpacker.decompress(rest, 2**20))
+                if total > _LARGEST_PART:
+                    raise ValueError(f"a variable of more than {_LARGEST_PART:,} bytes")
+                rest = unpacker.unconsumed_tail
+        at += 8 + size

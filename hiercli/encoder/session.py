@@ -73,6 +73,10 @@ class EncoderSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what it would log of a missing GPU, `fallback` says
+        # Weights are in the file, where the digest vouches for them: no other file is looked into.
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", os.devnull
+        )
         wants_gpu = device == "cuda" or (device == "auto" and num_gpus() > 0)
         providers = ["CPUExecutionProvider"]
         if wants_gpu and _CUDA in onnxruntime.get_available_providers():
