@@ -267,12 +267,15 @@ def read_bytes(path: Path | str) -> tuple[bytes, State]:
         stood_still = state_of(before) == state_of(after) and len(content) == after.st_size
         # A file that was written to meanwhile is given no time: it is looked at again next time.
         return content, state_of(after) if stood_still else (len(content), 0, 0)
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such file") from error
-    except PermissionError as error:
-        raise ImageError(f"{path}: reading it is not permitted") from error
-    except OSError as error:
-        raise ImageError(f"{path}: it cannot be read ({error.strerror})") from error
+    except ImageError:
+        raise
+    except (InputError, OSError) as error:
+        cause = error.__cause__ if isinstance(error, InputError) else error
+        if isinstance(cause, FileNotFoundError):
+            raise ImageError(f"{path}: no such file") from error
+        if isinstance(cause, PermissionError):
+            raise ImageError(f"{path}: reading it is not permitted") from error
+        raise ImageError(f"{path}: it cannot be read ({cause or error})") from error
     except MemoryError as error:
         raise ImageError(f"{path}: too large for the memory at hand. Scale it down") from error
 

@@ -1,5 +1,6 @@
 """One preprocessing path, and pictures of every kind that people have."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -195,3 +196,25 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     for function in (read, probe):
         with pytest.raises(ImageError, match="not a file"):
             function(pipe)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, "not permitted"),
+        (errno.ENOENT, "no such file"),
+        (errno.EIO, "cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_opened_costs_itself_alone(
+    number: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File modes would not keep out a superuser, so the system's answer is put in its mouth."""
+    gradient().save(tmp_path / "a.png")
+
+    def refused(path: object, *_: object) -> int:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(ImageError, match=words):
+        read(tmp_path / "a.png")

@@ -21,6 +21,25 @@ def kind_of(index: faiss.Index) -> str:
     return "ivf" if isinstance(proper, faiss.IndexIVF) else "flat"
 
 
+def require_ours(index: faiss.Index) -> None:
+    """Check, without a look at each row, that FAISS read an index as `kinds.build` makes them.
+
+    Raises:
+        ValueError: it is of another kind, or has not as many ids as points.
+    """
+    proper = inner(index)
+    kinds = (faiss.IndexFlat, faiss.IndexHNSWFlat, faiss.IndexIVFFlat, faiss.IndexScalarQuantizer)
+    if not isinstance(proper, kinds) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise ValueError(f"an index of the kind {type(proper).__name__}")
+    if isinstance(proper, faiss.IndexIVF):
+        return
+    counts = {index.ntotal, proper.ntotal, index.id_map.size()}
+    if isinstance(proper, faiss.IndexHNSW):
+        counts.add(proper.storage.ntotal)
+    if len(counts) > 1 or proper.d != index.d:
+        raise ValueError(f"ids and points of different numbers, {sorted(counts)}")
+
+
 def living(index: faiss.Index) -> np.ndarray:
     """Ids of all points that count."""
     every = ids(index)

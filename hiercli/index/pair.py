@@ -188,9 +188,7 @@ def whole(file: io.FileIO) -> faiss.Index:
         reader = faiss.PyCallbackIOReader(io.BufferedReader(file).read)  # type: ignore[attr-defined]
         try:
             index = faiss.read_index(reader)
-            ids, points = contents.rows(index)
-            if len(ids) != len(points) or (len(points) and points.shape[1] != index.d):
-                raise ValueError(f"{len(ids)} ids for {len(points)} points")
+            contents.require_ours(index)
         except (RuntimeError, ValueError, AttributeError, TypeError, MemoryError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise FileFormatError(

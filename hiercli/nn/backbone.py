@@ -55,19 +55,29 @@ def create(
     if weights == "auto" and name.split(".")[0] == DEFAULT:
         weights = _packaged_weights()
     from_hub = weights in ("auto", "hub")
-    size_option = "--image-size" if train_size is None else "--eval-size"
+    if train_size is None:
+        size_option = "--image-size"
+    elif known.fixed_input_size or train_size == size:
+        size_option = "--train-size and --eval-size"
+    else:
+        size_option = "--eval-size"
     try:
         # The classifier is kept until the weights are in: files carry one.
         model = timm.create_model(name, pretrained=from_hub, **options)
     except Exception as error:
         if from_hub and _runs(name, options, size):
+            own = known.input_size[-1]
+            fetched = not isinstance(error, OSError)  # and do not fit
             raise InputError(
-                f"the weights of {name} for {_images(size)} could not be fetched from the hub "
-                f"({_reason(error)}). Name a file with --weights, train from nothing with "
-                f"--weights none, or use --backbone {DEFAULT}, whose weights are installed"
+                f"the weights of {name} for {_images(size)} could not be loaded from the hub "
+                f"({_reason(error)}). "
+                + (f"Change {size_option} to its own, {own}. " if fetched and size != own else "")
+                + "Name a file with --weights, train from nothing with --weights none, or use "
+                f"--backbone {DEFAULT}, whose weights are installed"
             ) from error
+        pooled = f" with pooling {pooling}" if "global_pool" in options else ""
         raise InputError(
-            f"timm cannot build {name} for {_images(size)} ({_reason(error)}). "
+            f"timm cannot build {name} for {_images(size)}{pooled} ({_reason(error)}). "
             + _advice(name, options, size, size_option)
         ) from error
     if not from_hub and weights != "none":
@@ -85,10 +95,12 @@ def create(
         try:
             num_features(model, train_size)
         except _SizeError as error:
-            if known.fixed_input_size:
-                advice = f"Give --train-size the value of --eval-size, {size}, or change both"
-            else:
-                advice = _advice(name, options, train_size, "--train-size")
+            advice = (
+                f"It takes images of one size: give --train-size and --eval-size the same value, "
+                f"for example {size}"
+                if known.fixed_input_size
+                else _advice(name, options, train_size, "--train-size")
+            )
             raise InputError(f"{error}. {advice}") from error
     return cast(nn.Module, model)
 
@@ -136,7 +148,7 @@ def _runs(name: str, options: dict[str, Any], size: int) -> bool:
         with torch.device("meta"), torch.no_grad():
             model: Any = timm.create_model(name, pretrained=False, **options)
             model.reset_classifier(0)
-            features: Tensor = model.eval()(torch.zeros(2, 3, size, size))
+            features: Tensor = model.eval()(torch.zeros(1, 3, size, size))
     except Exception:
         return False
     return features.ndim == 2
@@ -195,28 +207,28 @@ def _pool_by_gem(model: nn.Module, name: str) -> None:
 
 
 def num_features(model: nn.Module, image_size: int) -> int:
-    """Length of the pooled feature vector, read off a forward pass over two images.
+    """Length of the pooled feature vector, read off a forward pass over one image.
 
     Raises:
         InputError: the model cannot take images of this size, or does not give one finite vector
-            for each.
+            for it.
     """
     training = model.training
     name = cast(dict[str, Any], model.pretrained_cfg)["architecture"]
     try:
-        ramp = torch.linspace(-2, 2, 6 * image_size**2)  # pixels as they come, mean 0 and spread 1
-        pixels = ramp.reshape(2, 3, image_size, image_size)
-        with torch.no_grad():
+        ramp = torch.linspace(-2, 2, 3 * image_size**2)  # the range of normalised pixels
+        pixels = ramp.reshape(1, 3, image_size, image_size)
+        with torch.no_grad():  # not inference mode: what a model keeps of this, it may train with
             features: Tensor = model.eval()(pixels)
     except Exception as error:
         raise _SizeError(f"{name} cannot take {_images(image_size)} ({_reason(error)})") from error
     finally:
         model.train(training)
     found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:
+    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 1:
         raise InputError(
-            f"expected one vector for each of 2 images from {name}, got {found}: choose another "
-            "backbone or pooling"
+            f"expected features of shape (1, F) from {name} for one image, got {found}: choose "
+            "another backbone or pooling"
         )
     if not features.is_meta and not features.isfinite().all():
         raise InputError(
@@ -297,4 +309,5 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 def _reason(error: BaseException) -> str:
     """The first line that says something."""
     lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line and not line.endswith(":")), type(error).__name__)
+    said = next((line for line in lines if line and not line.endswith(":")), type(error).__name__)
+    return said.rstrip(".")

@@ -127,7 +127,7 @@ class Judge:
             gallery_points,
             gallery,
             c=self.recipe.c,
-            title=f"{self.dataset.name}: nearest neighbours on unseen classes",
+            title=f"{self.dataset.name}: nearest neighbours on the test classes",
             scores=scores,
         )
         return scores, retrieval

@@ -507,6 +507,10 @@ class _Run:
     def _place_classes(self, held: checkpoint.Encoder) -> None:
         """Write into ``best.pt`` the midpoint of each class's images, each embedded once."""
         points, kept = self.judge.embed(held.embedder, self.training)
+        if not kept:
+            raise DataError(
+                "no training image can be read any more: bring them back, then --resume"
+            )
         labels = self.labels[kept]
         present = np.unique(labels)
         middles = [
