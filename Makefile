@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: test demo bench lint types clean
+.PHONY: test demo bench backbones fuzz lint types clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -24,6 +24,12 @@ bench: $(READY)
 	$(BIN)/python tests/bench_index.py
 	$(BIN)/python tests/bench_startup.py
 	$(BIN)/python tests/bench_tree.py
+
+backbones: $(READY)
+	$(BIN)/python tests/backbones.py
+
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz.py $(FUZZ)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -103,14 +103,20 @@ def open_regular(source: Path | str) -> io.BufferedReader:
         InputError: it is missing, no regular file, or may not be read.
     """
     try:
-        # Not to wait for the writer of a pipe; of a regular file it makes no difference.
-        handle = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
+        file = open(source, "rb", opener=_at_once)  # noqa: SIM115
+    except IsADirectoryError as error:
+        raise InputError(f"expected a file, but {source} is a folder") from error
     except OSError as error:
         raise InputError(f"cannot read {source}: {error.strerror or error}") from error
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
         raise InputError(f"expected a file, but {source} is a folder, a device or a pipe")
-    return open(handle, "rb")
+    return file
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting for the writer of a pipe; of a regular file it makes no difference."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_text(source: Path, *, most: int = 2**28) -> str:
@@ -174,7 +180,6 @@ def _is_obeyed(sign: str) -> bool:
 
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Unicode's embeddings, overrides and isolates: they can make a name read as another."""
-_BINARY = getattr(os, "O_BINARY", 0)
 
 
 def sweep(folder: Path, stem: str = "*") -> None:

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 from scipy.io import savemat
 
-from hiercli.data import catalogue
+from hiercli.data import cars, catalogue
 from hiercli.data.records import Dataset, Record, require_answers, split_validation
 from hiercli.errors import DataError
 from hiercli.training.sampler import ClassBalancedSampler
@@ -264,3 +264,44 @@ def test_batches_are_balanced_seeded_and_fair() -> None:
 def test_a_class_of_one_picture_fills_its_places() -> None:
     sampler = ClassBalancedSampler(np.array([0, 1]), batch_size=180, samples_per_class=2, seed=0)
     assert sorted(next(sampler.batches(0))) == [0, 0, 1, 1]
+
+
+def test_a_matlab_file_that_ends_its_reader_ends_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SciPy's reader has died of single bytes; it has a process of its own."""
+    (tmp_path / "cars196" / "car_ims").mkdir(parents=True)
+    file = tmp_path / "cars196" / "cars_annos.mat"
+    savemat(file, {"annotations": np.zeros(3), "class_names": np.zeros(3)})
+    with pytest.raises(DataError, match="not the annotation file"):
+        catalogue.load("cars", tmp_path)
+    monkeypatch.setattr(cars, "_READER", "import os; os.abort()")
+    with pytest.raises(DataError, match="SciPy cannot read it"):
+        catalogue.load("cars", tmp_path)
+    savemat(file, {"huge": np.zeros(2**27, np.uint8)}, do_compression=True)
+    monkeypatch.setattr(cars, "_LARGEST_PART", 2**20)
+    with pytest.raises(DataError, match="a variable of more than"):
+        catalogue.load("cars", tmp_path)
+    file.write_bytes(b"no MATLAB file")
+    with pytest.raises(DataError, match="level 5"):
+        catalogue.load("cars", tmp_path)
+
+
+def test_lists_that_do_not_agree(tmp_path: Path) -> None:
+    folder = tmp_path / "CUB_200_2011"
+    (folder / "images").mkdir(parents=True)
+    (folder / "classes.txt").write_text("1 001.A\n")
+    (folder / "image_class_labels.txt").write_text("1 x\n")
+    (folder / "images.txt").write_text("1 001.A/a.jpg\n2 001.A/b.jpg\n")
+    with pytest.raises(DataError, match="do not agree"):
+        catalogue.load("cub", tmp_path)
+
+
+def test_a_column_whose_name_is_no_text(tmp_path: Path) -> None:
+    parquet.write_table(
+        pa.table({"path": ["a"], "label": ["b"], "zzzz": ["c"]}), tmp_path / "m.parquet"
+    )
+    content = (tmp_path / "m.parquet").read_bytes()
+    (tmp_path / "m.parquet").write_bytes(content.replace(b"zzzz", b"\xff\xfe\xff\xfe"))
+    with pytest.raises(DataError, match="cannot be read as parquet"):
+        catalogue.load(str(tmp_path / "m.parquet"))

@@ -32,7 +32,7 @@ from hiercli.training import checkpoint, device, recipe, trainer
 from hiercli.training.distributed import World
 from hiercli.training.loading import TrainingPhotos, embed_records, random_box
 from hiercli.training.reporter import Silence
-from hiercli.training.run_folder import require_same_settings
+from hiercli.training.run_folder import read_metrics, require_same_settings
 
 LONG = [
     *TINY,
@@ -446,3 +446,25 @@ def test_pictures_of_a_class_are_found_without_looking_at_all(tmp_path: Path) ->
     photos.records = Counted(records)
     list(photos.successors(count // 2))
     assert looked <= 5
+
+
+def test_lines_of_metrics_that_are_none_are_left_out(tmp_path: Path) -> None:
+    lines = ['{"epoch": 1, "hier": 0.5, "odd": {}}', "[1]", '{"epoch": "x"}', '{"epo', "[" * 99999]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"epoch": 1, "hier": 0.5}]
+
+
+def test_settings_of_the_optimizer_are_the_recipes(
+    trained: Path, photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    """What a checkpoint says of them is not taken up, so it can do no harm."""
+    out = tmp_path / "run"
+    shutil.copytree(trained, out)
+    content = torch.load(out / "last.pt", weights_only=True)
+    content["progress"]["epoch"] = 1
+    for group in content["progress"]["optimizer"]["param_groups"]:
+        group |= {"betas": {}, "base_lr": "x", "eps": b"x", "lr": 1e9}
+    torch.save(content, out / "last.pt")
+    done = inside("train", "--data", photos, "--out", out, *TINY, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert b"resumed at epoch: 1" in done.stderr

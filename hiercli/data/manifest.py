@@ -174,7 +174,7 @@ def _read(file: Path) -> tuple[dict[str, list[str | None]], list[str]]:
                     "a taxonomy and is left out"
                 )
         return found, notes
-    except (pa.ArrowException, OSError, MemoryError) as error:
+    except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise DataError(f"{file} cannot be read as {file.suffix[1:].lower()}: {reason}") from error
 

@@ -179,6 +179,7 @@ class Catalogue:
             self.recall = float(self.facts["recall"])
             self.farthest = float(self.facts["farthest"])
             self.model = Path(parse_json(self.facts["model"]))
+            int(self.facts["next_id"])
             if not is_curvature(self.c) or not 1 <= self.dim <= MAX_DIM or not self.farthest >= 1:
                 raise ValueError(f"c is {self.c}, of {self.dim} dimensions")
 

@@ -185,15 +185,16 @@ def whole(file: io.FileIO) -> faiss.Index:
     """
     with file:
         file.seek(0)
+        # What a length in the file claims is allocated before it is read.
+        faiss.set_deserialization_vector_byte_limit(os.fstat(file.fileno()).st_size)
         reader = faiss.PyCallbackIOReader(io.BufferedReader(file).read)  # type: ignore[attr-defined]
         try:
             index = faiss.read_index(reader)
             contents.require_ours(index)
         except (RuntimeError, ValueError, AttributeError, TypeError, MemoryError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise FileFormatError(
-                f"{file.name} is not an index of hier, or it is damaged ({reason}): `hier index "
-                "repair` makes it anew from its catalogue"
+                f"{file.name} is not an index of hier, or it is damaged: `hier index repair` makes "
+                "it anew from its catalogue"
             ) from error
         return index
 

@@ -33,7 +33,9 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError):
             row = parse_json(line)
             if isinstance(row, dict) and isinstance(row.get("epoch"), int):
-                rows.append(row)
+                rows.append(
+                    {k: value for k, value in row.items() if isinstance(value, int | float)}
+                )
     return rows
 
 

@@ -304,7 +304,11 @@ class _Run:
         self.recent = [(x.to(self.device), y.to(self.device)) for x, y in state["recent"]]
         for part, averaged in zip(self.averaged or (), state["averaged"], strict=True):
             part.load_state_dict(averaged)
-        self.optimizer.load_state_dict(state["optimizer"])
+        # Its settings are the recipe's: only what it has learned of the weights is taken up.
+        settings = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict(
+            {"state": state["optimizer"]["state"], "param_groups": settings}
+        )
         self._check_optimizer()
         self.scaler.load_state_dict(state["scaler"])
         self.generator.set_state(state["generator"])
@@ -328,8 +332,14 @@ class _Run:
     def _check_optimizer(self) -> None:
         """Raise ValueError where AdamW would miss something of a weight that it has moved."""
         for weight, known in self.optimizer.state.items():
-            shapes = [getattr(known.get(name), "shape", None) for name in ("exp_avg", "exp_avg_sq")]
-            if shapes != [weight.shape] * 2 or "step" not in known:
+            means = [known.get(name) for name in ("exp_avg", "exp_avg_sq")]
+            sound = all(isinstance(x, Tensor) and x.shape == weight.shape for x in means)
+            step = known.get("step")
+            if (
+                not sound
+                or set(known) != {"exp_avg", "exp_avg_sq", "step"}
+                or (not isinstance(step, Tensor) or step.numel() != 1)
+            ):
                 raise ValueError("the state of the optimizer is not that of these weights")
 
     # -- the loop --------------------------------------------------------------------------
