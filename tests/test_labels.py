@@ -136,14 +136,14 @@ def test_rows_that_contradict_each_other(rows: list[str], words: str, tmp_path: 
 
 def test_two_columns_of_one_name(tmp_path: Path) -> None:
     rows = [f"{row},{number}" for number, row in enumerate(PLAIN)]
-    with pytest.raises(DataError, match="label stands twice"):
+    with pytest.raises(DataError, match="label appears twice"):
         catalogue.load(written(tmp_path, rows, "path,label,split,label"))
 
 
 def test_a_row_that_stands_twice_counts_once(tmp_path: Path) -> None:
     data = catalogue.load(written(tmp_path, [*PLAIN, *PLAIN[2:]]))
     assert len(data.query) == 2
-    assert any("2 rows" in note and "row 5 is row 3 again" in note for note in data.notes)
+    assert any("2 rows" in note and "row 5 repeats row 3" in note for note in data.notes)
 
 
 def test_pictures_that_are_trained_and_tested_on_are_named(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_group_with_two_parents_is_two_groups_and_named(tmp_path: Path) -> Non
     data = levelled(tmp_path, rows, "fabric,section")
     assert data.levels == ("fabric", "section")
     (note,) = data.notes
-    assert "fabric denim lies in men (row 1) and in women (row 2)" in note
+    assert "fabric denim has two parents, men (row 1) and women (row 2)" in note
 
 
 def test_levels_from_coarse_to_fine_are_refused(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_columns_of_other_things_are_no_levels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("class_name,genus\nwren,a\nwren,b\n", "wren stands in line 2 and"),
+        ("class_name,genus\nwren,a\nwren,b\n", "class wren has different groups in line 2 and"),
         ("class_name,order,genus\na,o,1\nb,o,2\nc,o,1\nd,p,3\n", "from fine to coarse"),
         ("class_name,genus\nwren\n", "expected 2 columns in line 2"),
         ("class_name,genus\nwren,a,b\n", "expected 2 columns in line 2"),

@@ -63,7 +63,7 @@ Model = Annotated[
     Path | None,
     typer.Option(
         help="Encoder written by `hier export`. Without it and --checkpoint: the one that built "
-        "--index, or the general encoder in models/."
+        "--index, or the general encoder of hier."
     ),
 ]
 Output = Annotated[

@@ -27,7 +27,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         envvar="HIER_MODEL",
-        help="Encoder written by `hier export`. Without it: the general encoder in models/.",
+        help="Encoder written by `hier export`. Without it: the general encoder of hier.",
     ),
 ]
 Strict = Annotated[

@@ -37,7 +37,7 @@ def load(file: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
     names = labels.require_all(columns["label"], "label", file)
     bad = [row for row, path in enumerate(paths, 1) if "\0" in path]
     if bad:
-        raise DataError(f"{file}: the path of row {bad[0]} holds a zero byte, as no file name does")
+        raise DataError(f"{file}: the path of row {bad[0]} holds a zero byte: correct it")
     if not paths:
         raise DataError(f"{file}: expected rows of path and label, found none")
     splits = _splits(columns, len(paths), file)
@@ -58,8 +58,8 @@ def load(file: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
             sides[split].append(record)
     if listed.repeated:
         notes.append(
-            f"{len(listed.repeated)} rows of {file} repeat a picture of an earlier row, and are "
-            f"left out: row {listed.repeated[0][1]} is row {listed.repeated[0][0]} again"
+            f"{file}: {len(listed.repeated)} rows repeat an image and are ignored: row "
+            f"{listed.repeated[0][1]} repeats row {listed.repeated[0][0]}"
         )
     train = tuple(sides["train"])
     named = tuple(levels[place] for place in kept)
@@ -170,8 +170,8 @@ def _read(file: Path) -> tuple[dict[str, list[str | None]], list[str]]:
                 found[name] = labels.from_column(column, name, file)
             else:
                 notes.append(
-                    f"the column {name} of {file} holds {column.type}, no text: it is no level of "
-                    "a taxonomy and is left out"
+                    f"{file}: the column {name} holds {column.type}, not text: it is not a "
+                    "taxonomy level and is ignored"
                 )
         return found, notes
     except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
@@ -188,6 +188,6 @@ def _require_different(names: list[str], file: Path) -> None:
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(
-            f"{file}: expected columns with different names, but {', '.join(twice)[:200]} stands "
+            f"{file}: expected columns with different names, but {', '.join(twice)[:200]} appears "
             "twice: keep one"
         )

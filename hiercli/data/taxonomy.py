@@ -59,7 +59,7 @@ def usable_levels(
             continue
         first, second = clash
         notes.append(
-            f"the column {level} of {source} is no level of a taxonomy and is left out: "
+            f"{source}: the column {level} is not a taxonomy level and is ignored: class "
             f"{first.label} has {first.line[place]} in row {first.number} and {second.line[place]} "
             f"in row {second.number}"
         )
@@ -68,15 +68,16 @@ def usable_levels(
     if any(shared) and not any(reverse):
         raise DataError(
             f"expected the levels of {source} from fine to coarse, but "
-            f"{', '.join(levels[place] for place in kept)} go from coarse to fine: turn the "
-            "columns round"
+            f"{', '.join(levels[place] for place in kept)} go from coarse to fine: reverse the "
+            "order of the columns"
         )
     for place, found in zip(kept, shared, strict=False):
         for first, second, above in found[:_SHOWN]:
             notes.append(
-                f"{source}: {levels[place]} {first.line[place]} lies in {first.line[above]} (row "
-                f"{first.number}) and in {second.line[above]} (row {second.number}): these count "
-                f"as two groups. If {levels[place]} is no level of a taxonomy, leave the column out"
+                f"{source}: {levels[place]} {first.line[place]} has two parents, "
+                f"{first.line[above]} (row {first.number}) and {second.line[above]} (row "
+                f"{second.number}). They count as two groups; if {levels[place]} is not a taxonomy "
+                "level, remove the column"
             )
     return kept, notes
 
@@ -175,8 +176,8 @@ def read_taxonomy(file: Path, *, first_column: bool = False) -> Taxonomy:
         other = known.setdefault(one.label, one)
         if other.line != one.line:
             raise DataError(
-                f"{file}: {one.label} stands in line {other.number} and, with other groups, in "
-                f"line {one.number}: a class has one line"
+                f"{file}: class {one.label} has different groups in line {other.number} and line "
+                f"{one.number}: keep one of the lines"
             )
     levels = [columns[place] for place in named]
     kept, notes = usable_levels(levels, rows, file)
