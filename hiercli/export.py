@@ -97,16 +97,23 @@ def _torch_points(encoder: Encoder) -> Callable[[np.ndarray], np.ndarray]:
 def _write_graph(encoder: Encoder, file: Path) -> None:
     size = encoder.preprocessing.size
     network = _Serving(encoder.embedder.to(memory_format=torch.contiguous_format)).eval()
-    program = torch.onnx.export(
-        network,
-        (torch.randn(2, 3, size, size),),
-        dynamo=True,
-        opset_version=_OPSET,
-        input_names=["pixels"],
-        output_names=["points"],
-        dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
-        verbose=False,
-    )
+    try:
+        program = torch.onnx.export(
+            network,
+            (torch.randn(2, 3, size, size),),
+            dynamo=True,
+            opset_version=_OPSET,
+            input_names=["pixels"],
+            output_names=["points"],
+            dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
+            verbose=False,
+        )
+    except Exception as error:  # the exporter's errors are of nearly every kind
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ExportError(
+            f"torch cannot export {encoder.recipe.backbone} to ONNX ({lines[0][:200]}): nothing "
+            "was written. Train another backbone"
+        ) from error
     assert program is not None
     program.save(str(file), external_data=False)
 

@@ -60,7 +60,6 @@ def main() -> None:
 
 def run_apart(name: str, size: int) -> list[str]:
     """The cells of a row: one for each stage, then what was said where one failed."""
-    passed: list[str] = []
     try:
         done = subprocess.run(
             [sys.executable, __file__, name, str(size)],

@@ -211,6 +211,18 @@ def test_what_an_encoder_gives_is_checked(exported: Path, tmp_path: Path) -> Non
         session.run(np.ones((2, 3, side + 1, side), np.float32))
 
 
+def test_a_backbone_that_cannot_be_exported_is_one_sentence(
+    trained: Path, inside: Hier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise TypeError("step 2 failed\n\n(Refer to the full stack trace above)")
+
+    monkeypatch.setattr(torch.onnx, "export", refused)
+    done = inside("export", "--checkpoint", trained / "best.pt", "-o", tmp_path / "m.onnx")
+    assert (done.returncode, b"cannot export test_efficientnet" in done.stderr) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
 # -------------------------------------------------------------------------------------- outputs
 
 
