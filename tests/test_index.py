@@ -606,3 +606,24 @@ def test_hostile_points_have_no_distance(album: Path, tmp_path: Path) -> None:
         database.commit()
     with pytest.raises(FileFormatError, match="outside the ball"):
         PhotoIndex(index).search(np.zeros((1, 12), np.float32), 3)
+
+
+def test_a_length_in_a_faiss_file_claims_no_more_than_the_file(tmp_path: Path) -> None:
+    before = faiss.get_deserialization_vector_byte_limit()
+    graph = faiss.IndexIDMap(faiss.IndexHNSWFlat(5, 8, faiss.METRIC_INNER_PRODUCT))
+    graph.add_with_ids(np.ones((9, 5), np.float32), np.arange(9))
+    content = bytearray(faiss.serialize_index(graph).tobytes())
+    sizes = [
+        at for at in range(len(content) - 8) if content[at : at + 8] == (9).to_bytes(8, "little")
+    ]
+    assert len(sizes) > 3
+    for at in sizes:
+        changed = content.copy()
+        changed[at : at + 8] = (2**35).to_bytes(8, "little")
+        (tmp_path / "i.faiss").write_bytes(changed)
+        with (
+            open(tmp_path / "i.faiss", "rb", buffering=0) as file,
+            pytest.raises(FileFormatError, match="not an index of hier"),
+        ):
+            pair.whole(file)
+    assert faiss.get_deserialization_vector_byte_limit() == before

@@ -186,6 +186,7 @@ def whole(file: io.FileIO) -> faiss.Index:
     with file:
         file.seek(0)
         # What a length in the file claims is allocated before it is read.
+        limit = faiss.get_deserialization_vector_byte_limit()
         faiss.set_deserialization_vector_byte_limit(os.fstat(file.fileno()).st_size)
         reader = faiss.PyCallbackIOReader(io.BufferedReader(file).read)  # type: ignore[attr-defined]
         try:
@@ -196,6 +197,8 @@ def whole(file: io.FileIO) -> faiss.Index:
                 f"{file.name} is not an index of hier, or it is damaged: `hier index repair` makes "
                 "it anew from its catalogue"
             ) from error
+        finally:
+            faiss.set_deserialization_vector_byte_limit(limit)
         return index
 
 
