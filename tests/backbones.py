@@ -150,5 +150,9 @@ if __name__ == "__main__":
             run(sys.argv[1], int(sys.argv[2]))
         except HierError as error:
             sys.exit(f"refused: {error}")
+        except Exception as error:
+            while error.__cause__:
+                error = error.__cause__
+            sys.exit(f"{type(error).__name__}: {[*str(error).splitlines(), ''][0]}")
     else:
         main()
