@@ -17,8 +17,8 @@ import timm
 import torch
 from timm.data import ImageNetInfo
 
-from hiercli.export import export
 from hiercli.nn import backbone
+from hiercli.onnx_export import export
 from hiercli.training import checkpoint
 from hiercli.training.recipe import Recipe
 from hiercli.training.starting import grow_proxies

@@ -1,12 +1,76 @@
 """hier: visual search that understands hierarchy.
 
-Importing this package is cheap: rooms that need PyTorch (``nn``, ``losses``, ``training``,
-``export``) are imported by name, the serving rooms never pull them in.
+>>> import hiercli as hier
+>>> encoder = hier.Encoder("birds.onnx")
+>>> with hier.Index("idx.faiss") as index:
+...     done = index.update(["photos/"], encoder)
+...     hits = index.search("photos/kind0/photo0.jpg", k=3)
+>>> hits[0].label
+'kind0'
+
+Names are loaded when they are first used, so importing this package is cheap. Everything that
+trains (`HierLoss`, `ToPoincare`, `train`, `export`) needs the extra: ``pip install
+'hiercli[train]'``.
 """
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
+
+from hiercli.errors import (
+    DataError,
+    DownloadError,
+    ExportError,
+    FileFormatError,
+    HierError,
+    ImageError,
+    InputError,
+    MismatchError,
+    TrainingError,
+)
+
+if TYPE_CHECKING:
+    from hiercli.collection import Collection, concatenate
+    from hiercli.data.catalogue import load as load_dataset
+    from hiercli.encoder.encoder import Encoder
+    from hiercli.evaluation.evaluate import evaluate, evaluate_points
+    from hiercli.geometry import lorentz, poincare
+    from hiercli.hierarchy.tree import Tree
+    from hiercli.index.index import Index
+    from hiercli.index.reader import Hit
+    from hiercli.losses.hier import HierLoss
+    from hiercli.nn.to_poincare import ToPoincare
+    from hiercli.onnx_export import export
+    from hiercli.training.train import train
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Collection",
+    "DataError",
+    "DownloadError",
+    "Encoder",
+    "ExportError",
+    "FileFormatError",
+    "HierError",
+    "HierLoss",
+    "Hit",
+    "ImageError",
+    "Index",
+    "InputError",
+    "MismatchError",
+    "ToPoincare",
+    "TrainingError",
+    "Tree",
+    "concatenate",
+    "evaluate",
+    "evaluate_points",
+    "export",
+    "load_dataset",
+    "lorentz",
+    "poincare",
+    "train",
+]
 
 # Nothing is sent home, and nothing is written for it into a home folder. These libraries look when
 # they are loaded, so it is said before any of them is; who sets one of these decides.
@@ -16,3 +80,36 @@ for _switch, _off in (
     ("HF_HUB_DISABLE_TELEMETRY", "1"),
 ):
     os.environ.setdefault(_switch, _off)
+
+_HOMES = {
+    "Collection": "hiercli.collection",
+    "Encoder": "hiercli.encoder.encoder",
+    "HierLoss": "hiercli.losses.hier",
+    "Hit": "hiercli.index.reader",
+    "Index": "hiercli.index.index",
+    "ToPoincare": "hiercli.nn.to_poincare",
+    "Tree": "hiercli.hierarchy.tree",
+    "concatenate": "hiercli.collection",
+    "evaluate": "hiercli.evaluation.evaluate",
+    "evaluate_points": "hiercli.evaluation.evaluate",
+    "export": "hiercli.onnx_export",
+    "load_dataset": "hiercli.data.catalogue:load",
+    "lorentz": "hiercli.geometry.lorentz:",
+    "poincare": "hiercli.geometry.poincare:",
+    "train": "hiercli.training.train",
+}
+"""Where each name is at home: a module, and after a colon its name there (none: the module)."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hiercli' has no attribute {name!r}")
+    home, colon, own = _HOMES[name].partition(":")
+    module = importlib.import_module(home)
+    found = module if colon and not own else getattr(module, own or name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -210,6 +210,44 @@ def read(
         raise ImageError(f"{path}: the picture is damaged ({error})") from error
 
 
+def prepared(picture: Image.Image) -> Image.Image:
+    """A Pillow image as `read` gives one of its file: upright and in RGB.
+
+    Raises:
+        ImageError: it is damaged, empty or too large.
+    """
+    try:
+        if not picture.width * picture.height or picture.width * picture.height > MAX_PIXELS:
+            raise ImageError(f"expected an image of 1 to {MAX_PIXELS:,} pixels, got {picture.size}")
+        picture.load()
+        return _upright(_to_rgb(picture))
+    except ImageError:
+        raise
+    except Exception as error:  # as with files, of nearly every kind
+        raise ImageError(f"the image is damaged ({error})") from error
+
+
+def from_array(pixels: np.ndarray) -> Image.Image:
+    """Pixels as a Pillow image.
+
+    Args:
+        pixels: uint8 (H, W, 3), (H, W, 4) or (H, W).
+
+    Raises:
+        InputError: of another type or shape.
+    """
+    shape = pixels.shape
+    if pixels.dtype != np.uint8 or not (
+        len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))
+    ):
+        raise InputError(
+            f"expected an image as uint8 (H, W, 3), (H, W, 4) or (H, W), got {pixels.dtype} {shape}"
+        )
+    if not pixels.size:
+        raise InputError(f"expected an image with pixels, got one of shape {shape}")
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
 def _decode(content: bytes, shortest_side: int | None) -> Image.Image:
     with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
         most = _MAX_PIXELS_OF.get(picture.format or "", MAX_PIXELS)
@@ -396,6 +434,17 @@ def find(
     absent: bool = False,
     linked: list[Path] | None = None,
 ) -> list[Path]:
+    """All pictures under the given files and folders, see `find_under`."""
+    return [path for path, _ in find_under(paths, skipped, absent=absent, linked=linked)]
+
+
+def find_under(
+    paths: Sequence[Path | str],
+    skipped: Skipped | None = None,
+    *,
+    absent: bool = False,
+    linked: list[Path] | None = None,
+) -> list[tuple[Path, Path | None]]:
     """All pictures under the given files and folders, each folder in natural path order.
 
     A file that is named outright is taken whatever its suffix; folders are walked with hidden
@@ -406,6 +455,9 @@ def find(
         skipped: told of each folder that cannot be read; without it such a folder raises.
         absent: paths may be missing, and there may be no pictures.
         linked: takes the folders that were reached by a link.
+
+    Returns:
+        pairs of a picture and the given folder that it was found under; ``None`` for a file.
 
     Raises:
         InputError: a path is missing, nothing that looks like a picture was found, or a folder
@@ -419,15 +471,15 @@ def find(
         closed.append(reason)
         skipped(folder, reason)
 
-    found: dict[bytes, Path] = {}
+    found: dict[bytes, tuple[Path, Path | None]] = {}
     others: Counter[str] = Counter()
     place = Places()
     for path in map(Path, paths):
         if path.is_dir():
             for picture in _walk(path, pass_over, [] if linked is None else linked, others):
-                found.setdefault(place(picture), picture)
+                found.setdefault(place(picture), (picture, path))
         elif path.exists():
-            found.setdefault(place(path), path)
+            found.setdefault(place(path), (path, None))
         elif not absent:
             raise InputError(f"expected a picture or a folder of pictures, but {path} is missing")
     if not found and not absent:

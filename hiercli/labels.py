@@ -1,20 +1,128 @@
-"""What a label is, whatever table, archive or folder it comes from: a text, in one spelling.
+"""The one rule from a path or a table row to a label and its levels.
 
-Text may be stored as bytes, and ids may be whole numbers: these become text. Anything else (a
-missing value, a fraction, a list) is no label and is refused with its row, so that no class comes
-to be called ``nan`` or ``None``.
+The label is the class of an image; its levels are the groups above the class, fine to coarse.
+Training, index, embeddings, cluster and review all take them from here:
+
+1. A table row names them itself.
+2. Under a given folder, the label of ``FOLDER/a/.../x.jpg`` is ``a``, the first folder below it. An
+   image directly in the folder, or given by name, has the name of its own folder.
+3. With ``nested``, the label is the innermost folder, and the folders above it, up to the given
+   one, are its levels.
+
+A label is text in one spelling. Text may be stored as bytes, and ids may be whole numbers: these
+become text. Anything else (a missing value, a fraction, a list) is refused with its row, so that no
+class is ever called ``nan`` or ``None``.
 """
 
+import os
 import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hiercli.errors import DataError
+from hiercli.files import readable
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow import parquet
+
+
+SPLITS = ("train", "test", "val", "valid", "validation", "dev")
+"""Folders that part a data set: inside them, labels begin one folder further down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An image file with its label.
+
+    Attributes:
+        path: the file.
+        label: its class.
+        levels: groups above the class, fine to coarse (genus, family, order); empty where none are
+            known. A group that is not known is an empty text.
+    """
+
+    path: Path
+    label: str
+    levels: tuple[str, ...] = ()
+
+
+def own_folder(path: Path | str) -> str:
+    """The label of an image given by name: the name of its folder, as it was reached.
+
+    >>> own_folder("birds/Wren/1.jpg")
+    'Wren'
+    """
+    return _folder_label(os.path.basename(os.path.dirname(os.path.abspath(path))))
+
+
+def under(path: Path, root: Path, split: bool = False) -> str:
+    """The label of an image found under a folder: the first folder below that.
+
+    Args:
+        path: the image, as it was found under ``root``.
+        root: the folder that was given.
+        split: whether the first folder below it is one of `SPLITS`, which is no label.
+
+    >>> under(Path("birds/Wren/2024/1.jpg"), Path("birds"))
+    'Wren'
+    >>> under(Path("birds/Wren/1.jpg"), Path("birds/Wren"))
+    'Wren'
+    """
+    parts = path.relative_to(root).parts[int(split) : -1]
+    return _folder_label(parts[0]) if parts else own_folder(path)
+
+
+def nested(
+    paths: Sequence[Path], root: Path, splits: Sequence[bool] = ()
+) -> tuple[list[Record], tuple[str, ...]]:
+    """Labels and levels of images in nested folders, such as ``order/family/species/1.jpg``.
+
+    Where two folders of one name lie under different parents they are two classes, and both are
+    called by their whole path: ``Men/Denim`` and ``Women/Denim``. Branches of fewer folders than
+    the others lack their finest levels.
+
+    Args:
+        paths: images, as they were found under ``root``.
+        root: the folder that was given.
+        splits: for each path whether the first folder below the root is one of `SPLITS`.
+
+    Returns:
+        (a record for each path, names of the levels).
+    """
+    chains = []
+    for place, path in enumerate(paths):
+        skip = int(bool(splits) and splits[place])
+        parts = path.relative_to(root).parts[skip:-1]
+        chains.append(tuple(map(_folder_label, parts)) or (own_folder(path),))
+    depth = max(map(len, chains), default=1) - 1
+    times = Counter(chain[-1] for chain in set(chains))
+    records = []
+    for path, chain in zip(paths, chains, strict=True):
+        label = chain[-1] if times[chain[-1]] == 1 else "/".join(chain)
+        levels = ("",) * (depth + 1 - len(chain)) + chain[-2::-1]
+        records.append(Record(path, label, levels))
+    return records, tuple(f"level{number + 1}" for number in range(depth))
+
+
+def summary(records: Sequence[Record], level_names: Sequence[str], source: str) -> str:
+    """One line on what was taken: ``58 classes, 3 levels above them (...), from folders``."""
+    count = len({record.label for record in records})
+    classes = f"{count} class{'es' if count != 1 else ''}"
+    levels = "no levels above them"
+    if level_names:
+        plural = "s" if len(level_names) > 1 else ""
+        levels = f"{len(level_names)} level{plural} above them ({', '.join(level_names)})"
+    return f"{classes}, {levels}, from {source}"
+
+
+def _folder_label(name: str) -> str:
+    return as_label(readable(name))
 
 
 def as_label(text: str) -> str:

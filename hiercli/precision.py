@@ -27,12 +27,11 @@ import onnx.utils
 
 from hiercli.data.records import Dataset, Record
 from hiercli.encoder import golden, onnx_file
+from hiercli.encoder.encoder import Encoder, pixels_of
 from hiercli.encoder.metadata import Metadata
-from hiercli.encoder.session import EncoderSession
-from hiercli.errors import DataError, ExportError, ImageError, InputError
+from hiercli.errors import DataError, ExportError, InputError
 from hiercli.evaluation.retrieval import score
 from hiercli.files import replacing, require_apart
-from hiercli.images import read
 from hiercli.neighbours import nearest
 
 PRECISIONS = ("int8", "fp16")
@@ -76,7 +75,7 @@ def reduce(
     if target.suffix.lower() != ".onnx":
         raise InputError(f"expected a file name that ends in .onnx, got {target}")
     require_apart(target, (source,))
-    whole = EncoderSession(source, device="cpu")
+    whole = Encoder(source, device="cpu")
     if whole.metadata.precision != "fp32":
         raise InputError(
             f"expected a float32 encoder, {source} is {whole.metadata.precision}: start from the "
@@ -96,7 +95,7 @@ def reduce(
             whole.metadata, precision=precision, fingerprint=_fingerprint(whole.metadata, draft)
         )
         _describe(draft, metadata)
-        part = EncoderSession(draft, device="cpu")
+        part = Encoder(draft, device="cpu")
         report = _judge(whole, part, dataset, progress)
         report |= {"bytes_fp32": source.stat().st_size, f"bytes_{precision}": draft.stat().st_size}
         loss = report["recall@1_fp32"] - report[f"recall@1_{precision}"]
@@ -107,7 +106,7 @@ def reduce(
                 "less than int8; --largest-loss accepts more"
             )
         digest = _describe(draft, replace(metadata, proof=report))
-        golden.write(vectors, metadata, digest, EncoderSession(draft, device="cpu").run, report)
+        golden.write(vectors, metadata, digest, Encoder(draft, device="cpu").run, report)
     return report
 
 
@@ -159,9 +158,7 @@ def _to_fp16(source: Path, target: Path) -> None:
     onnx.save(parts.joined(half), str(target))
 
 
-def _to_int8(
-    source: Path, target: Path, session: EncoderSession, records: Sequence[Record]
-) -> None:
+def _to_int8(source: Path, target: Path, session: Encoder, records: Sequence[Record]) -> None:
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -216,43 +213,47 @@ def _quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def _calibration(session: EncoderSession, records: Sequence[Record]) -> Iterator[np.ndarray]:
+def _calibration(session: Encoder, records: Sequence[Record]) -> Iterator[np.ndarray]:
     chosen = np.random.default_rng(0).permutation(len(records))[:_CALIBRATION_PICTURES]
     preprocessing = session.metadata.preprocessing
     for place in chosen:
-        try:
-            picture = read(records[place].path, preprocessing.shortest_side)
-        except ImageError:
-            continue  # one of many that only say how far values go
-        yield preprocessing(picture)[None]  # one by one: it takes no batches of unequal size
+        pixels, _ = pixels_of(preprocessing, records[place].path)
+        if pixels is not None:  # one of many that only say how far values go
+            yield pixels[None]  # one by one: it takes no batches of unequal size
 
 
 def _judge(
-    whole: EncoderSession,
-    part: EncoderSession,
+    whole: Encoder,
+    part: Encoder,
     dataset: Dataset,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
-    paths = [record.path for record in dataset.query]
-    total = 2 * len(paths)
-    before = whole.embed(paths, progress=lambda n, _: progress(n, total) if progress else None)
-    if len(before.kept) < 2:
+    total, problems = 2 * len(dataset.query), list[str]()
+    before = whole.embed_records(
+        dataset.query, skipped=problems.append,
+        progress=lambda n, _: progress(n, total) if progress else None,
+    )  # fmt: skip
+    if len(before) < 2:
         raise DataError(
-            f"expected pictures to judge the encoder on, but {dataset.name} has {len(before.kept)} "
+            f"expected pictures to judge the encoder on, but {dataset.name} has {len(before)} "
             "queries that can be read"
         )
-    kept = [paths[place] for place in before.kept]
-    after = part.embed(
-        kept, progress=lambda n, _: progress(n + len(paths), total) if progress else None
+    assert before.paths is not None and before.labels is not None
+    after = part.embed_records(
+        [
+            Record(Path(path), label)
+            for path, label in zip(before.paths, before.labels, strict=True)
+        ],
+        progress=lambda n, _: progress(n + len(dataset.query), total) if progress else None,
     )
-    labels = [dataset.query[place].label for place in before.kept]
+    labels = before.labels
     c, name = whole.metadata.c, part.metadata.precision
     near, also_near = (
         [set(row[row != place].tolist()[:10]) for place, row in enumerate(found)]
         for _, found in (nearest(e.points, e.points, 11, c) for e in (before, after))
     )
     shared = [len(a & b) / len(a) for a, b in zip(near, also_near, strict=True)]
-    report: dict[str, Any] = {"pictures": f"{len(kept)} of {dataset.name}"}
+    report: dict[str, Any] = {"pictures": f"{len(before)} of {dataset.name}"}
     for which, embedded in (("fp32", before), (name, after)):
         recall = score(embedded.points, labels, c=c, recall_at=(1,)).recall_at[1]
         report[f"recall@1_{which}"] = recall
@@ -267,5 +268,5 @@ def _judge(
             if turn:  # the first gets ready
                 speeds[which].append(len(pixels) / (time.perf_counter() - started))
     report |= {f"images/s_{which}": statistics.median(each) for which, each in speeds.items()}
-    report["skipped"] = [*dataset.problems, *(reason for _, reason in before.problems)]
+    report["skipped"] = [*dataset.problems, *problems]
     return report

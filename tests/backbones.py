@@ -17,9 +17,9 @@ import timm
 import torch
 from PIL import Image
 
-from hiercli.encoder.session import EncoderSession
+from hiercli.encoder.encoder import Encoder
 from hiercli.errors import HierError
-from hiercli.export import export
+from hiercli.onnx_export import export
 from hiercli.training import checkpoint
 from hiercli.training.recipe import Recipe
 
@@ -109,7 +109,7 @@ def run(name: str, size: int) -> None:
         print("passed export", flush=True)
         pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(image)
-        done = EncoderSession(model, device="cpu").embed([image])
+        done = Encoder(model, device="cpu").embed([image])
         assert done.points.shape == (1, 16) and np.isfinite(done.points).all()
         print("passed embed", flush=True)
 

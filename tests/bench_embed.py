@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as Pictures
 
 from hiercli.data import catalogue
+from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.general import default_model
-from hiercli.encoder.session import EncoderSession
 from hiercli.errors import HierError
 from hiercli.images import read
 from hiercli.memory import keep_freed_memory
@@ -40,7 +40,7 @@ PLAIN = 300
 def main() -> None:
     """Print a block a folder."""
     keep_freed_memory()
-    session = EncoderSession(default_model(), device="cpu")
+    session = Encoder(default_model(), device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         compare("generated pictures of 1024 x 768", draw(Path(folder)), session)
     try:
@@ -66,7 +66,7 @@ def draw(folder: Path) -> list[Path]:
     return files * (COUNT // DRAWN)
 
 
-def compare(name: str, files: list[Path], session: EncoderSession) -> None:
+def compare(name: str, files: list[Path], session: Encoder) -> None:
     """Print the rates of one folder."""
     preprocessing = session.metadata.preprocessing
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.general import default_model
-from hiercli.encoder.session import EncoderSession
 from hiercli.geometry import poincare
 from hiercli.index import update
 
@@ -35,7 +35,7 @@ print(json.dumps([took, peak / (1e6 if sys.platform == "darwin" else 1e3)]))
 """A small process that runs another: a child's peak counts the memory of who started it."""
 
 
-class Scattered(EncoderSession):
+class Scattered(Encoder):
     """The general encoder, with random points in place of inference."""
 
     def run(self, pixels: np.ndarray) -> np.ndarray:

@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from conftest import grown, leaf_images
 
 from hiercli.geometry import poincare
-from hiercli.hierarchy import build
 from hiercli.reports import disk
 
 PHOTOS, PROXIES, CLASSES, DIM, C = 100_000, 2_000, 1_000, 128, 0.1
@@ -27,7 +27,7 @@ def main() -> None:
     paths = [f"{number}.jpg" for number in range(PHOTOS)]
     for by_proxy in (False, True):
         started = time.perf_counter()
-        root = build.from_photos(points, paths, labels, proxies, C, by_proxy=by_proxy)
+        root = grown(points, paths, labels, proxies, C, by_proxy=by_proxy)
         took = time.perf_counter() - started
         print(
             f"tree of {PHOTOS:,} photos over {len(root.leaves):,} "
@@ -35,7 +35,7 @@ def main() -> None:
         )
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        own = build.leaf_photos(root, root, points, labels, proxies, C, by_proxy=True)
+        own = leaf_images(root, root, points, labels, proxies, C, by_proxy=True)
         photos = {leaf: [paths[place] for place in places] for leaf, places in own.items()}
         page = Path(folder) / "tree.html"
         disk.write(page, root, photos, "bench", pictures=0)

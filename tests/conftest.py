@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # Several test processes share the cores; set before anything asks how many there are.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,6 +14,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 from PIL import Image
+
+from hiercli import Collection
+from hiercli.hierarchy import build
+from hiercli.hierarchy.node import Node
 
 TINY = ["--backbone", "test_efficientnet", "--weights", "none", "--embedding-dim", "16",
         "--train-size", "32", "--eval-size", "32", "--batch-size", "8", "--num-proxies", "12",
@@ -42,6 +47,23 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.parent.mkdir(exist_ok=True)
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file)
     return root
+
+
+def grown(
+    points: np.ndarray, paths: Any, labels: Any, proxies: np.ndarray, c: float, **options: Any
+) -> Node:
+    """The tree of images that are given by arrays."""
+    images = Collection(points=points, paths=paths, labels=labels, proxies=proxies, c=c)
+    return build.from_images(images, **options)
+
+
+def leaf_images(
+    whole: Node, shown: Node, points: np.ndarray, labels: Any, proxies: np.ndarray, c: float,
+    **options: Any,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Positions of the images at the leaves of what is shown of a tree of `grown`."""
+    images = Collection(points=points, labels=labels, proxies=proxies, c=c)
+    return build.leaf_images(whole, shown, images, **options)
 
 
 Hier = Callable[..., subprocess.CompletedProcess[bytes]]

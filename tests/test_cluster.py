@@ -17,7 +17,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from hiercli.encoder import cluster
-from hiercli.encoder.session import EncoderSession
+from hiercli.encoder.encoder import Encoder
 from hiercli.errors import InputError, MismatchError
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -106,7 +106,7 @@ def test_a_node_dies_and_nothing_is_lost_or_doubled(
     found = rows(target)
     pictures = sorted(album.rglob("*.png"))
     assert sorted(found) == [str(picture) for picture in pictures]
-    points = EncoderSession(exported).embed(pictures).points
+    points = Encoder(exported).embed(pictures).points
     assert np.abs(np.stack([found[str(p)] for p in pictures]) - points).max() < 1e-4
     # Again: what is missing, and no more.
     (target / "part-000007.parquet").unlink()
@@ -147,7 +147,7 @@ def test_in_s3(
     assert b"broken.jpg" in done.stderr
     store.get(f"{bucket}/points", str(tmp_path), recursive=True)
     pictures = sorted(photos.rglob("*.jpg"))
-    points = EncoderSession(exported).embed(pictures).points
+    points = Encoder(exported).embed(pictures).points
     (part,) = (tmp_path / "points").glob("part-*.parquet")
     found = {row["path"]: row["point"] for row in parquet.read_table(part).to_pylist()}
     names = [f"{bucket}/photos/{picture.relative_to(photos)}" for picture in pictures]

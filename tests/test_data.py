@@ -30,10 +30,14 @@ def test_cub(tmp_path: Path) -> None:
     )
     data = catalogue.load("cub", tmp_path)
     assert [record.label for record in data.train] == ["001.A", "002.B", "100.C"]
-    assert data.train[0].taxonomy == ("7", "9")
+    assert data.train[0].levels == ("7", "9")
     assert data.train[1].path == folder / "images" / "002.B/b c.jpg"
     assert [record.label for record in data.query] == ["101.D"]
-    assert (data.gallery, data.recall_at, data.levels) == (None, (1, 2, 4, 8), ("genus", "family"))
+    assert (data.gallery, data.recall_at, data.level_names) == (
+        None,
+        (1, 2, 4, 8),
+        ("genus", "family"),
+    )
 
 
 def test_cars(tmp_path: Path) -> None:
@@ -63,7 +67,7 @@ def test_sop(tmp_path: Path) -> None:
     )
     (folder / "Ebay_test.txt").write_text(header + "3 9 2 chair_final/3.JPG\n")
     data = catalogue.load("sop", tmp_path)
-    assert (len(data.train), data.query[0].label, data.query[0].taxonomy) == (2, "9", ("chair",))
+    assert (len(data.train), data.query[0].label, data.query[0].levels) == (2, "9", ("chair",))
     assert data.recall_at == (1, 10, 100, 1000)
 
 
@@ -91,7 +95,7 @@ def test_inshop_keeps_query_and_gallery_apart(tmp_path: Path) -> None:
         ["id_3"],
         ["id_3", "id_4"],
     )
-    assert data.query[0].taxonomy == ("Dresses", "WOMEN")
+    assert data.query[0].levels == ("Dresses", "WOMEN")
 
 
 def test_a_missing_benchmark_names_its_files(tmp_path: Path) -> None:
@@ -203,7 +207,7 @@ def test_manifest(tmp_path: Path, suffix: str) -> None:
     data = catalogue.load(str(file))
     assert [record.label for record in data.train] == ["001", "002"]
     assert data.query[0] == Record(tmp_path / "c.jpg", "003", ("h",))
-    assert data.levels == ("genus",)
+    assert data.level_names == ("genus",)
 
 
 @pytest.mark.parametrize(

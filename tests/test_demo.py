@@ -161,7 +161,7 @@ def test_halves_are_disjoint_and_both_hold_every_order() -> None:
 def test_load_gives_records_in_natural_order(root: Path) -> None:
     data = demo.load(root)
     assert (data.name, data.gallery, data.recall_at) == ("demo", None, (1, 2, 4, 8))
-    assert data.levels == ("genus", "family", "order")
+    assert data.level_names == ("genus", "family", "order")
     assert data.tree is not None and data.tree.endswith(";")
     assert len(data.train) == len(data.query) == NUM_SPECIES * PHOTOS // 2
     for records in (data.train, data.query):
@@ -171,8 +171,8 @@ def test_load_gives_records_in_natural_order(root: Path) -> None:
     assert train.isdisjoint(query) and len(train | query) == NUM_SPECIES
     record = data.query[0]
     assert record.path.parent.name == record.label
-    assert record.taxonomy[0] == record.label.split("_")[0]
-    assert record.taxonomy[1].endswith("aceae") and record.taxonomy[2].endswith("ales")
+    assert record.levels[0] == record.label.split("_")[0]
+    assert record.levels[1].endswith("aceae") and record.levels[2].endswith("ales")
 
 
 def test_an_interrupted_generation_is_not_taken_for_complete(

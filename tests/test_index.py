@@ -20,16 +20,16 @@ import pytest
 from conftest import Hier
 from PIL import Image
 
+from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.metadata import Metadata
-from hiercli.encoder.session import EncoderSession
 from hiercli.errors import FileFormatError, HierError, InputError, MismatchError
 from hiercli.images import Preprocessing, State
 from hiercli.index import health, pair, update
 from hiercli.index.catalogue import Catalogue, catalogue_path
-from hiercli.index.photos import PhotoIndex
+from hiercli.index.reader import Reader
 
 
-class Colours(EncoderSession):
+class Colours(Encoder):
     """An encoder of no weight at all: the mean colour of a picture's quarters."""
 
     def __init__(self, fingerprint: str = "colours") -> None:
@@ -204,7 +204,7 @@ def test_a_hundred_kills_lose_nothing(
             found = set(rows(index))
             assert found in ([new] if old is None else [old, new])
             probe = sorted(found)[0]
-            (hits,) = PhotoIndex(index).search(np.frombuffer(rows(index)[probe][2], "<f4")[None], 1)
+            (hits,) = Reader(index).search(np.frombuffer(rows(index)[probe][2], "<f4")[None], 1)
             assert hits[0].distance == pytest.approx(0, abs=1e-6)
             old = found
         if run.exitcode == 0:
@@ -256,7 +256,7 @@ def test_a_killed_writer_between_the_two_files(album: Path, tmp_path: Path) -> N
     index.rename(pair.next_path(index))
     index.write_bytes(old)
     assert health.verify(index).damage == []
-    assert len(PhotoIndex(index)) == 39
+    assert len(Reader(index)) == 39
     update.update(index, [album], session)
     assert not pair.next_path(index).exists()
     assert faiss.read_index(str(index)).ntotal == 39
@@ -265,16 +265,16 @@ def test_a_killed_writer_between_the_two_files(album: Path, tmp_path: Path) -> N
 def test_one_writer_at_a_time_while_readers_go_on(album: Path, tmp_path: Path) -> None:
     index, session = tmp_path / "idx.faiss", Colours()
     update.update(index, [album], session)
-    reader = PhotoIndex(index)
+    reader = Reader(index)
     point = np.frombuffer(rows(index)["kind0/photo0.png"][2], "<f4")[None]
     with pair.writing(index):
         with pytest.raises(InputError, match="another process is writing"):
             update.update(index, [album], session)
-        assert len(PhotoIndex(index)) == 40
+        assert len(Reader(index)) == 40
     (album / "kind0" / "photo0.png").unlink()
     update.update(index, [album], session)
     assert reader.search(point, 1)[0][0].path.endswith("photo0.png")
-    assert not PhotoIndex(index).search(point, 1)[0][0].path.endswith("photo0.png")
+    assert not Reader(index).search(point, 1)[0][0].path.endswith("photo0.png")
 
 
 def test_another_encoder_is_refused_unless_all_is_made_anew(album: Path, tmp_path: Path) -> None:
@@ -301,14 +301,14 @@ def test_damage_is_found_and_mended(album: Path, tmp_path: Path, which: str) -> 
         flipped = content[place] ^ (1 << rng.randrange(8))
         cases.append(content[:place] + bytes([flipped]) + content[place + 1 :])
     query = np.stack([np.frombuffer(point, "<f4") for _, _, point in truth.values()])
-    expected = [[hit.path for hit in hits] for hits in PhotoIndex(index).search(query, 3)]
+    expected = [[hit.path for hit in hits] for hits in Reader(index).search(query, 3)]
     noticed = 0
     for case in cases:
         for file, good in whole.items():
             file.write_bytes(good)
         target.write_bytes(case)
         try:
-            answers = [[hit.path for hit in hits] for hits in PhotoIndex(index).search(query, 3)]
+            answers = [[hit.path for hit in hits] for hits in Reader(index).search(query, 3)]
         except HierError:
             noticed += 1
             assert health.verify(index).damage != []
@@ -356,7 +356,7 @@ def test_looking_after_an_index(index: Path, photos: Path, inside: Hier, tmp_pat
     own.unlink()
     assert b"repair" in inside("search", photos, "--index", own).stderr
     assert inside("index", "repair", own).returncode == 0
-    assert len(PhotoIndex(own)) == 46
+    assert len(Reader(own)) == 46
     assert inside("index", "stats", tmp_path / "gone.faiss").returncode == 2
 
 
@@ -404,11 +404,11 @@ def test_one_file_by_whatever_way_it_is_reached(tmp_path: Path) -> None:
                  far / ".." / "robin"]  # fmt: skip
     assert update.update(index, spellings, session).total == 2
     assert {label for _, label, _ in rows(index).values()} == {"robin"}
-    assert len(PhotoIndex(Path(f"/{index}"))) == 2
+    assert len(Reader(Path(f"/{index}"))) == 2
     (tmp_path / "other.faiss").symlink_to(index)
     paint(far / "2.png", 3)
     update.update(tmp_path / "other.faiss", [far], session)
-    assert len(PhotoIndex(index)) == 3
+    assert len(Reader(index)) == 3
 
 
 def test_swapped_files_of_one_size_and_time_are_noticed(tmp_path: Path) -> None:
@@ -475,7 +475,7 @@ def test_damaged_facts_are_not_believed(album: Path, tmp_path: Path) -> None:
     update.update(index, [album], Colours())
     with sqlite3.connect(catalogue_path(index)) as database:
         database.execute("UPDATE facts SET value = '0.3' WHERE name = 'c'")
-    for attempt in (PhotoIndex, health.repair, health.stats):
+    for attempt in (Reader, health.repair, health.stats):
         with pytest.raises(FileFormatError, match="--rebuild"):
             attempt(index)
 
@@ -570,7 +570,7 @@ def test_an_index_can_be_emptied(tmp_path: Path) -> None:
     assert (done.removed, done.total) == (1, 0)
     assert not health.verify(index).damage
     with pytest.raises(InputError, match="holds no pictures"):
-        PhotoIndex(index).search(np.zeros((1, 12), np.float32), 3)
+        Reader(index).search(np.zeros((1, 12), np.float32), 3)
     paint(tmp_path / "a" / "1.png", 2)
     assert update.update(index, [tmp_path / "a"], Colours()).total == 1
 
@@ -605,7 +605,7 @@ def test_hostile_points_have_no_distance(album: Path, tmp_path: Path) -> None:
             )
         database.commit()
     with pytest.raises(FileFormatError, match="outside the ball"):
-        PhotoIndex(index).search(np.zeros((1, 12), np.float32), 3)
+        Reader(index).search(np.zeros((1, 12), np.float32), 3)
 
 
 def test_a_length_in_a_faiss_file_claims_no_more_than_the_file(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from test_search import ball
 from hiercli import neighbours
 from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.index import contents, flat_file, gpu, health, kinds, pair, update
-from hiercli.index.photos import PhotoIndex
+from hiercli.index.reader import Reader
 from hiercli.index.searcher import Searcher
 
 COUNT = 3000
@@ -207,20 +207,20 @@ def test_an_index_grows_and_shrinks_in_its_kind(kind: str, tmp_path: Path) -> No
     assert health.verify(index, files=True) == health.Health([], [])
     _, opened = pair.read(index)
     assert (faiss.downcast_index(opened).ntotal > 90) == (kind == "hnsw")  # stepping stones
-    everything = PhotoIndex(index).search(np.zeros((1, 12), np.float32), None)[0]
+    everything = Reader(index).search(np.zeros((1, 12), np.float32), None)[0]
     assert len(everything) == 90
     assert not [hit for hit in everything if hit.path.endswith(("photo0.png", "photo2.png"))]
     (album / "kind0" / "photo4.png").unlink()
     assert update.update(index, [album], session).removed == 1, "and nothing new"
     assert health.verify(index, files=True) == health.Health([], [])
-    everything = PhotoIndex(index).search(np.zeros((1, 12), np.float32), None)[0]
+    everything = Reader(index).search(np.zeros((1, 12), np.float32), None)[0]
     assert len(everything) == 89
     health.compact(index)
     _, opened = pair.read(index)
     assert (opened.ntotal, contents.kind_of(opened)) == (89, kind)
     update.update(index, [album], session, index_type="flat")
     assert health.stats(index)["index_type"] == "flat"
-    same = PhotoIndex(index).search(np.zeros((1, 12), np.float32), None)[0]
+    same = Reader(index).search(np.zeros((1, 12), np.float32), None)[0]
     assert [hit.path for hit in same] == [hit.path for hit in everything]
 
 
@@ -275,12 +275,12 @@ def test_a_flat_index_is_searched_in_its_file(tmp_path: Path) -> None:
     for number in range(5):
         paint(tmp_path / "album" / f"photo{number}.png", number)
     update.update(index, [tmp_path / "album"], Colours())
-    photos = PhotoIndex(index)
+    photos = Reader(index)
     assert isinstance(photos._searcher.index, flat_file.FlatFile)
     photos.close()
     with pytest.raises(ValueError, match="closed file"):
         photos.search(np.zeros((1, 12), np.float32), 1)
-    on_gpu = PhotoIndex(index, "cuda")
+    on_gpu = Reader(index, "cuda")
     assert isinstance(on_gpu._searcher.index, faiss.Index)
     on_gpu.close()
 

@@ -13,7 +13,7 @@ from conftest import Hier
 from PIL import Image
 from pyarrow import parquet
 
-from hiercli import embeddings
+from hiercli import collection
 from hiercli.data import catalogue
 from hiercli.data.taxonomy import read_taxonomy
 from hiercli.errors import DataError, FileFormatError, HierError, InputError
@@ -68,7 +68,7 @@ def test_what_is_no_label_is_refused_with_its_row(
     table = pa.table({"path": ["a.jpg"] * 12, "point": points, "label": labels})
     parquet.write_table(table, tmp_path / "e.parquet")
     with pytest.raises(DataError, match=words):
-        embeddings.read(tmp_path / "e.parquet")
+        collection.read(tmp_path / "e.parquet")
 
 
 def test_labels_of_an_archive(tmp_path: Path) -> None:
@@ -79,12 +79,12 @@ def test_labels_of_an_archive(tmp_path: Path) -> None:
         (np.array([7, 8]), ["7", "8"]),
     ):
         np.savez(tmp_path / "v.npz", points=points, labels=labels)
-        assert embeddings.read(tmp_path / "v.npz").labels == right
+        assert collection.read(tmp_path / "v.npz").labels == right
     bad: list[Any] = [np.array([1.0, np.nan]), np.array(["a", ""]), np.array([b"\xff", b"b"])]
     for labels in bad:
         np.savez(tmp_path / "v.npz", points=points, labels=labels)
         with pytest.raises(DataError):
-            embeddings.read(tmp_path / "v.npz")
+            collection.read(tmp_path / "v.npz")
 
 
 def test_one_spelling_of_a_label(tmp_path: Path, exported: Path, inside: Hier) -> None:
@@ -204,8 +204,8 @@ def levelled(folder: Path, rows: list[str], header: str) -> catalogue.Dataset:
 def test_a_column_in_which_a_class_has_two_values_is_no_level(tmp_path: Path) -> None:
     rows = ["a,train,winter,g1", "b,train,summer,g1", "a,test,summer,g1", "c,test,winter,g2"]
     data = levelled(tmp_path, rows, "season,genus")
-    assert data.levels == ("genus",)
-    assert [record.taxonomy for record in data.train] == [("g1",), ("g1",)]
+    assert data.level_names == ("genus",)
+    assert [record.levels for record in data.train] == [("g1",), ("g1",)]
     (note,) = data.notes
     assert "season" in note
     assert "a has winter in row 1 and summer in row 3" in note
@@ -215,7 +215,7 @@ def test_a_group_with_two_parents_is_two_groups_and_named(tmp_path: Path) -> Non
     rows = ["jeans,train,denim,men", "skirt,train,denim,women", "coat,test,wool,men",
             "scarf,test,wool,men"]  # fmt: skip
     data = levelled(tmp_path, rows, "fabric,section")
-    assert data.levels == ("fabric", "section")
+    assert data.level_names == ("fabric", "section")
     (note,) = data.notes
     assert "fabric denim has two parents, men (row 1) and women (row 2)" in note
 
@@ -229,7 +229,7 @@ def test_levels_from_coarse_to_fine_are_refused(tmp_path: Path) -> None:
 def test_columns_of_other_things_are_no_levels(tmp_path: Path) -> None:
     file = manifest(tmp_path, pa.array(TEXT), sharpness=pa.array([0.5] * 12))
     data = catalogue.load(str(file))
-    assert data.levels == ()
+    assert data.level_names == ()
     assert "sharpness" in data.notes[0]
 
 
@@ -297,15 +297,15 @@ def test_a_folder_of_parquet_that_a_cluster_wrote(tmp_path: Path) -> None:
         table = table.replace_schema_metadata({b"hier": b'{"fingerprint": "f", "c": 0.1}'})
         parquet.write_table(table, tmp_path / f"part-{number:06d}.parquet")
     (tmp_path / "hier.json").write_text('{"pictures": 4, "shard": 2}')
-    stored = embeddings.read(tmp_path)
+    stored = collection.read(tmp_path)
     assert stored.paths == ["0a.jpg", "0b.jpg", "1a.jpg", "1b.jpg"]
     assert (stored.points.shape, stored.c) == ((4, 2), 0.1)
     (tmp_path / "hier.json").write_text('{"pictures": 6, "shard": 2}')
     with pytest.raises(InputError, match="expected 3 files"):
-        embeddings.read(tmp_path)
+        collection.read(tmp_path)
     (tmp_path / "hier.json").write_text("[" * 100_000)
     with pytest.raises(FileFormatError, match="damaged"):
-        embeddings.read(tmp_path)
+        collection.read(tmp_path)
 
 
 def test_suffixes_in_capitals(exported: Path, photos: Path, inside: Hier, tmp_path: Path) -> None:

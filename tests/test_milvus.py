@@ -13,7 +13,7 @@ from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.index import update
 from hiercli.index.milvus import Address, MilvusIndex
 from hiercli.index.milvus import update as update_milvus
-from hiercli.index.photos import PhotoIndex
+from hiercli.index.reader import Reader
 
 pytest.importorskip("pymilvus", reason="the extra milvus is not installed")
 pytest.importorskip("milvus_lite", reason="the extra milvus is not installed")
@@ -41,7 +41,7 @@ def test_the_same_answers_as_the_exact_index(album: Path, tmp_path: Path, addres
     update.update(tmp_path / "idx.faiss", [album], session)
     done = update_milvus(address, [album], session)
     assert (done.added, done.total, done.embedded) == (601, 601, 601)
-    flat, there = PhotoIndex(tmp_path / "idx.faiss"), MilvusIndex(address)
+    flat, there = Reader(tmp_path / "idx.faiss"), MilvusIndex(address)
     rng = np.random.default_rng(0)
     queries = rng.uniform(-0.3, 0.3, (200, 12)).astype(np.float32)
     queries[100:] *= 3 / np.linalg.norm(queries[100:], axis=1, keepdims=True)  # near the rim

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hiercli.data.records import Record
 from hiercli.errors import InputError
 from hiercli.geometry import poincare
 from hiercli.images import Preprocessing
+from hiercli.labels import Record
 from hiercli.losses.hier import HierLoss
 from hiercli.losses.metric import create, place_class_proxies
 from hiercli.losses.relations import relational_loss

@@ -13,7 +13,7 @@ import pytest
 from conftest import Hier
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from hiercli.hierarchy.tree import Node
+from hiercli.hierarchy.node import Node
 from hiercli.reports import disk
 
 FLAGS = (

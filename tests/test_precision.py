@@ -9,7 +9,7 @@ import pytest
 from conftest import Hier
 
 from hiercli.encoder import golden
-from hiercli.encoder.session import EncoderSession
+from hiercli.encoder.encoder import Encoder
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
@@ -26,7 +26,7 @@ def test_a_variant_comes_with_its_report(
     assert 0.5 <= report["overlap@10"] <= 1
     assert 0 <= report[f"recall@1_{precision}"] <= 100
     assert report[f"images/s_{precision}"] > 0
-    small, whole = EncoderSession(target), EncoderSession(exported)
+    small, whole = Encoder(target), Encoder(exported)
     assert small.metadata.precision == precision
     assert small.metadata.proof["overlap@10"] == report["overlap@10"]
     size = whole.metadata.preprocessing.size
@@ -93,5 +93,5 @@ def test_straight_from_a_checkpoint(
         "--data", photos, "--largest-loss", "100",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
-    assert EncoderSession(tmp_path / "half.onnx").metadata.precision == "fp16"
+    assert Encoder(tmp_path / "half.onnx").metadata.precision == "fp16"
     assert {file.name for file in tmp_path.iterdir()} == {"half.onnx", "half.golden.npz"}

@@ -18,11 +18,11 @@ from hiercli.errors import InputError
 from hiercli.geometry import poincare
 from hiercli.index import update
 from hiercli.index.catalogue import Catalogue
-from hiercli.index.photos import PhotoIndex
+from hiercli.index.reader import Reader
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> PhotoIndex:
+def library(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     """300 pictures of 6 kinds; of every tenth there are four copies."""
     folder = tmp_path_factory.mktemp("library")
     for number in range(300):
@@ -31,10 +31,10 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> PhotoIndex:
             for copy in range(3):
                 shutil.copy(file, file.with_name(f"copy{copy}of{number}.png"))
     update.update(folder / "idx.faiss", [folder / "album"], Colours())
-    return PhotoIndex(folder / "idx.faiss")
+    return Reader(folder / "idx.faiss")
 
 
-def brute_force(library: PhotoIndex, query: np.ndarray) -> list[tuple[float, str, str, bytes]]:
+def brute_force(library: Reader, query: np.ndarray) -> list[tuple[float, str, str, bytes]]:
     """Distance, path, label and content of every picture, nearest first."""
     with closing(Catalogue(library.path)) as catalogue:
         photos = [photo for photo, _ in catalogue.every()]
@@ -47,14 +47,14 @@ def brute_force(library: PhotoIndex, query: np.ndarray) -> list[tuple[float, str
     ]
 
 
-def some_queries(library: PhotoIndex) -> np.ndarray:
+def some_queries(library: Reader) -> np.ndarray:
     rng = np.random.default_rng(0)
     stored = [photo.point for photo in library.catalogue.photos([0, 10, 20])]
     own = np.stack([np.frombuffer(point, "<f4") for point in stored])
     return np.concatenate([own, 0.3 * rng.uniform(-1, 1, (5, 12))]).astype(np.float32)
 
 
-def test_filters_are_exact(library: PhotoIndex) -> None:
+def test_filters_are_exact(library: Reader) -> None:
     queries = some_queries(library)
     where = [("label", "kind[12]"), ("path", "*photo*")]
     for query, hits in zip(queries, library.search(queries, 7, where=where), strict=True):
@@ -66,7 +66,7 @@ def test_filters_are_exact(library: PhotoIndex) -> None:
         library.search(queries, 3, where=[("label", "nothing")])
 
 
-def test_copies_count_once(library: PhotoIndex) -> None:
+def test_copies_count_once(library: Reader) -> None:
     queries = some_queries(library)
     for query, hits in zip(queries, library.search(queries, 12, unique=True), strict=True):
         truth: dict[bytes, list[str]] = {}
@@ -83,16 +83,16 @@ def test_copies_count_once(library: PhotoIndex) -> None:
     assert (len(everything), sum(len(hit.copies) for hit in everything)) == (300, 90)
 
 
-def test_all_within_a_radius(library: PhotoIndex) -> None:
+def test_all_within_a_radius(library: Reader) -> None:
     queries = some_queries(library)
     rows = brute_force(library, queries[0])
     for count in (0, 3, 130, len(rows)):
         radius = 0.5 * (rows[count - 1][0] + rows[count][0]) if 0 < count < len(rows) else (
             rows[-1][0] + 1 if count else 0.0)  # fmt: skip
-        (hits,) = library.search(queries[:1], None, radius=radius)
+        (hits,) = library.search(queries[:1], None, max_distance=radius)
         expected = [path for far, path, _, _ in rows if far <= radius]
         assert [hit.path for hit in hits] == expected
-        (hits,) = library.search(queries[:1], 2, radius=radius)
+        (hits,) = library.search(queries[:1], 2, max_distance=radius)
         assert [hit.path for hit in hits] == expected[:2]
 
 

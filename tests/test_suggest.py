@@ -2,13 +2,18 @@
 
 import numpy as np
 import pytest
+from conftest import grown
 
+from hiercli import Collection
 from hiercli.errors import DataError
 from hiercli.geometry import poincare
-from hiercli.hierarchy import build
 from hiercli.hierarchy.suggest import KINDS, Suggestion, suggest
 
 C = 0.1
+
+
+def images(points: np.ndarray, labels: list[str], paths: list[str]) -> Collection:
+    return Collection(points=points, labels=labels, paths=paths, c=C)
 
 
 def collection() -> tuple[np.ndarray, list[str], list[str], np.ndarray]:
@@ -25,8 +30,8 @@ def collection() -> tuple[np.ndarray, list[str], list[str], np.ndarray]:
 
 def look(labels: list[str], least: float = 0.4) -> list[Suggestion]:
     points, _, paths, proxies = collection()
-    root = build.from_photos(points, None, labels, proxies, C)
-    return suggest(points, labels, paths, root, C, least=least)
+    root = grown(points, None, labels, proxies, C)
+    return suggest(images(points, labels, paths), root, least=least)
 
 
 def test_a_sound_collection_gives_no_rise_to_doubt() -> None:
@@ -70,24 +75,24 @@ def test_the_surest_of_each_kind_come_first_and_the_rest_on_request() -> None:
 
 def test_one_class_has_nothing_to_be_compared_with() -> None:
     points, labels, paths, proxies = collection()
-    root = build.from_photos(points, None, labels, proxies, C)
+    root = grown(points, None, labels, proxies, C)
     with pytest.raises(DataError, match="two classes"):
-        suggest(points, ["one"] * 120, paths, root, C)
+        suggest(images(points, ["one"] * 120, paths), root)
 
 
 def test_a_small_class_is_sound_if_its_own_are_nearest() -> None:
     points, labels, paths, proxies = collection()
     some = [*range(48), 60, 61, 62]
     own = [labels[place] for place in some]
-    root = build.from_photos(points[some], None, own, proxies, C)
-    assert suggest(points[some], own, [paths[place] for place in some], root, C) == []
+    root = grown(points[some], None, own, proxies, C)
+    assert suggest(images(points[some], own, [paths[place] for place in some]), root) == []
 
 
 def test_photos_that_are_all_the_same(recwarn: pytest.WarningsRecorder) -> None:
     points, labels, paths, proxies = collection()
     points[:12] = points[0]
-    root = build.from_photos(points, None, labels, proxies, C)
-    assert suggest(points, labels, paths, root, C) == []
+    root = grown(points, None, labels, proxies, C)
+    assert suggest(images(points, labels, paths), root) == []
     assert not recwarn.list
 
 
@@ -95,8 +100,8 @@ def test_few_photos() -> None:
     points, labels, paths, proxies = collection()
     some = [0, 1, 12, 13]
     own = [labels[place] for place in some]
-    root = build.from_photos(points[some], None, own, proxies, C)
-    assert suggest(points[some], own, [paths[place] for place in some], root, C) == []
+    root = grown(points[some], None, own, proxies, C)
+    assert suggest(images(points[some], own, [paths[place] for place in some]), root) == []
 
 
 def test_training_does_not_make_every_class_look_like_two() -> None:
@@ -118,8 +123,8 @@ def test_training_does_not_make_every_class_look_like_two() -> None:
     paths = [f"{number}.jpg" for number in range(len(near))]
 
     def look_at(labels: list[str]) -> list[Suggestion]:
-        root = build.from_photos(near, None, labels, near[::7], C)
-        return suggest(near, labels, paths, root, C)
+        root = grown(near, None, labels, near[::7], C)
+        return suggest(images(near, labels, paths), root)
 
     found = look_at(labels)
     assert not [one for one in found if one.kind == "split"]

@@ -7,7 +7,7 @@ import pytest
 from scipy.cluster.hierarchy import average, cophenet
 from scipy.spatial.distance import squareform
 
-from hiercli.data.records import Record
+from hiercli import Collection
 from hiercli.errors import DataError
 from hiercli.evaluation.taxonomy import (
     dendrogram_purity,
@@ -18,6 +18,7 @@ from hiercli.evaluation.taxonomy import (
     one_each,
     triplet_accuracy,
 )
+from hiercli.labels import Record
 
 LINEAGES = [("a", "x"), ("a", "x"), ("b", "x"), ("c", "y"), ("c", "y")]
 HEIGHTS = np.array(
@@ -94,14 +95,18 @@ def records(lineages: list[tuple[str, ...]]) -> list[Record]:
     return [Record(Path("x"), str(place), line) for place, line in enumerate(lineages)]
 
 
+def images(points: np.ndarray, own: list[Record]) -> Collection:
+    return Collection.of_records(points, own, ("genus", "family"), c=0.1)
+
+
 def test_classes_that_the_taxonomy_does_not_know_are_left_out() -> None:
     rng = np.random.default_rng(0)
     points = rng.standard_normal((7, 3)) * 0.3
     gaps = [*LINEAGES, (), ("", "x")]
-    whole = judge_points(points[:5], records(LINEAGES), ("genus", "family"), 0.1)
-    assert judge_points(points, records(gaps), ("genus", "family"), 0.1) == whole
+    whole = judge_points(images(points[:5], records(LINEAGES)))
+    assert judge_points(images(points, records(gaps))) == whole
     with pytest.raises(DataError, match="nothing to say"):
-        judge_points(points, records([()] * 7), ("genus", "family"), 0.1)
+        judge_points(images(points, records([()] * 7)))
 
 
 def test_classes_are_near_in_direction_however_far_out_they_lie() -> None:
@@ -109,13 +114,13 @@ def test_classes_are_near_in_direction_however_far_out_they_lie() -> None:
     angles, radii = np.array([0.0, 0.1, 0.6, 3.0]), np.array([2.9, 0.5, 0.5, 2.9])
     points = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
     lineages = [("a", "x"), ("a", "x"), ("b", "x"), ("c", "y")]
-    assert judge_points(points, records(lineages), ("genus", "family"), 0.1).triplet_accuracy == 1
+    assert judge_points(images(points, records(lineages))).triplet_accuracy == 1
 
 
 def test_points_that_coincide_correlate_with_nothing() -> None:
     several = [record for record in records(LINEAGES) for _ in range(3)][:13]
-    scores = judge_points(np.full((13, 3), 0.1), several, ("genus", "family"), 0.1)
+    scores = judge_points(images(np.full((13, 3), 0.1), several))
     assert scores.correlation == 0
-    scores = judge_points(np.full((5, 3), 0.1), records(LINEAGES), ("genus", "family"), 0.1)
+    scores = judge_points(images(np.full((5, 3), 0.1), records(LINEAGES)))
     assert scores.correlation == 0
     assert scores.triplet_accuracy == 0

@@ -31,8 +31,8 @@ from hiercli.data import catalogue
 from hiercli.data.extract import extract
 from hiercli.data.taxonomy import read_taxonomy
 from hiercli.encoder import onnx_file
+from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.golden import golden_path
-from hiercli.encoder.session import EncoderSession
 from hiercli.errors import (
     DataError,
     DownloadError,
@@ -168,12 +168,12 @@ def test_one_stamped_again_is_not_the_one_of_the_golden_vectors(
 def test_without_a_digest_an_encoder_is_refused(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(onnx_file.without_digest(exported.read_bytes()))
     with pytest.raises(FileFormatError, match="found none"):
-        EncoderSession(tmp_path / "m.onnx")
+        Encoder(tmp_path / "m.onnx")
     plain = onnx.load(str(exported))
     del plain.metadata_props[:]
     onnx.save(plain, str(tmp_path / "plain.onnx"))
     with pytest.raises(FileFormatError, match="without its metadata"):
-        EncoderSession(tmp_path / "plain.onnx")
+        Encoder(tmp_path / "plain.onnx")
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_facts_that_cannot_be_are_refused(
     model = altered(exported, tmp_path / "m.onnx", _fact(name, value))
     model.write_bytes(onnx_file.stamped(onnx_file.without_digest(model.read_bytes())))
     with pytest.raises(FileFormatError, match=r"metadata is damaged|cannot be run|can be run"):
-        EncoderSession(model)
+        Encoder(model)
 
 
 def test_what_an_encoder_gives_is_checked(exported: Path, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_what_an_encoder_gives_is_checked(exported: Path, tmp_path: Path) -> Non
     model.graph.node.append(onnx.helper.make_node("Mul", ["inner", "ten"], [output.name]))
     content = onnx_file.without_digest(model.SerializeToString())
     (tmp_path / "m.onnx").write_bytes(onnx_file.stamped(content))
-    session = EncoderSession(tmp_path / "m.onnx", device="cpu")
+    session = Encoder(tmp_path / "m.onnx", device="cpu")
     side = session.metadata.preprocessing.size
     with pytest.raises(FileFormatError, match="not inside the ball"):
         session.run(np.ones((2, 3, side, side), np.float32))

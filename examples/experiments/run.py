@@ -84,8 +84,8 @@ def raw(dataset: Dataset, common: dict[str, Any]) -> dict[str, Any]:
     )
     records = [dataset.query[place] for place in kept]
     scores = score(points, [record.label for record in records], c=None, recall_at=(1,)).to_dict()
-    if dataset.levels:
-        scores |= judge_points(points, records, dataset.levels, None).to_dict()
+    if dataset.level_names:
+        scores |= judge_points(points, records, dataset.level_names, None).to_dict()
     return scores
 
 

@@ -1,10 +1,13 @@
 """`hier embed`."""
 
+import contextlib
+import dataclasses
 import json
 import os
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,42 +15,48 @@ from hiercli.cli import options
 from hiercli.cli.render import progress, say, warn
 from hiercli.errors import EXIT_SKIPPED, InputError
 
+if TYPE_CHECKING:
+    from hiercli.collection import Collection
+    from hiercli.data.listing import Listing
+    from hiercli.encoder.encoder import Encoder
+
 
 def embed(
     sources: Annotated[
         list[str],
         typer.Argument(
             metavar="PATHS...",
-            help="Pictures, and folders of pictures; with --engine ray also s3://BUCKET/FOLDER and "
-            "the like.",
+            help="Images, folders of images, and tables of images (CSV, TSV, Parquet with path, "
+            "label and levels); with --engine ray also s3://BUCKET/FOLDER and the like.",
         ),
     ],
     model: options.Model = None,
+    nested: options.Nested = False,
     target: Annotated[
         str | None,
         typer.Option(
             "--output",
             "-o",
             metavar="PATH",
-            help="Write .npy (with a list of paths) or .parquet; with --engine ray a folder of "
-            "Parquet files, also s3://BUCKET/FOLDER and the like.",
+            help="Write points to .npy (with a list of paths) or .parquet; with --engine ray to a "
+            "folder of Parquet files, also s3://BUCKET/FOLDER and the like.",
         ),
     ] = None,
     index: Annotated[
         str | None,
         typer.Option(
-            help="Write a FAISS index with its catalogue, or bring it up to date; also "
-            "milvus:FILE.db or milvus://HOST:PORT/NAME."
+            help="Write a search index, or bring it up to date: a FAISS file, milvus:FILE.db or "
+            "milvus://HOST:PORT/NAME."
         ),
     ] = None,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="With --index: forget what it holds, start anew.")
+        bool, typer.Option("--rebuild", help="With --index: discard what it holds and start anew.")
     ] = False,
     prune: Annotated[
         bool,
         typer.Option(
             "--prune",
-            help="With --index: take out pictures of folders that are empty or missing, too.",
+            help="With --index: remove images of folders that are empty or missing, too.",
         ),
     ] = False,
     index_type: Annotated[
@@ -58,28 +67,31 @@ def embed(
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option(help="ray: embed on a Ray cluster, into a folder of Parquet files (-o)."),
+        typer.Option(help="Embed on a Ray cluster (ray), into a folder of Parquet files (-o)."),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="With --engine ray: the cluster (auto: this machine's); else one here."),
+        typer.Option(help="With --engine ray: join this cluster (auto: this machine's)."),
     ] = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
     batch: Annotated[
         int,
-        typer.Option(min=0, help="Pictures embedded together; 0: by device."),
+        typer.Option(min=0, help="Embed so many images together; 0: by device."),
     ] = 0,
     strict: options.Strict = False,
     json_output: options.Json = False,
 ) -> None:
-    """Turn pictures into points of the ball: float32 (N, D), in natural path order.
+    """Embed images as points of hyperbolic space: float32 (N, D), in natural path order.
 
-    Without -o and --index the points go to stdout as .npy.
+    Without -o and --index, write the points to stdout as .npy.
 
-    An index that is there is brought up to date: what is new or changed in the given folders is
-    embedded, what is gone is taken out, moved files keep their ids, other folders' pictures stay.
+    An index that exists is brought up to date: new and changed images of the given folders are
+    embedded, missing ones are removed, moved ones keep their ids, and images of other folders stay.
     A run that was killed goes on where it stopped.
+
+    The label of an image is the first folder below the given one (--nested: the innermost folder);
+    a table names labels and levels itself.
 
     Examples:
 
@@ -89,12 +101,15 @@ def embed(
 
     - `hier embed ./images --model birds.onnx --index idx.faiss`
 
+    - `hier embed labels.csv --model birds.onnx --index idx.faiss`
+
     - `hier embed ./images --model birds.onnx --index milvus://localhost:19530/birds`
 
     - `hier embed s3://bucket/photos --model birds.onnx --engine ray --address auto -o vectors/`
     """
     if engine is not None or address is not None:
-        others = (index, index_type, rebuild, prune, strict, threads, batch, device != "auto")
+        others = (index, index_type, rebuild, prune, strict, threads, batch, nested,
+                  device != "auto")  # fmt: skip
         if engine != "ray" or target is None or any(others):
             raise InputError(
                 "expected --engine ray with -o FOLDER, and beside it no options but --model, "
@@ -102,29 +117,8 @@ def embed(
             )
         _with_ray(sources, target, model, address, json_output)
         return
-    paths = [Path(source) for source in sources]
     output = None if target is None else Path(target)
-    to_stdout = output is None and index is None
-    if to_stdout and sys.stdout.isatty():
-        raise InputError(
-            "the points would fill the terminal: redirect them (> vecs.npy), or name a file "
-            "with -o or an index with --index"
-        )
-    if to_stdout and json_output:
-        raise InputError("--json and the points cannot share stdout: name a file with -o")
-    import numpy as np
-
-    from hiercli import embeddings
-    from hiercli.encoder.general import default_model
-    from hiercli.encoder.session import EncoderSession
-    from hiercli.files import require_apart, require_replaceable
-    from hiercli.images import find
-    from hiercli.memory import keep_freed_memory
-
-    if output is not None and output.suffix.lower() not in embeddings.SUFFIXES:
-        raise InputError(
-            f"expected -o to end in {' or '.join(embeddings.SUFFIXES)}, got {output.name}"
-        )
+    _require_usable(output, index, json_output)
     if (rebuild or prune or index_type) and index is None:
         raise InputError(
             "--rebuild, --prune and --index-type are about an index: name it with --index"
@@ -132,84 +126,163 @@ def embed(
     in_milvus = index is not None and index.startswith("milvus:")
     if in_milvus and (prune or index_type or strict or output is not None):
         raise InputError("--prune, --index-type, --strict and -o are not for an index in Milvus")
-    for file in (output, None if index is None or in_milvus else Path(index)):
-        if file is not None:
-            require_replaceable(file)
-    keep_freed_memory()
-    session = EncoderSession(model or default_model(), threads=threads, device=device, batch=batch)
-    if session.fallback:
-        say(session.fallback)
-    metadata = session.metadata
-    facts: dict[str, Any] = {"output": output, "index": index}
-    kept: list[Path] = []
-    points = np.empty((0, metadata.embedding_dim), np.float32)
+    encoder = _open(model, device, threads, batch)
+    paths = [Path(source) for source in sources]
     if index is not None and in_milvus:
-        from hiercli.index import milvus
-
-        with progress("embedding") as bar:
-            change = milvus.update(
-                milvus.Address.parse(index), paths, session, rebuild=rebuild, progress=bar,
-                skipped=lambda _, reason: warn(reason),
-            )  # fmt: skip
-        problems, count = change.problems, change.embedded
-        facts |= {name: getattr(change, name, 0) for name in _CHANGES}
+        done = _into_milvus(index, paths, encoder, nested, rebuild)
     elif index is not None:
-        from hiercli.index import kinds, pair
-        from hiercli.index.catalogue import points_at
-        from hiercli.index.update import update
-
-        if index_type is not None and index_type not in kinds.KINDS:
-            raise InputError(
-                f"expected --index-type to be one of {', '.join(kinds.KINDS)}, got {index_type!r}"
-            )
-        file = Path(index)
-        require_apart(output, (*pair.files(file), session.path))
-        with progress("embedding") as bar, progress("building the index") as building:
-            done = update(
-                file, paths, session, rebuild=rebuild, prune=prune, strict=strict,
-                index_type=index_type, progress=bar, building=building,
-                skipped=lambda _, reason: warn(reason),
-            )  # fmt: skip
-        problems, kept, count = done.problems, done.kept, done.embedded
-        facts |= {name: getattr(done, name) for name in _CHANGES}
-        points = points_at(file, kept if output is not None else [])
+        done = _into_index(
+            Path(index), paths, encoder, output is not None, output, nested=nested,
+            rebuild=rebuild, prune=prune, strict=strict, index_type=index_type,
+        )  # fmt: skip
     else:
-        problems = []
-        pictures = find(paths, lambda folder, reason: problems.append((folder, reason)))
-        with progress("embedding") as bar:
-            embedded = session.embed(pictures, progress=bar)
-        problems += [(pictures[position], reason) for position, reason in embedded.problems]
-        for _, reason in problems:
-            warn(reason)
-        kept, points = [pictures[position] for position in embedded.kept], embedded.points
-        count = len(kept)
-        if not kept or (strict and problems):
+        done = _into_points(paths, encoder, nested, strict)
+    if output is not None and done.collection is not None:
+        done.collection.write(output)
+    elif index is None and done.collection is not None:
+        _to_stdout(done.collection)
+    _report(done, encoder, output, index, json_output)
+    if done.problems:
+        raise typer.Exit(EXIT_SKIPPED)
+
+
+@dataclass
+class _Done:
+    """What was done: images embedded and passed over, and what changed in an index."""
+
+    listing: "Listing"
+    embedded: int
+    problems: list[Any]
+    collection: "Collection | None" = None
+    changes: dict[str, int] = field(default_factory=dict)
+
+
+def _require_usable(output: Path | None, index: str | None, json_output: bool) -> None:
+    """Refuse outputs that cannot be written, before any work is done."""
+    if output is None and index is None:
+        if sys.stdout.isatty():
             raise InputError(
-                f"{len(problems)} inputs could not be read, {count} pictures could; nothing "
-                "was written"
+                "the points would fill the terminal: redirect them (> vecs.npy), or name a file "
+                "with -o or an index with --index"
             )
-    if to_stdout:
-        try:
-            embeddings.write_npy(points, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:  # the reader has what it wanted (`| head`)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if json_output:
+            raise InputError("--json and the points cannot share stdout: name a file with -o")
+    from hiercli import collection
+    from hiercli.files import require_replaceable
+
     if output is not None:
-        result = embeddings.Embeddings(
-            points, [str(path) for path in kept], metadata.fingerprint, metadata.c
+        if output.suffix.lower() not in collection.SUFFIXES:
+            raise InputError(
+                f"expected -o to end in {' or '.join(collection.SUFFIXES)}, got {output.name}"
+            )
+        require_replaceable(output)
+    if index is not None and not index.startswith("milvus:"):
+        require_replaceable(Path(index))
+
+
+def _open(model: Path | None, device: str, threads: int, batch: int) -> "Encoder":
+    from hiercli.encoder.encoder import Encoder
+    from hiercli.memory import keep_freed_memory
+
+    keep_freed_memory()
+    encoder = Encoder(model, device, threads=threads, batch=batch)
+    if encoder.fallback:
+        say(encoder.fallback)
+    return encoder
+
+
+def _into_points(paths: list[Path], encoder: "Encoder", nested: bool, strict: bool) -> _Done:
+    from hiercli.data.listing import gather
+
+    problems: list[str] = []
+    listing = gather(paths, nested=nested, skipped=lambda _, reason: problems.append(reason))
+    found: Collection | None = None
+    with progress("embedding") as bar, contextlib.suppress(InputError):  # of which none is readable
+        found = encoder.embed_records(listing.records, listing.level_names, problems.append, bar)
+    for problem in problems:
+        warn(problem)
+    if found is None or (strict and problems):
+        raise InputError(
+            f"{len(problems)} inputs could not be read, {len(found or ())} images could; nothing "
+            "was written"
         )
-        embeddings.write(result, output)
+    return _Done(listing, len(found), problems, found)
+
+
+def _into_index(
+    file: Path,
+    paths: list[Path],
+    encoder: "Encoder",
+    keep: bool,
+    output: Path | None,
+    **options_: Any,
+) -> _Done:
+    from hiercli.files import require_apart
+    from hiercli.images import Places
+    from hiercli.index import kinds, pair
+    from hiercli.index.reader import Reader
+    from hiercli.index.update import update
+
+    if options_["index_type"] is not None:
+        kinds.require_kind(options_["index_type"])
+    require_apart(output, (*pair.files(file), encoder.path))
+    with progress("embedding") as bar, progress("building the index") as building:
+        done = update(
+            file, paths, encoder, progress=bar, building=building,
+            skipped=lambda _, reason: warn(reason), **options_,
+        )  # fmt: skip
+    collection = None
+    if keep:
+        place = Places()
+        with contextlib.closing(Reader(file)) as reader:
+            rows = reader.catalogue.at([place(path) for path in done.kept])
+            found = reader.catalogue.collection(rows)
+        collection = dataclasses.replace(found, paths=[str(path) for path in done.kept])
+    changes = {name: getattr(done, name) for name in _CHANGES}
+    return _Done(done.listing, done.embedded, done.problems, collection, changes)
+
+
+def _into_milvus(
+    index: str, paths: list[Path], encoder: "Encoder", nested: bool, rebuild: bool
+) -> _Done:
+    from hiercli.index import milvus
+
+    with progress("embedding") as bar:
+        done = milvus.update(
+            milvus.Address.parse(index), paths, encoder, nested=nested, rebuild=rebuild,
+            progress=bar, skipped=lambda _, reason: warn(reason),
+        )  # fmt: skip
+    changes = {name: getattr(done, name, 0) for name in _CHANGES}
+    return _Done(done.listing, done.embedded, done.problems, None, changes)
+
+
+def _to_stdout(found: "Collection") -> None:
+    from hiercli import collection
+
+    try:
+        collection.write_npy(found.points, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:  # the reader has what it wanted (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _report(
+    done: _Done, encoder: "Encoder", output: Path | None, index: str | None, json_output: bool
+) -> None:
+    for note in done.listing.notes:
+        say(f"note: {note}")
+    say(done.listing.summary())
     say(
-        f"{count} pictures embedded in {metadata.embedding_dim} dimensions with {session.path}"
-        + (f", {len(problems)} skipped" if problems else "")
+        f"{done.embedded} images embedded in {encoder.embedding_dim} dimensions with {encoder.path}"
+        + (f", {len(done.problems)} skipped" if done.problems else "")
     )
     if index is not None:
-        told = ", ".join(f"{facts[name]} {name}" for name in _CHANGES if facts[name])
+        told = ", ".join(f"{done.changes[name]} {name}" for name in _CHANGES if done.changes[name])
         say(f"{index}: {told}")
     if json_output:
-        print(json.dumps({"embedded": count, "skipped": len(problems), **facts}, default=str))
-    if problems:
-        raise typer.Exit(EXIT_SKIPPED)
+        facts = {"embedded": done.embedded, "skipped": len(done.problems), "output": output,
+                 "index": index, **done.changes}  # fmt: skip
+        print(json.dumps(facts, default=str))
 
 
 def _with_ray(
@@ -227,7 +300,7 @@ def _with_ray(
     for _, reason in done.problems:
         warn(reason)
     again = f", {done.before} of them were there already" if done.before else ""
-    say(f"{done.embedded} pictures embedded into {done.shards} files in {target}{again}")
+    say(f"{done.embedded} images embedded into {done.shards} files in {target}{again}")
     if json_output:
         facts = {"embedded": done.embedded, "skipped": len(done.problems), "output": target,
                  "files": done.shards}  # fmt: skip

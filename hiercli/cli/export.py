@@ -76,7 +76,7 @@ def export(
     with tempfile.TemporaryDirectory() as folder, progress("proving") as bar:
         whole = model
         if checkpoint is not None:
-            from hiercli.export import export as write
+            from hiercli.onnx_export import export as write
 
             whole = Path(folder) / "whole.onnx" if int8 or fp16 else output
             proof = write(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hiercli.cli import options, trees
+from hiercli.cli import options
 from hiercli.cli.render import emit, progress, say, table, warn
 from hiercli.cli.render import output as stdout
 from hiercli.cli.thumbnails import STYLES, thumbnail
@@ -18,7 +18,8 @@ from hiercli.files import escaped
 
 if TYPE_CHECKING:
     from hiercli.hierarchy.compare import Difference
-    from hiercli.hierarchy.tree import Node
+    from hiercli.hierarchy.node import Node
+    from hiercli.hierarchy.tree import Tree
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -139,58 +140,58 @@ def hierarchy(
     if thumbnails not in STYLES:
         raise InputError(f"expected --thumbnails {'|'.join(STYLES)}, got {thumbnails!r}")
     from hiercli.files import require_apart, require_replaceable, write_text
-    from hiercli.hierarchy import formats, tree
+    from hiercli.hierarchy.tree import files_of
 
     format = Format.json if json_output else format
     if format is Format.html and output is None:
         raise InputError("expected a file for the page: add -o tree.html")
     if output is not None:
         require_replaceable(output)
-        require_apart(output, trees.files_of(checkpoint, model, index, points))
-    photos: trees.Photos | None = None
-    by_proxy = leaves is Leaves.proxies
-    if index is not None or points is not None:
-        if checkpoint is not None and checkpoint.suffix.lower() != ".onnx":
-            raise InputError(
-                "a checkpoint embeds no photos: export it with `hier export`, and give --model"
-            )
-        photos = trees.photos_of(index, points, checkpoint or model)
-        photos.require_apart(output)
-        by_proxy = photos.by_proxy(by_proxy)
-        grown = photos.tree(by_proxy)
-    elif by_proxy:
-        raise InputError("--leaves proxies groups photos: give --index or --points")
-    else:
-        grown = trees.of_encoder(checkpoint, model)
-    shown = tree.trim(grown if root is None else tree.find(grown, root), depth, min_size)
+        require_apart(output, files_of(checkpoint, model, index, points))
+    tree = _load(checkpoint, model, index or points, leaves is Leaves.proxies)
+    tree.require_apart(output)
+    shown = (tree if root is None else tree.find(root)).trim(depth, min_size)
     if format is Format.html:
         assert output is not None
-        title = f"Hierarchy of {Path(index or points or checkpoint or model or 'hier').name}"
-        placed = {} if photos is None else photos.by_leaf(grown, shown, by_proxy)
-        has_files = photos is not None and bool(photos.paths)
-        _write_page(output, shown, placed, title, pictures if has_files else 0)
-        return
-    if images and format is Format.text and output is None:
-        _show_with_images(shown, thumbnails)
-        return
-    text = formats.WRITERS[format](shown)
-    if output is None:
-        emit(text + "\n")
+        name = Path(index or points or checkpoint or model or "hier").name
+        _write_page(output, shown, f"Hierarchy of {name}", pictures)
+    elif images and format is Format.text and output is None:
+        _show_with_images(shown.root, thumbnails)
+    elif output is None:
+        emit(getattr(shown, f"to_{format}")() + "\n")
     else:
-        write_text(output, text + "\n")
+        write_text(output, getattr(shown, f"to_{format}")() + "\n")
 
 
-def _write_page(
-    target: Path, root: "Node", photos: dict[str, list[str]], title: str, pictures: int
-) -> None:
-    from hiercli.reports import disk
+def _load(
+    checkpoint: Path | None, model: Path | None, images: Path | None, by_proxy: bool
+) -> "Tree":
+    """The tree of images, or where there are none, of an encoder."""
+    from hiercli.hierarchy.tree import Tree, images_of
 
+    if images is None and by_proxy:
+        raise InputError("--leaves proxies groups images: give --index or --points")
+    if images is None:
+        tree = Tree.of_encoder(checkpoint or model)
+    elif checkpoint is not None and checkpoint.suffix.lower() != ".onnx":
+        raise InputError(
+            "a checkpoint embeds no images: export it with `hier export`, and give --model"
+        )
+    else:
+        collection, files = images_of(images, checkpoint or model)
+        tree = Tree.of_collection(collection, by_proxy=by_proxy, files=files)
+    for note in tree.notes:
+        say(f"note: {note}")
+    return tree
+
+
+def _write_page(target: Path, tree: "Tree", title: str, pictures: int) -> None:
     with progress("drawing") as bar:
-        problems = disk.write(target, root, photos, title, pictures=pictures, progress=bar)
+        problems = tree.to_html(target, title=title, pictures=pictures, progress=bar)
     for problem in problems:
         warn(problem)
     size = target.stat().st_size / 1e6
-    say(f"{target}: {sum(1 for _ in root.walk())} nodes, {size:.1f} MB. Open it in a browser")
+    say(f"{target}: {sum(1 for _ in tree.root.walk())} nodes, {size:.1f} MB. Open it in a browser")
     if problems:
         raise typer.Exit(EXIT_SKIPPED)
 
@@ -252,13 +253,15 @@ def diff(
     """
     from hiercli.files import require_apart, require_replaceable
     from hiercli.hierarchy.compare import compare
+    from hiercli.hierarchy.tree import Tree, files_of
 
     if html is not None:
         require_replaceable(html)
-        require_apart(html, trees.files_of(first, second))
-        for source in (first, second):
-            trees.require_apart_from_encoder(html, source)
-    roots = trees.read(first), trees.read(second)
+        require_apart(html, files_of(first, second))
+    trees = Tree.load(first), Tree.load(second)
+    for tree in trees:
+        tree.require_apart(html)
+    roots = trees[0].root, trees[1].root
     found = compare(*roots)
     if html is not None:
         from hiercli.reports import facing
@@ -319,23 +322,25 @@ def suggest(
 
     from hiercli.files import require_apart, require_replaceable, write_text
     from hiercli.hierarchy import suggest as suggestions
+    from hiercli.hierarchy.tree import Tree, files_of, images_of
 
+    if (index is None) == (points is None):
+        raise InputError("expected images: give one of --index and --points")
     if output is not None:
         require_replaceable(output)
-        require_apart(output, trees.files_of(index, points, model))
-    photos = trees.photos_of(index, points, model)
-    photos.require_apart(output)
-    if photos.labels is None:
+        require_apart(output, files_of(index, points, model))
+    source = index if index is not None else points
+    assert source is not None
+    collection, files = images_of(source, model)
+    if len(collection.classes) < 2:
         raise InputError(
-            "expected photos with labels (the names of their folders, or a column label): without "
-            "them there is nothing to check"
+            "expected images of two labels or more (the names of their folders, or a column "
+            "label): without them there is nothing to check"
         )
-    root = photos.tree(by_proxy=False)
-    names = photos.paths or [f"photo {number + 1}" for number in range(len(photos.points))]
+    tree = Tree.of_collection(collection, files=files)
+    tree.require_apart(output)
     with progress("looking") as bar:
-        found = suggestions.suggest(
-            photos.points, photos.labels, names, root, photos.c, least=confidence, progress=bar
-        )
+        found = suggestions.suggest(collection, tree.root, least=confidence, progress=bar)
     text = io.StringIO()
     if json_output:
         text.writelines(json.dumps(dataclasses.asdict(one)) + "\n" for one in found)
@@ -353,4 +358,4 @@ def suggest(
     counts = ", ".join(
         f"{sum(one.kind == kind for one in found)} to {kind}" for kind in suggestions.KINDS
     )
-    say(f"{len(photos.points)} photos looked at: {counts}")
+    say(f"{len(collection)} images looked at: {counts}")

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from hiercli.hierarchy.branches import Branches
-    from hiercli.hierarchy.tree import Node
-    from hiercli.index.photos import Hit
+    from hiercli.hierarchy.node import Node
     from hiercli.index.queries import Query
+    from hiercli.index.reader import Hit
 
 
 def show_json(
@@ -36,20 +36,24 @@ def show_json(
 
 
 def show_csv(
-    asked: Sequence["Query"], found: Iterable[Sequence["Hit"]], tree: "Branches | None"
+    asked: Sequence["Query"],
+    found: Iterable[Sequence["Hit"]],
+    tree: "Branches | None",
+    level_names: Sequence[str],
 ) -> None:
     """A row a hit, without what a terminal would obey: --json has names to the letter."""
     # File names may hold bytes that are not UTF-8: they go out as they are.
     text = io.TextIOWrapper(sys.stdout.buffer, "utf-8", "surrogateescape", newline="")
     try:
         writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-        columns = ["query", "rank", "distance", "label", "path", "copies"]
+        columns = ["query", "rank", "distance", "label", "path", "copies", *level_names]
         writer.writerow(columns if tree is None else [*columns, "branch"])
         for query, hits in zip(asked, found, strict=True):
             nodes = [] if tree is None else _ancestors(query, hits, tree)
             for place, hit in enumerate(hits):
                 names = (escaped(query.name), escaped(hit.label), escaped(hit.path))
                 row = [names[0], hit.rank, hit.distance, names[1], names[2], len(hit.copies)]
+                row += [escaped(hit.levels.get(name, "")) for name in level_names]
                 writer.writerow(row if tree is None else [*row, nodes[place].id])
     finally:
         text.detach()  # or stdout would be closed with it
@@ -70,13 +74,17 @@ def show_table(
             for hit in hits
         ]  # fmt: skip
         columns = ["rank", "distance", "label", "path"]
+        if any(hit.levels for hit in hits):
+            columns.insert(3, "levels")
+            for row, hit in zip(rows, hits, strict=True):
+                row.insert(3, " · ".join(hit.levels.values()))
         if with_pictures:
             columns.insert(1, "picture")
             for row, hit in zip(rows, hits, strict=True):
                 row.insert(1, thumbnail(hit.path, thumbnails))
             if query.path is not None or query.content is not None:
                 seen = thumbnail(query.name, thumbnails, query.content)
-                rows.insert(0, ["", seen, "", "", "the query"])
+                rows.insert(0, ["", seen, *[""] * (len(columns) - 3), "the query"])
         title = query.name
         if tree is not None:
             specificity = tree.specificity(point_of(query))
@@ -84,7 +92,7 @@ def show_table(
             rows = _by_branch(rows, _ancestors(query, hits, tree))
         table(title, columns, rows)
         if not hits:
-            say(f"{query.name}: no picture is that near, or that much akin")
+            say(f"{query.name}: no image is that near")
 
 
 def _by_branch(

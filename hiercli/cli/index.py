@@ -40,6 +40,7 @@ def stats(index: Index, json_output: options.Json = False) -> None:
         print(json.dumps(facts))
         return
     facts["largest_labels"] = ", ".join(f"{n} ({k})" for n, k in facts["largest_labels"].items())
+    facts["levels"] = ", ".join(facts["levels"]) or "none"
     rows = [
         [name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)]
         for name, value in facts.items()

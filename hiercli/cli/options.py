@@ -9,7 +9,7 @@ Data = Annotated[
     str,
     typer.Option(
         "--data",
-        help="cub, cars, sop, inshop, demo, a folder of class folders, or a manifest.",
+        help="cub, cars, sop, inshop, demo, a folder of class folders, or a table of images.",
     ),
 ]
 DataRoot = Annotated[
@@ -30,8 +30,15 @@ Model = Annotated[
         help="Encoder written by `hier export`. Without it: the general encoder of hier.",
     ),
 ]
+Nested = Annotated[
+    bool,
+    typer.Option(
+        "--nested",
+        help="Take the innermost folders as labels, and the folders above them as their levels.",
+    ),
+]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Stop where a picture or a folder cannot be read or used.")
+    bool, typer.Option("--strict", help="Stop where an image or a folder cannot be read or used.")
 ]
 
 

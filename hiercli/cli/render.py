@@ -1,5 +1,6 @@
 """Words and progress for people go to stderr; data goes to stdout and stays clean for pipes."""
 
+import contextlib
 import functools
 import io
 import os
@@ -152,6 +153,21 @@ def progress(task: str) -> Iterator[Callable[[int, int], None]]:
             if not bars.tasks:  # work that never begins shows no bar
                 bars.add_task(task)
             bars.update(bars.task_ids[0], completed=done, total=total)
+
+        yield show
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """`progress` for work of several stages; called with (stage, done, total)."""
+    with contextlib.ExitStack() as opened:
+        bars: dict[str, Callable[[int, int], None]] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                opened.close()  # the bar of the stage before
+                bars[stage] = opened.enter_context(progress(stage))
+            bars[stage](done, total)
 
         yield show
 

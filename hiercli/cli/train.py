@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from hiercli.cli import options
-from hiercli.cli.evaluate import tell_unanswerable
 from hiercli.cli.render import TrainingProgress, progress, say, table, warn
 from hiercli.errors import EXIT_SKIPPED, InterruptError, TrainingError
 from hiercli.training import recipe as recipes
@@ -139,7 +138,8 @@ def _train(
         say(f"note: {len(result.familiar)} of the test classes were trained on, they are not "
             f"unseen: {some}")  # fmt: skip
     if result.retrieval is not None:
-        tell_unanswerable(result.retrieval)
+        for note in result.retrieval.notes:
+            say(f"note: {note}")
     if json_output:
         printed = {"out": str(target), "best_epoch": result.best_epoch, **result.test}
         printed |= {"classes_trained_on": result.familiar}

@@ -30,9 +30,9 @@ def verify(
     - `hier verify birds.onnx`
     """
     from hiercli.encoder import golden as vectors
-    from hiercli.encoder.session import EncoderSession
+    from hiercli.encoder.encoder import Encoder
 
-    session = EncoderSession(model, device=device)
+    session = Encoder(model, device=device)
     if session.fallback:
         say(session.fallback)
     done = vectors.replay(session, golden or vectors.golden_path(model))

@@ -24,15 +24,24 @@ def load(
     root: Path | None = None,
     *,
     seed: int = 0,
+    test_share: float = 0.5,
+    nested: bool = False,
     to_train: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """The data set called ``name``.
 
+    >>> dataset = load("photos/")
+    >>> len(dataset.train_classes), len({record.label for record in dataset.query})
+    (4, 4)
+
     Args:
-        name: one of `NAMES`, a folder of class folders, or a manifest (``.csv``, ``.parquet``).
+        name: one of `NAMES`, a folder of class folders, or a manifest (``.csv``, ``.tsv``,
+            ``.parquet``).
         root: where benchmarks live; `default_root` where left out.
         seed: splits the classes of a folder or manifest that has no split.
+        test_share: share of these classes to test on; 0: none, all are learned from.
+        nested: read folders in folders as levels, see `labels`.
         to_train: whether it must have something to learn from.
         progress: called with (done, total) while the demo is generated.
 
@@ -48,12 +57,14 @@ def load(
         return _checked(BENCHMARKS[name].load(root), to_train)
     path = Path(name)
     if path.is_dir():
-        return _checked(folder.load(path, seed=seed), to_train)
+        return _checked(
+            folder.load(path, test_share=test_share, seed=seed, nested=nested), to_train
+        )
     if path.is_file() and path.suffix.lower() in manifest.SUFFIXES:
-        return _checked(manifest.load(path, seed=seed), to_train)
+        return _checked(manifest.load(path, test_share=test_share, seed=seed), to_train)
     raise DataError(
-        f"expected {', '.join(NAMES)}, a folder of class folders, or a .csv or .parquet manifest; "
-        f"{name!r} is none of these"
+        f"expected {', '.join(NAMES)}, a folder of class folders, or a manifest (.csv, .tsv, "
+        f".parquet); {name!r} is none of these"
     )
 
 

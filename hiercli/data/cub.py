@@ -34,4 +34,6 @@ def load(root: Path) -> Dataset:
             f"the lists in {folder} do not agree (no class for {str(error)[:80]}): fetch it again "
             "with `hier data get cub`"
         ) from error
-    return Dataset("cub", tuple(train), tuple(test), levels=taxonomy.levels, notes=taxonomy.notes)
+    return Dataset(
+        "cub", tuple(train), tuple(test), level_names=taxonomy.levels, notes=taxonomy.notes
+    )

@@ -65,7 +65,7 @@ def load(root: Path, progress: Progress | None = None) -> Dataset:
         for records in splits.values()
     )
     tree = (folder / "tree.nwk").read_text(encoding="utf-8").strip()
-    return Dataset(name="demo", train=train, query=test, levels=LEVELS, tree=tree)
+    return Dataset(name="demo", train=train, query=test, level_names=LEVELS, tree=tree)
 
 
 def generate(

@@ -1,76 +1,104 @@
 """Any folder of class folders: the user's own photographs."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from hiercli.data.records import Dataset, Record, class_names
+from hiercli import labels
+from hiercli.data.listing import split_folders
+from hiercli.data.records import Dataset, class_names
 from hiercli.errors import DataError, InputError
 from hiercli.images import SUFFIXES, find
-from hiercli.labels import as_label
+from hiercli.labels import Record
 
 VALIDATION = ("val", "valid", "validation", "dev")
 """What people call the part that they choose by."""
 
 
-def load(folder: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
-    """Read ``folder/CLASS/**/picture``, or ``folder/train/CLASS`` and ``folder/test/CLASS``.
+def load(folder: Path, *, test_share: float = 0.5, seed: int = 0, nested: bool = False) -> Dataset:
+    """Read ``folder/CLASS/**/image``, or ``folder/train/CLASS`` and ``folder/test/CLASS``.
 
     Beside ``train`` may lie ``val`` (or ``valid``, ``validation``, ``dev``), to choose by.
 
     Without a split of its own, a share of the classes is set aside for the test by the seed, as
-    the benchmarks do: search is judged on classes that training never saw. Pictures that lie where
+    the benchmarks do: search is judged on classes that training never saw. Images that lie where
     they have no class, and folders that cannot be read, are left out and named in ``problems``.
 
     Args:
         folder: the class folders.
-        test_share: share of the classes to test on.
+        test_share: share of the classes to test on; 0: none.
         seed: which ones.
+        nested: the innermost folders are the classes, the folders above them their levels.
 
     Raises:
         DataError: fewer than two classes on either side.
     """
-    sides = {name: folder / name for name in ("train", "test", *VALIDATION)}
-    there = {name: side for name, side in sides.items() if side.is_dir()}
+    parted = split_folders(folder)
     problems: list[str] = []
-    validation: tuple[Record, ...] = ()
-    if "train" in there and len(there) > 1:
-        parts = {name: _records(side, problems) for name, side in there.items()}
-        train, test = parts["train"], parts.get("test", ())
-        chosen_by = [part for name, part in parts.items() if name in VALIDATION]
-        if len(chosen_by) > 1:
-            raise DataError(
-                f"expected one validation part in {folder}, found "
-                f"{', '.join(name for name in parts if name in VALIDATION)}: keep one of them"
-            )
-        validation = chosen_by[0] if chosen_by else ()
-        _name_others(folder, problems, tuple(there))
-    else:
-        records = _records(folder, problems)
+    if not parted:
+        records, level_names = _records([folder], folder, nested, problems)
         try:
             train, test = split_classes(records, test_share, seed, folder)
         except DataError as error:  # a class may be missing for one of the problems
             raise DataError("; ".join([str(error), *problems[:1]])) from error
-    return Dataset(str(folder), train, test, problems=tuple(problems), validation=validation)
+        return Dataset(str(folder), train, test, level_names=level_names, problems=tuple(problems))
+    chosen_by = [name for name in parted if name in VALIDATION]
+    if len(chosen_by) > 1:
+        raise DataError(
+            f"expected one validation part in {folder}, found {', '.join(chosen_by)}: keep one of "
+            "them"
+        )
+    records, level_names = _records([folder / name for name in parted], folder, nested, problems)
+    sides: dict[str, list[Record]] = {name: [] for name in parted}
+    for record in records:
+        sides[record.path.relative_to(folder).parts[0]].append(record)
+    for name, side in sides.items():
+        if not side:
+            raise DataError(f"expected images in {folder / name}, found none: add some, or move it")
+    _name_others(folder, problems, tuple(parted))
+    return Dataset(
+        str(folder),
+        tuple(sides["train"]),
+        tuple(sides.get("test", ())),
+        level_names=level_names,
+        problems=tuple(problems),
+        validation=tuple(sides[chosen_by[0]]) if chosen_by else (),
+    )
 
 
-def _records(folder: Path, problems: list[str]) -> tuple[Record, ...]:
-    """The pictures in class folders; what is passed over is added to ``problems``."""
-    pictures = find([folder], lambda _, reason: problems.append(reason))
-    inside = [path for path in pictures if path.parent != folder]
+def _records(
+    parts: Sequence[Path], root: Path, nested: bool, problems: list[str]
+) -> tuple[tuple[Record, ...], tuple[str, ...]]:
+    """The images in class folders and names of their levels; what is passed over is a problem.
+
+    Args:
+        parts: folders of class folders: the root itself, or the folders that part it.
+        root: the folder that was given.
+    """
+    images = [
+        (path, part)
+        for part in parts
+        for path in find([part], lambda _, reason: problems.append(reason))
+    ]
+    inside = [path for path, part in images if path.parent != part]
     if not inside:
         raise DataError(
-            f"expected one folder a class in {folder}, found pictures only beside each other: "
-            "move the pictures of each class into a folder named after it"
+            f"expected one folder a class in {root}, found images only beside each other: move the "
+            "images of each class into a folder named after it"
             + "".join(f"; {reason}" for reason in problems[:1])
         )
     problems += [
         f"{path}: lies beside the class folders, so it has no class: move it into one"
-        for path in pictures
-        if path.parent == folder
+        for path, part in images
+        if path.parent == part
     ]
-    return tuple(Record(path, as_label(path.relative_to(folder).parts[0])) for path in inside)
+    is_parted = parts[0] != root
+    if nested:
+        records, level_names = labels.nested(inside, root, [is_parted] * len(inside))
+        return tuple(records), level_names
+    return tuple(Record(path, labels.under(path, root, is_parted)) for path in inside), ()
 
 
 def _name_others(folder: Path, problems: list[str], splits: tuple[str, ...]) -> None:
@@ -89,8 +117,10 @@ def _name_others(folder: Path, problems: list[str], splits: tuple[str, ...]) -> 
 def split_classes(
     records: tuple[Record, ...], test_share: float, seed: int, source: Path
 ) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
-    """Part the classes of ``records`` into (train, test) by the seed."""
+    """Part the classes of ``records`` into (train, test) by the seed; a share of 0: no test."""
     names = class_names(records)
+    if not test_share:
+        return records, ()
     if len(names) < 4:
         raise DataError(
             f"expected at least 4 classes in {source}, 2 to learn from and 2 to be tested on, "

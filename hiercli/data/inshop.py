@@ -32,5 +32,5 @@ def load(root: Path) -> Dataset:
         tuple(sides["query"]),
         tuple(sides["gallery"]),
         recall_at=(1, 10, 20, 30),
-        levels=("category", "section"),
+        level_names=("category", "section"),
     )

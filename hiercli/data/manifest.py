@@ -1,4 +1,4 @@
-"""A table of photographs: CSV or Parquet with path, label, and optionally split and taxonomy."""
+"""A table of images: CSV, TSV or Parquet with path, label, levels and optionally a split."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -6,42 +6,76 @@ from pathlib import Path
 
 from hiercli import labels
 from hiercli.data.folder import VALIDATION, split_classes
-from hiercli.data.records import Dataset, Record
+from hiercli.data.records import Dataset
 from hiercli.data.taxonomy import MOST_COLUMNS, Row, usable_levels
 from hiercli.errors import DataError
 from hiercli.files import open_regular, read_text
 from hiercli.images import Places
+from hiercli.labels import Record
 
-SUFFIXES = (".csv", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".parquet")
+PATH_COLUMNS = ("path", "image", "file", "filename")
+LABEL_COLUMNS = ("label", "class")
 _SPLITS = ("train", "test", "query", "gallery", "validation")
 
 
-def load(file: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
-    """Read a manifest; relative paths count from its folder.
+@dataclass(frozen=True)
+class Table:
+    """The rows of a manifest.
 
-    Columns: ``path`` and ``label``; ``split`` with train, test, query, gallery or validation (also
-    val, valid, dev); every further column of texts in which a class has one value is a taxonomy
-    level, fine to coarse.
+    Attributes:
+        records: one for each row that says something new; relative paths count from its folder.
+        splits: of each record; ``None`` where the table has no such column.
+        level_names: names of the levels of each record, fine to coarse.
+        notes: what people should know of how it was read, each a sentence.
+    """
+
+    records: list[Record]
+    splits: list[str] | None
+    level_names: tuple[str, ...]
+    notes: list[str]
+
+
+def read(file: Path, *, require_labels: bool = False) -> Table:
+    """Read a manifest.
+
+    Columns: ``path`` (or ``image``, ``file``, ``filename``); ``label`` (or ``class``), without
+    which the label is the name of the image's folder; ``split`` with train, test, query, gallery or
+    validation (also val, valid, dev). Every further column of texts in which a class has one value
+    is a level, fine to coarse.
+
+    Args:
+        file: the table.
+        require_labels: refuse one without a column of labels.
 
     Raises:
         DataError: columns are missing or stand twice, a cell is empty or no text, a split has
             another name, or rows contradict each other.
         InputError: the file is no regular file, or not in UTF-8.
     """
-    columns, others = _read(file)
-    missing = [name for name in ("path", "label") if name not in columns]
-    if missing:
-        found = ", ".join(columns)[:200]
-        raise DataError(f"{file}: expected the columns path and label, found {found}")
-    paths = labels.require_all(columns["path"], "path", file)
-    names = labels.require_all(columns["label"], "label", file)
+    columns, others = _columns(file)
+    path_column, label_column = (
+        next((name for name in names if name in columns), None)
+        for names in (PATH_COLUMNS, LABEL_COLUMNS)
+    )
+    if path_column is None or (label_column is None and require_labels):
+        raise DataError(
+            f"{file}: expected the columns path and label, found {', '.join(columns)[:200]}"
+        )
+    paths = labels.require_all(columns[path_column], "path", file)
     bad = [row for row, path in enumerate(paths, 1) if "\0" in path]
     if bad:
         raise DataError(f"{file}: the path of row {bad[0]} holds a zero byte: correct it")
     if not paths:
         raise DataError(f"{file}: expected rows of path and label, found none")
-    splits = _splits(columns, len(paths), file)
-    levels = [name for name in columns if name not in ("path", "label", "split")]
+    images = [file.parent / path for path in paths]
+    if label_column is None:
+        names = [labels.own_folder(image) for image in images]
+        others.append(f"{file} has no column label: labels are the names of the images' folders")
+    else:
+        names = labels.require_all(columns[label_column], "label", file)
+    splits = _splits(columns["split"], file) if "split" in columns else None
+    levels = [name for name in columns if name not in (path_column, label_column, "split")]
     rows = [
         Row(number, labels.as_label(label), tuple(labels.as_label(cell or "") for cell in line))
         for number, (label, *line) in enumerate(
@@ -49,23 +83,46 @@ def load(file: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
         )
     ]
     kept, notes = usable_levels(levels, rows, file)
-    notes = [*others, *notes]
-    sides: dict[str, list[Record]] = {name: [] for name in _SPLITS}
     listed = _Listed(file)
-    for row, path, split in zip(rows, paths, splits, strict=True):
-        record = Record(file.parent / path, row.label, tuple(row.line[place] for place in kept))
+    records, parts = [], []
+    for place, (row, image) in enumerate(zip(rows, images, strict=True)):
+        record = Record(image, row.label, tuple(row.line[level] for level in kept))
+        split = splits[place] if splits else ""
         if listed.is_new(record, row.number, split):
-            sides[split].append(record)
+            records.append(record)
+            parts.append(split)
     if listed.repeated:
         notes.append(
             f"{file}: {len(listed.repeated)} rows repeat an image and are ignored: row "
             f"{listed.repeated[0][1]} repeats row {listed.repeated[0][0]}"
         )
+    level_names = tuple(levels[level] for level in kept)
+    return Table(records, parts if splits else None, level_names, [*others, *notes])
+
+
+def load(file: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
+    """Read a manifest as a data set; without a column ``split`` its classes are parted by the seed.
+
+    Args:
+        file: see `read`.
+        test_share: share of the classes to test on; 0: none.
+        seed: which ones.
+
+    Raises:
+        DataError: as `read`; also query rows without gallery rows, or too few classes.
+        InputError: as `read`.
+    """
+    table = read(file, require_labels=True)
+    sides: dict[str, list[Record]] = {name: [] for name in _SPLITS}
+    for record, split in zip(table.records, table.splits or ["train"] * len(table.records),
+                             strict=True):  # fmt: skip
+        sides[split].append(record)
     train = tuple(sides["train"])
-    named = tuple(levels[place] for place in kept)
-    if "split" not in columns:
+    if table.splits is None:
         train, test = split_classes(train, test_share, seed, file)
-        return Dataset(str(file), train, test, levels=named, notes=tuple(notes))
+        return Dataset(
+            str(file), train, test, level_names=table.level_names, notes=tuple(table.notes)
+        )
     if bool(sides["query"]) != bool(sides["gallery"]):
         raise DataError(
             f"{file}: expected both query and gallery rows, or test rows, not one alone"
@@ -75,16 +132,16 @@ def load(file: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
         train,
         tuple(sides["query"] or sides["test"]),
         tuple(sides["gallery"]) or None,
-        levels=named,
+        level_names=table.level_names,
         validation=tuple(sides["validation"]),
-        notes=tuple(notes),
+        notes=tuple(table.notes),
     )
 
 
-def _splits(columns: dict[str, list[str | None]], count: int, file: Path) -> list[str]:
+def _splits(column: list[str | None], file: Path) -> list[str]:
     """The split of each row, in the names of `_SPLITS`."""
     found = []
-    for number, value in enumerate(columns.get("split", ["train"] * count), 1):
+    for number, value in enumerate(column, 1):
         split = (value or "").strip().lower()
         split = "validation" if split in VALIDATION else split
         if split not in _SPLITS:
@@ -140,7 +197,7 @@ class _Listed:
         return True
 
 
-def _read(file: Path) -> tuple[dict[str, list[str | None]], list[str]]:
+def _columns(file: Path) -> tuple[dict[str, list[str | None]], list[str]]:
     """Texts by column, and a sentence for each column that holds no texts and so is no level.
 
     Raises:
@@ -149,24 +206,29 @@ def _read(file: Path) -> tuple[dict[str, list[str | None]], list[str]]:
     import pyarrow as pa
     from pyarrow import csv, parquet
 
+    kind = file.suffix.lower()
     try:
-        if file.suffix.lower() == ".parquet":
+        if kind == ".parquet":
             with open_regular(file) as content:
                 labels.require_rows(parquet.ParquetFile(content), file)
                 table = parquet.read_table(content)
         else:
             # Labels such as 001 are names: nothing is guessed to be a number.
             text = read_text(file).encode()
-            names = csv.open_csv(pa.BufferReader(text)).schema.names
+            parted = csv.ParseOptions(delimiter="\t" if kind == ".tsv" else ",")
+            names = csv.open_csv(pa.BufferReader(text), parse_options=parted).schema.names
             _require_different(names, file)
             as_text = csv.ConvertOptions(
                 column_types={name: pa.string() for name in names}, strings_can_be_null=False
             )
-            table = csv.read_csv(pa.BufferReader(text), convert_options=as_text)
+            table = csv.read_csv(
+                pa.BufferReader(text), parse_options=parted, convert_options=as_text
+            )
         _require_different(table.column_names, file)
         found, notes = {}, []
+        own = (*PATH_COLUMNS, *LABEL_COLUMNS, "split")
         for name, column in zip(table.column_names, table.columns, strict=True):
-            if name in ("path", "label", "split") or labels.is_text(column):
+            if name in own or labels.is_text(column):
                 found[name] = labels.from_column(column, name, file)
             else:
                 notes.append(
@@ -176,7 +238,7 @@ def _read(file: Path) -> tuple[dict[str, list[str | None]], list[str]]:
         return found, notes
     except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(f"{file} cannot be read as {file.suffix[1:].lower()}: {reason}") from error
+        raise DataError(f"{file} cannot be read as {kind[1:]}: {reason}") from error
 
 
 def _require_different(names: list[str], file: Path) -> None:

@@ -9,22 +9,7 @@ import numpy as np
 from hiercli.errors import DataError, ImageError
 from hiercli.files import read_text
 from hiercli.images import natural_key, read
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One photograph.
-
-    Attributes:
-        path: where the picture lies.
-        label: the class name, as the data set spells it.
-        taxonomy: names of the levels above the class, fine to coarse (genus, family, order);
-            empty where the data set has none.
-    """
-
-    path: Path
-    label: str
-    taxonomy: tuple[str, ...] = ()
+from hiercli.labels import Record
 
 
 @dataclass(frozen=True)
@@ -39,7 +24,7 @@ class Dataset:
         gallery: photographs to search in. ``None`` means that the queries search each other and
             a photograph never counts as its own answer.
         recall_at: the K of Recall@K that this benchmark reports.
-        levels: names of the taxonomy levels in each record, fine to coarse.
+        level_names: names of the levels of each record, fine to coarse.
         tree: Newick text of the true tree, where it is known (the generated flora).
         problems: what lies in the data set's folder and was left out, each with the reason.
         validation: photographs to choose by, where the user set some aside; else training holds out
@@ -52,7 +37,7 @@ class Dataset:
     query: tuple[Record, ...]
     gallery: tuple[Record, ...] | None = None
     recall_at: tuple[int, ...] = (1, 2, 4, 8)
-    levels: tuple[str, ...] = ()
+    level_names: tuple[str, ...] = ()
     tree: str | None = field(default=None, repr=False)
     problems: tuple[str, ...] = ()
     validation: tuple[Record, ...] = ()

@@ -29,5 +29,5 @@ def load(root: Path) -> Dataset:
         side("Ebay_train.txt"),
         side("Ebay_test.txt"),
         recall_at=(1, 10, 100, 1000),
-        levels=("category",),
+        level_names=("category",),
     )

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from hiercli.encoder import onnx_file
-from hiercli.encoder.session import EncoderSession
-from hiercli.errors import ImageError, InputError, MismatchError
+from hiercli.encoder.encoder import Encoder, pixels_of
+from hiercli.errors import InputError, MismatchError
 from hiercli.files import parse_json
-from hiercli.images import SUFFIXES, natural_key, read
+from hiercli.images import SUFFIXES, natural_key
 
 SHARD = 1024
 """Pictures of one Parquet file."""
@@ -144,13 +144,12 @@ class _Worker:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "encoder.onnx"
             file.write_bytes(model)
-            self._session = EncoderSession(file, device="cpu", threads=1)
+            self._encoder = Encoder(file, device="cpu", threads=1)
         self._target = target
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         """Embed a shard and write its file."""
         paths = [str(path) for path in item["paths"]]
-        side = self._session.metadata.preprocessing.shortest_side
         opened: dict[str, tuple[Any, str]] = {}
 
         def load(path: str) -> tuple[np.ndarray | None, tuple[str, str]]:
@@ -159,13 +158,11 @@ class _Worker:
                 content = files.cat_file(name)
             except Exception as error:  # each file system has errors of its own
                 return None, (path, f"{path}: it cannot be read ({error})")
-            try:
-                return self._session.metadata.preprocessing(read(path, side, content)), (path, "")
-            except ImageError as error:
-                return None, (path, str(error))
+            pixels, problem = pixels_of(self._encoder.metadata.preprocessing, path, content)
+            return pixels, (path, problem)
 
         names, points, problems = [], [], []
-        for (path, problem), point in self._session.stream(paths, load, workers=1):
+        for (path, problem), point in self._encoder.stream(paths, load, workers=1):
             if point is None:
                 problems.append((path, problem))
             else:
@@ -184,7 +181,7 @@ class _Worker:
         import pyarrow as pa
         from pyarrow import parquet
 
-        metadata = self._session.metadata
+        metadata = self._encoder.metadata
         dim = metadata.embedding_dim
         flat = pa.array(np.concatenate([np.empty(0, np.float32), *points]).astype(np.float32))
         table = pa.table(

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from hiercli import numpy_files
+from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.metadata import Metadata
-from hiercli.encoder.session import EncoderSession
 from hiercli.errors import FileFormatError, ImageError, InputError, MismatchError
 from hiercli.files import parse_json
 from hiercli.images import Preprocessing, read
@@ -107,7 +107,7 @@ def write(
         )
 
 
-def replay(session: EncoderSession, file: Path) -> Replay:
+def replay(session: Encoder, file: Path) -> Replay:
     """Take the golden pictures through this machine's preprocessing and inference.
 
     Raises:

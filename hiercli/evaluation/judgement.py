@@ -17,12 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hiercli.collection import Collection
 from hiercli.errors import DataError
 from hiercli.evaluation import relevance, taxonomy
 from hiercli.geometry import poincare
 from hiercli.hierarchy import build
 from hiercli.hierarchy.depth import ancestor_radius, class_middles, nearest_proxy, proxy_joins
-from hiercli.hierarchy.tree import joins
+from hiercli.hierarchy.node import joins
 
 ENCODER, RANDOM, LINKAGE, PERMUTED = COLUMNS = (
     "encoder", "random proxies", "average linkage", "permuted taxonomy",
@@ -161,6 +162,9 @@ class _Judged:
         self._shown: tuple[list[list[int]], np.ndarray] | None = None
         self._middles: np.ndarray | None = None
 
+    def _collection(self, proxies: np.ndarray, labels: list[str] | None) -> Collection:
+        return Collection(points=self.points, labels=labels, c=self.c, proxies=proxies)
+
     def against(
         self, lines: list[Sequence[str]], levels: Sequence[str], proxies: np.ndarray | None
     ) -> Scores:
@@ -182,7 +186,7 @@ class _Judged:
         """How far the tree that hier shows agrees with a taxonomy."""
         assert self.c is not None
         if self._shown is None:
-            root = build.from_photos(self.points, None, self.labels, proxies, self.c)
+            root = build.from_images(self._collection(proxies, self.labels))
             leaves = {node.name: node.id for node in root.leaves}
             self._shown = joins(root, [leaves[name] for name in self.names])
         return _tree_scores(*self._agreement(*self._shown, lines, levels))
@@ -226,7 +230,7 @@ class _Judged:
         np.add.at(counts, (groups, self.codes), 1)
         scores = {"nmi": _mutual_information(counts)}
         if len(alive) > 1:
-            root = build.from_photos(self.points, None, None, proxies, self.c)
+            root = build.from_images(self._collection(proxies, None))
             members, _ = joins(root, [f"group {proxy}" for proxy in alive])
             scores["photo_purity"] = taxonomy.dendrogram_purity(members, counts)
         return scores

@@ -8,7 +8,7 @@ from hiercli.errors import DataError, InputError
 from hiercli.files import read_text
 from hiercli.hierarchy import newick
 from hiercli.hierarchy.compare import leaf_key
-from hiercli.hierarchy.tree import Node, lines
+from hiercli.hierarchy.node import Node, lines
 
 NEWICK = (".nwk", ".newick", ".tree", ".tre")
 _MOST_LEVELS = 100

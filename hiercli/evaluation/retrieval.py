@@ -41,6 +41,16 @@ class RetrievalScores:
     right: np.ndarray
     labels: list[str]
 
+    @property
+    def notes(self) -> list[str]:
+        """A sentence on queries that the scores leave out, if there are any."""
+        if not self.unanswerable:
+            return []
+        return [
+            f"{self.unanswerable} of {self.unanswerable + self.num_queries} queries have no other "
+            "image of their class to find, and are left out of the scores"
+        ]
+
     def to_dict(self) -> dict[str, float]:
         """The scores by name, as `hier eval --json` prints them."""
         recall = {f"recall@{k}": round(value, 4) for k, value in self.recall_at.items()}

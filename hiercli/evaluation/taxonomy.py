@@ -14,9 +14,10 @@ from scipy.cluster.hierarchy import average, cophenet
 from scipy.spatial.distance import squareform
 from scipy.stats import spearmanr
 
-from hiercli.data.records import Record
+from hiercli.collection import Collection
 from hiercli.errors import DataError
 from hiercli.geometry import poincare
+from hiercli.labels import Record
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,10 @@ def judge(
     )
 
 
-def judge_points(
-    points: np.ndarray, records: Sequence[Record], levels: Sequence[str], c: float | None
-) -> TaxonomyScores:
-    """`judge` photographs: each class is given by the direction of the midpoint of its points.
+def judge_points(collection: Collection) -> TaxonomyScores:
+    """`judge` images with labels and levels.
+
+    Each class is given by the direction of the midpoint of its points.
 
     How far out a midpoint lies says how widely its class is spread rather than where it belongs:
     on held-out training classes of CUB, directions order more triplets as the taxonomy does (0.88)
@@ -89,16 +90,14 @@ def judge_points(
 
     Classes of which the taxonomy does not name every level are left out.
 
-    Args:
-        points: (N, D).
-        records: N records with their taxonomy.
-        levels: names of the levels.
-        c: curvature magnitude, or ``None`` for plain features, whose mean is taken.
+    Raises:
+        DataError: the levels say nothing about these classes.
     """
-    lineages = known_lineages(records, levels)
-    labels = [record.label for record in records]
-    distances = class_distances(points, labels, list(lineages), c)
-    return judge(distances, list(lineages.values()), levels)
+    lineages = collection.lineages
+    if not lineages or collection.labels is None:
+        raise DataError("the taxonomy has nothing to say about these classes")
+    distances = class_distances(collection.points, collection.labels, list(lineages), collection.c)
+    return judge(distances, list(lineages.values()), collection.level_names)
 
 
 def known_lineages(records: Sequence[Record], levels: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -108,9 +107,9 @@ def known_lineages(records: Sequence[Record], levels: Sequence[str]) -> dict[str
         DataError: there is no such class.
     """
     lineages = {
-        record.label: record.taxonomy
+        record.label: record.levels
         for record in records
-        if levels and len(record.taxonomy) == len(levels) and all(record.taxonomy)
+        if levels and len(record.levels) == len(levels) and all(record.levels)
     }
     if not lineages:
         raise DataError("the taxonomy has nothing to say about these classes")

@@ -1,16 +1,73 @@
 """Where pictures stand in a tree: their common ancestors, what is akin, how specific they are."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hiercli.collection import Collection
 from hiercli.geometry import poincare
 from hiercli.hierarchy import build, depth
-from hiercli.hierarchy.tree import Node, lines
+from hiercli.hierarchy.node import Node, lines
+from hiercli.index.reader import Hit, Reader, hit_of
 
 if TYPE_CHECKING:
     from hiercli.encoder.metadata import Metadata
+
+
+@dataclass(frozen=True)
+class Akin:
+    """What is akin to a query.
+
+    Attributes:
+        branch: the part of the tree that was searched.
+        hits: the nearest image of each class in it, then each one's next.
+    """
+
+    branch: Node
+    hits: list[Hit]
+
+
+def akin(
+    queries: np.ndarray,
+    reader: Reader,
+    tree: "Branches",
+    level: int,
+    k: int,
+    *,
+    where: Sequence[tuple[str, str]] = (),
+    unique: bool = False,
+) -> Iterator[Akin]:
+    """Search in breadth: so many levels up in the tree, and there class by class.
+
+    Args:
+        queries: (Q, D).
+        reader: the index.
+        tree: over its classes.
+        level: how many levels above the class of a query; 0: that class alone.
+        k: hits for each query.
+        where: only images that meet these conditions.
+        unique: count images of the same content once.
+    """
+    rows = reader.rows(where)
+    copies: dict[bytes, list[str]] = {}
+    if unique:
+        for row in rows:
+            copies.setdefault(row.content, []).append(os.fsdecode(row.path))
+        rows = list({row.content: row for row in reversed(rows)}.values())[::-1]
+    images = reader.catalogue.collection(rows)
+    placed = tree.place(images.points, images.labels)
+    for query in queries:
+        branch = tree.above(query, level)
+        found, far = tree.spread(query, images.points, placed, branch, k)
+        hits = []
+        for rank, (place, distance) in enumerate(zip(found, far, strict=True), 1):
+            hit = hit_of(rows[place], rank, float(distance), images.points[place])
+            hit.copies.extend(copies.get(hit.content, [])[1:])
+            hits.append(hit)
+        yield Akin(branch, hits)
 
 
 class Branches:
@@ -48,7 +105,8 @@ class Branches:
             self._middles = np.stack(
                 [poincare.midpoint(wide[codes == name], metadata.c) for name in unique]
             )
-            self.root = build.from_photos(points, None, labels, metadata.proxies, metadata.c)
+            images = Collection(points=points, labels=labels, c=self._c, proxies=metadata.proxies)
+            self.root = build.from_images(images)
         else:
             self.root = build.from_classes(
                 metadata.class_points, self._names, metadata.proxies, metadata.c

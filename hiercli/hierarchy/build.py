@@ -11,16 +11,17 @@ with many branches; proxies that are nobody's ancestor are left out.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from hiercli.collection import Collection
 from hiercli.errors import DataError
 from hiercli.geometry import lorentz, poincare
 from hiercli.hierarchy.depth import at_one_radius, carries_depth, nearest_proxy, radius_of
 from hiercli.hierarchy.naming import common_name, group_name, said_by_all
-from hiercli.hierarchy.tree import Node
+from hiercli.hierarchy.node import Node
 
 _LEVEL = 0.95
 """Share of a join's height from which on a branch with the same ancestor is one node with it. On
@@ -61,6 +62,7 @@ class _Groups:
         radius: (G,) mean hyperbolic distance of their photos from the origin.
         photos: the photos, where they are known.
         said: words that every class has in its name.
+        lineages: groups of classes, fine to coarse, where they are known.
     """
 
     names: list[str]
@@ -69,6 +71,7 @@ class _Groups:
     radius: np.ndarray
     photos: "_Photos | None" = None
     said: frozenset[str] = frozenset()
+    lineages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,31 +112,19 @@ def from_classes(points: np.ndarray, names: Sequence[str], proxies: np.ndarray, 
     return _grow(groups, wide, proxies, c)
 
 
-def from_photos(
-    points: np.ndarray,
-    paths: Sequence[str] | None,
-    labels: Sequence[str] | None,
-    proxies: np.ndarray,
-    c: float,
-    *,
-    by_proxy: bool = False,
-) -> Node:
-    """The tree over the classes of photos, or over the photos that are nearest to one proxy.
+def from_images(collection: Collection, *, by_proxy: bool = False) -> Node:
+    """The tree over the classes of images, or over the images that are nearest to one proxy.
 
     Args:
-        points: (N, D) in the ball.
-        paths: N picture files; without them the nodes name no photo.
-        labels: N class names; without them, or with one only, photos are grouped by proxy, and
-            groups have numbers for names, and no purity.
-        proxies: (P, D) hierarchical proxies.
-        c: curvature magnitude.
-        by_proxy: leaves are proxies with the photos nearest to them, whatever their labels.
+        collection: of N images with proxies and c. Without labels, or with one only, images are
+            grouped by proxy, and groups have numbers for names, and no purity. Without paths the
+            nodes name no image. An inner node whose classes share a group is named after it.
+        by_proxy: leaves are proxies with the images nearest to them, whatever their labels.
 
     Raises:
         DataError: fewer than two groups, or no proxies.
     """
-    if len(set(labels or ())) < 2:
-        labels = None
+    points, paths, labels, proxies, c = _parts(collection)
     names, ids, members, codes = _grouped(points, labels, proxies, c, by_proxy)
     wide = points.astype(np.float64)
     radius = radius_of(wide, c)
@@ -143,27 +134,23 @@ def from_photos(
     classes = sorted(set(map(str, labels))) if labels is not None and by_proxy else None
     photos = _Photos(members, lifted, None if labels is None else codes, paths, classes)
     said = said_by_all(classes or names)
-    return _grow(_Groups(names, ids, middles, radii, photos, said), wide, proxies, c)
+    lineages = {} if by_proxy else collection.lineages
+    groups = _Groups(names, ids, middles, radii, photos, said, lineages)
+    return _grow(groups, wide, proxies, c)
 
 
-def leaf_photos(
-    whole: Node,
-    shown: Node,
-    points: np.ndarray,
-    labels: Sequence[str] | None,
-    proxies: np.ndarray,
-    c: float,
-    *,
-    by_proxy: bool = False,
+def leaf_images(
+    whole: Node, shown: Node, collection: Collection, *, by_proxy: bool = False
 ) -> dict[str, np.ndarray]:
-    """Positions of the photos at each leaf of a tree of `from_photos`, the most typical first.
+    """Positions of the images at each leaf of a tree of `from_images`, the most typical first.
 
     Args:
         whole: the tree.
         shown: the tree, or what was left of it: a node that lost its branches is a leaf with all
             that was below it.
-        points, labels, proxies, c, by_proxy: as it was grown from.
+        collection, by_proxy: as it was grown from.
     """
+    points, _, labels, proxies, c = _parts(collection)
     _, ids, members, _ = _grouped(points, labels, proxies, c, by_proxy)
     own = dict(zip(ids, members, strict=True))
     nodes = {node.id: node for node in whole.walk()}
@@ -174,6 +161,20 @@ def leaf_photos(
         far = poincare.dist(poincare.midpoint(wide, c)[None], wide, c)
         found[leaf.id] = positions[np.argsort(far, kind="stable")]
     return found
+
+
+def _parts(
+    collection: Collection,
+) -> tuple[np.ndarray, Sequence[str] | None, Sequence[str] | None, np.ndarray, float]:
+    """Points, paths, labels (``None`` where they say nothing), proxies and c.
+
+    Raises:
+        DataError: there are no proxies, or no curvature.
+    """
+    if collection.proxies is None or collection.c is None:
+        raise DataError("expected hierarchical proxies to grow a tree of, found none")
+    labels = collection.labels if len(collection.classes) > 1 else None
+    return collection.points, collection.paths, labels, collection.proxies, collection.c
 
 
 def _grouped(
@@ -312,6 +313,9 @@ def _leaf_ids(names: Sequence[str]) -> list[str]:
 def _name(branch: _Branch, groups: _Groups) -> str:
     """What the classes below have in common, those in the middle first."""
     photos = groups.photos
+    shared = _shared_group([groups.lineages.get(groups.names[leaf]) for leaf in branch.leaves])
+    if shared:
+        return shared
     if photos is not None and photos.classes is not None and photos.labels is not None:
         own = np.concatenate([photos.members[leaf] for leaf in branch.leaves])
         counts = np.bincount(photos.labels[own], minlength=len(photos.classes))
@@ -320,6 +324,19 @@ def _name(branch: _Branch, groups: _Groups) -> str:
     middle = points.mean(axis=0)
     order = np.argsort(np.linalg.norm(points - middle, axis=1), kind="stable")
     return common_name([groups.names[branch.leaves[place]] for place in order], groups.said)
+
+
+def _shared_group(lines: Sequence[tuple[str, ...] | None]) -> str:
+    """The finest group that all of some classes lie in; empty where there is none.
+
+    A number is no name.
+    """
+    first = lines[0]
+    for place, group in enumerate(first or ()):
+        # A group is its name and all above it.
+        if all(line is not None and first and line[place:] == first[place:] for line in lines):
+            return "" if group.isdigit() else group
+    return ""
 
 
 def _medoid(lifted: np.ndarray, own: np.ndarray) -> int:

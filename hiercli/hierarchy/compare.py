@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hiercli.errors import InputError
-from hiercli.hierarchy.tree import Node
+from hiercli.hierarchy.node import Node
 from hiercli.labels import as_label
 
 _SAME = 0.5

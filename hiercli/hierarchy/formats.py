@@ -8,7 +8,7 @@ from typing import Any
 
 from hiercli.errors import FileFormatError, InputError
 from hiercli.files import escaped, parse_json, printable
-from hiercli.hierarchy.tree import Node
+from hiercli.hierarchy.node import Node
 
 _FACTS = ("id", "name", "proxy", "radius", "height", "size", "counted", "purity", "photo")
 

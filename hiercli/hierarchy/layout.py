@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hiercli.hierarchy.tree import Node
+from hiercli.hierarchy.node import Node
 
 _SPREAD = 0.6 * math.pi
 """Half of the angle under which a node sees its branches."""

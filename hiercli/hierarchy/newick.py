@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from hiercli.errors import FileFormatError
 from hiercli.hierarchy.naming import common_name
-from hiercli.hierarchy.tree import Node
+from hiercli.hierarchy.node import Node
 
 _TOKEN = re.compile(
     r"[ \t\r\n]+|\[[^\]]*\]|(?P<quoted>'(?:[^']|'')*')|(?P<sign>[(),:;])"

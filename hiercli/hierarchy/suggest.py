@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hiercli.collection import Collection
 from hiercli.errors import DataError
 from hiercli.geometry import poincare
-from hiercli.hierarchy.tree import Node, lines
+from hiercli.hierarchy.node import Node, lines
 from hiercli.neighbours import nearest
 
 KINDS = ("relabel", "split", "merge")
@@ -52,6 +53,8 @@ class Suggestion:
             other one, over how often it would be if labels were drawn at random, times n / (n + 2)
             for n photos.
         branch: name of the branch of the tree that holds both classes; the higher, the graver.
+        shared: the finest group that both classes lie in, with its level; empty where levels are
+            not known, or share none.
         reason: in words.
     """
 
@@ -61,15 +64,13 @@ class Suggestion:
     proposal: str
     confidence: float
     branch: str
+    shared: str
     reason: str
 
 
 def suggest(
-    points: np.ndarray,
-    labels: Sequence[str],
-    paths: Sequence[str],
+    collection: Collection,
     root: Node,
-    c: float,
     *,
     least: float = 0.4,
     progress: Callable[[int, int], None] | None = None,
@@ -77,18 +78,18 @@ def suggest(
     """Look for labels and classes that the embedding disagrees with, the surest of a kind first.
 
     Args:
-        points: (N, D) in the ball.
-        labels: N class names, two or more different ones.
-        paths: N picture files.
+        collection: of images with labels, two or more different ones, and c.
         root: the tree over these classes.
-        c: curvature magnitude.
         least: confidence from which on a suggestion is made.
         progress: called with (done, total) steps.
 
     Raises:
         DataError: fewer than two classes.
     """
-    names, codes = np.unique(np.asarray(labels), return_inverse=True)
+    if collection.labels is None or collection.c is None:
+        raise DataError("expected images with labels and a curvature c to compare")
+    names, codes = np.unique(np.asarray(collection.labels), return_inverse=True)
+    points, c = collection.points, collection.c
     if len(names) < 2:
         raise DataError("expected photos of two classes or more to compare, found one class")
     k = min(_NEIGHBOURS, len(points) - 1)
@@ -96,8 +97,9 @@ def suggest(
     others = np.stack([row[row != place][:k] for place, row in enumerate(found)])
     if progress:
         progress(1, 3)
-    where = _Branches(root)
-    all_of = _Collection(points.astype(np.float64), codes, [str(n) for n in names], paths, c)
+    where = _Branches(root, collection)
+    paths = collection.paths or [f"image {place + 1}" for place in range(len(points))]
+    all_of = _Classes(points.astype(np.float64), codes, [str(n) for n in names], paths, c)
     relabels = _relabels(all_of, others, where, least)
     if progress:
         progress(2, 3)
@@ -110,7 +112,7 @@ def suggest(
 
 
 @dataclass(frozen=True)
-class _Collection:
+class _Classes:
     points: np.ndarray
     codes: np.ndarray
     names: list[str]
@@ -119,19 +121,28 @@ class _Collection:
 
 
 class _Branches:
-    """Names of the branches that hold classes."""
+    """Names of the branches and of the groups that hold classes."""
 
-    def __init__(self, root: Node) -> None:
+    def __init__(self, root: Node, collection: Collection) -> None:
         self._lines = {line[-1].name: line for line in lines(root).values()}
+        self._groups, self._level_names = collection.lineages, collection.level_names
 
     def common(self, first: str, second: str) -> str:
         pair = self._lines.get(first, []), self._lines.get(second, [])
         shared = [a for a, b in zip(*pair, strict=False) if a is b and a.children]
         return shared[-1].name if shared else ""
 
+    def shared(self, first: str, second: str) -> str:
+        """The finest group that two classes lie in, with its level: ``genus Icterus``."""
+        own, other = self._groups.get(first, ()), self._groups.get(second, ())
+        for place, name in enumerate(self._level_names):
+            if own and own[place:] == other[place:]:
+                return f"{name} {own[place]}"
+        return ""
+
 
 def _relabels(
-    all_of: _Collection, others: np.ndarray, where: _Branches, least: float
+    all_of: _Classes, others: np.ndarray, where: _Branches, least: float
 ) -> list[Suggestion]:
     found = []
     sizes = np.bincount(all_of.codes)
@@ -156,7 +167,7 @@ def _relabels(
             branch = where.common(label, proposal)
             found.append(
                 Suggestion("relabel", all_of.paths[place], label, proposal, confidence, branch,
-                           reason)
+                           where.shared(label, proposal), reason)
             )  # fmt: skip
     return found
 
@@ -178,7 +189,7 @@ class _Halves:
     total: int
 
 
-def _splits(all_of: _Collection, where: _Branches, least: float) -> list[Suggestion]:
+def _splits(all_of: _Classes, where: _Branches, least: float) -> list[Suggestion]:
     """Classes whose halves lie farther apart than those of the others do."""
     parted = {code: halves for code in range(len(all_of.names))
               if (halves := _halves(all_of, code)) is not None}  # fmt: skip
@@ -194,7 +205,7 @@ def _splits(all_of: _Collection, where: _Branches, least: float) -> list[Suggest
     return found
 
 
-def _halves(all_of: _Collection, code: int) -> _Halves | None:
+def _halves(all_of: _Classes, code: int) -> _Halves | None:
     from scipy.cluster.vq import kmeans2
 
     every = np.flatnonzero(all_of.codes == code)
@@ -218,7 +229,7 @@ def _halves(all_of: _Collection, code: int) -> _Halves | None:
 
 
 def _split(
-    all_of: _Collection, code: int, halves: _Halves, confidence: float, where: _Branches
+    all_of: _Classes, code: int, halves: _Halves, confidence: float, where: _Branches
 ) -> Suggestion:
     smaller = int(halves.is_second.sum() * 2 <= len(halves.own))
     part = halves.own[halves.is_second == smaller]
@@ -229,7 +240,10 @@ def _split(
     name = all_of.names[code]
     reason = f"its photos fall into two groups of {sizes}, farther apart than in other classes"
     branch = where.common(name, name)
-    return Suggestion("split", all_of.paths[typical], name, sizes, confidence, branch, reason)
+    return Suggestion(
+        "split", all_of.paths[typical], name, sizes, confidence, branch, where.shared(name, name),
+        reason,
+    )  # fmt: skip
 
 
 def _some(own: np.ndarray) -> np.ndarray:
@@ -248,7 +262,7 @@ def _silhouette(between: np.ndarray, parted: np.ndarray) -> float:
 
 
 def _merges(
-    all_of: _Collection, others: np.ndarray, where: _Branches, least: float
+    all_of: _Classes, others: np.ndarray, where: _Branches, least: float
 ) -> list[Suggestion]:
     count = len(all_of.names)
     met = np.zeros((count, count))
@@ -276,6 +290,6 @@ def _merges(
             )
             found.append(
                 Suggestion("merge", all_of.paths[deepest], first, second, confidence,
-                           where.common(first, second), reason)
+                           where.common(first, second), where.shared(first, second), reason)
             )  # fmt: skip
     return found

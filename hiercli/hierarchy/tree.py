@@ -1,137 +1,300 @@
-"""A rooted tree: hierarchical proxies over classes, or over groups of photos."""
+"""`Tree`: loaded from an encoder, an index, embeddings or a file, and written in any form."""
 
 import dataclasses
-import difflib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
+from hiercli.collection import Collection, read
+from hiercli.encoder import onnx_file
+from hiercli.encoder.general import default_model
+from hiercli.errors import InputError, MismatchError
+from hiercli.files import open_regular, require_apart
+from hiercli.hierarchy import build, formats, newick
+from hiercli.hierarchy import node as nodes
+from hiercli.hierarchy.node import Node
 
-from hiercli.errors import InputError
-from hiercli.labels import as_label
+NEWICK = (".nwk", ".newick", ".tree", ".tre")
+POINTS = (".npy", ".npz", ".parquet")
+_LARGEST_TEXT = 2**28
 
 
 @dataclass(frozen=True)
-class Node:
-    """A proxy that stands above others, or a class, or a group of photos without labels.
+class Tree:
+    """A tree of hierarchical proxies over classes, or over groups of images.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> places = np.repeat(np.array([[0.5, 0.0], [0.5, 0.2], [-0.5, 0.0]]), 4, axis=0)
+    >>> birds = Collection(
+    ...     points=(places + rng.normal(0, 0.01, places.shape)).astype(np.float32),
+    ...     labels=["robin"] * 4 + ["wren"] * 4 + ["owl"] * 4,
+    ...     proxies=np.array([[0.4, 0.1], [0.0, 0.05]], np.float32), c=1.0,
+    ... )
+    >>> tree = Tree.of_collection(birds)
+    >>> sorted(leaf.name for leaf in tree.root.leaves)
+    ['owl', 'robin', 'wren']
+    >>> len(tree.root.children)
+    2
 
     Attributes:
-        id: the same whenever the tree of one encoder is built: ``p12`` for proxy 12, the name for a
-            leaf. A proxy that stands in two places is ``p12`` where it has most below it, ``p12.2``
-            in the next.
-        name: of the class; of an inner node what its classes have in common.
-        proxy: position among the hierarchical proxies; ``None`` for a class.
-        radius: hyperbolic distance from the origin; small is abstract where a recipe learned depth.
-            ``None`` in a tree that was read from Newick.
-        height: 0 for a leaf; for an inner node half the mean distance between its branches.
-        size: photos below; 1 for each class where no photos are known.
-        counted: what ``size`` counts, ``photos`` or ``classes``.
-        purity: share of these with the label that is commonest among them; ``None`` without labels.
-        photo: path of the one in their middle; ``None`` where no photos are known.
-        children: empty for a leaf.
+        root: the node that holds all others.
+        collection: the images that it stands on; ``None`` where it stands on training classes.
+        whole: the root before a part of the tree was taken; ``None`` where that is ``root``.
+        by_proxy: whether its leaves are the images nearest to each proxy, whatever their labels.
+        files: what it was read from.
+        notes: what people should know of how it was grown, each a sentence.
     """
 
-    id: str
-    name: str
-    proxy: int | None
-    radius: float | None
-    height: float
-    size: int = 1
-    counted: str = "classes"
-    purity: float | None = 1.0
-    photo: str | None = None
-    children: tuple["Node", ...] = ()
+    root: Node
+    collection: Collection | None = None
+    whole: Node | None = None
+    by_proxy: bool = False
+    files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
-    def walk(self) -> Iterator["Node"]:
-        """This node and all below it, parents first, without recursion."""
-        waiting = [self]
-        while waiting:
-            node = waiting.pop()
-            yield node
-            waiting.extend(reversed(node.children))
+    @classmethod
+    def load(
+        cls, source: Path | str | None = None, *, by_proxy: bool = False, model: Path | None = None
+    ) -> "Tree":
+        """The tree of anything that has one.
 
-    @property
-    def leaves(self) -> list["Node"]:
-        """Nodes at the ends, in order; the node itself where it has no children."""
-        return [node for node in self.walk() if not node.children]
+        Args:
+            source: a checkpoint (``.pt``), an exported encoder (``.onnx``), an index
+                (``.faiss``), embeddings (``.npy``, ``.npz``, Parquet), or a tree as JSON or
+                Newick; ``None`` for the general encoder.
+            by_proxy: over images: leaves are the images nearest to each proxy.
+            model: the encoder of the images, where its proxies are not at hand.
+
+        Raises:
+            InputError: it is missing, of another kind, or has no proxies to grow a tree of.
+            FileFormatError: it is damaged.
+        """
+        if source is None:
+            return cls.of_encoder(None)
+        path = Path(source)
+        if not path.exists():
+            raise InputError(f"expected a tree, an encoder or an index, but {path} is missing")
+        kind = path.suffix.lower()
+        if kind == ".json" or kind in NEWICK:
+            with open_regular(path) as file:
+                text = file.read(_LARGEST_TEXT).decode("utf-8-sig", "surrogateescape")
+            parse = formats.from_json if kind == ".json" else newick.read
+            return cls(parse(text, str(path)), files=(path,))
+        if kind in (".onnx", ".pt", ".pth"):
+            return cls.of_encoder(path)
+        if kind == ".faiss" or kind in POINTS or path.is_dir():
+            collection, files = images_of(path, model)
+            return cls.of_collection(collection, by_proxy=by_proxy, files=files)
+        raise InputError(
+            f"expected a tree (.json, {', '.join(NEWICK)}), an encoder (.pt, .onnx), an index "
+            f"(.faiss) or embeddings ({', '.join(POINTS)}), got {path}"
+        )
+
+    @classmethod
+    def of_collection(
+        cls, collection: Collection, *, by_proxy: bool = False, files: tuple[Path, ...] = ()
+    ) -> "Tree":
+        """Grow the tree over the classes of images, or over the images nearest to each proxy.
+
+        Args:
+            collection: with proxies and c; where it has fewer than two labels, images are grouped
+                by proxy.
+            by_proxy: group them so anyway.
+            files: that the collection comes from.
+
+        Raises:
+            InputError: there are no proxies, or no curvature.
+            DataError: there are fewer than two classes or groups.
+        """
+        if collection.proxies is None or collection.c is None:
+            raise InputError(
+                "expected embeddings with the proxies of their encoder, which a tree is grown of: "
+                "name the encoder with --model (in Python: model=...)"
+            )
+        notes: tuple[str, ...] = ()
+        if not by_proxy and len(collection.classes) < 2:
+            by_proxy = True
+            notes = ("the images have no labels to tell them apart: grouped by proxy",)
+        root = build.from_images(collection, by_proxy=by_proxy)
+        return cls(root, collection, root, by_proxy, files, notes)
+
+    @classmethod
+    def of_encoder(cls, source: Path | None) -> "Tree":
+        """The tree of a checkpoint or an exported encoder over the classes that it learned.
+
+        Raises:
+            InputError: it does not say where its classes lie.
+        """
+        notes: tuple[str, ...] = ()
+        if source is not None and source.suffix.lower() != ".onnx":
+            from hiercli.training import checkpoint
+
+            held = checkpoint.read(source)
+            c, names = held.recipe.c, held.class_names
+            points, proxies = held.class_points.numpy(), held.proxies.numpy()
+        else:
+            if source is None:
+                source = default_model()
+                notes = (f"the tree of {source}",)
+            metadata = onnx_file.read(source).metadata
+            names, points, proxies = metadata.class_names, metadata.class_points, metadata.proxies
+            c = metadata.c
+        if len(points) < len(names):
+            raise InputError(
+                f"{source} does not say where its classes lie: that is worked out for the best.pt "
+                "of a run, when it ends. Use that; if the run is not finished, go on with `hier "
+                "train ... --resume`"
+            )
+        root = build.from_classes(points, names, proxies, c)
+        return cls(root, files=(source,), notes=notes)
+
+    def find(self, wanted: str) -> "Tree":
+        """The part of the tree below a node, by its id or name.
+
+        Raises:
+            InputError: there is no such node, or there are several.
+        """
+        return dataclasses.replace(self, root=nodes.find(self.root, wanted))
+
+    def trim(self, depth: int | None = None, min_size: int = 1) -> "Tree":
+        """The tree without what lies more than ``depth`` levels down or holds too few images."""
+        return dataclasses.replace(self, root=nodes.trim(self.root, depth, min_size))
+
+    def to_text(self) -> str:
+        """Lines for people, drawn with branches."""
+        return formats.to_text(self.root)
+
+    def to_json(self) -> str:
+        """Nested objects with the fields of `Node`."""
+        return formats.to_json(self.root)
+
+    def to_newick(self) -> str:
+        """Newick, as phylogeny programs read it."""
+        return formats.to_newick(self.root)
+
+    def to_csv(self) -> str:
+        """A line a node, with the id of its parent."""
+        return formats.to_csv(self.root)
+
+    def to_graphml(self) -> str:
+        """GraphML, as graph programs read it."""
+        return formats.to_graphml(self.root)
+
+    def to_html(
+        self,
+        target: Path | str,
+        *,
+        title: str = "hierarchy",
+        pictures: int = 1500,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[str]:
+        """Write one page that needs no network: a disk to walk in, with the images at its leaves.
+
+        Args:
+            target: the file.
+            title: of the page.
+            pictures: images shown as pictures; others are dots.
+            progress: called with (done, total) images.
+
+        Returns:
+            why some images are not shown.
+        """
+        from hiercli.reports import disk
+
+        path = Path(target)
+        self.require_apart(path)
+        has_files = self.collection is not None and self.collection.paths is not None
+        return disk.write(
+            path, self.root, self.images_by_leaf(), title,
+            pictures=pictures if has_files else 0, progress=progress,
+        )  # fmt: skip
+
+    def images_by_leaf(self) -> dict[str, list[str]]:
+        """Image files at each leaf, by its id, the most typical first; empty without images."""
+        if self.collection is None:
+            return {}
+        placed = build.leaf_images(
+            self.whole or self.root, self.root, self.collection, by_proxy=self.by_proxy
+        )
+        names = names_of(self.collection)
+        return {leaf: [names[place] for place in own.tolist()] for leaf, own in placed.items()}
+
+    def require_apart(self, target: Path | None) -> None:
+        """Check that a file to be written is none of the images, nor what the tree comes from.
+
+        Raises:
+            InputError: it is one of them.
+        """
+        require_apart(target, self.files)
+        if target is not None and target.exists() and self.collection is not None:
+            require_apart(target, self.collection.paths or ())
 
 
-def lines(root: Node) -> dict[str, list[Node]]:
-    """From the root down to each leaf, by the id of the leaf; the leaf comes last."""
-    found: dict[str, list[Node]] = {}
-    above: dict[int, list[Node]] = {id(root): []}
-    for node in root.walk():
-        line = [*above.pop(id(node)), node]
-        if not node.children:
-            found[node.id] = line
-        above |= {id(child): line for child in node.children}
-    return found
+def names_of(collection: Collection) -> list[str]:
+    """The path of each image, or ``image 1`` and so on where none is known."""
+    return list(collection.paths or (f"image {place + 1}" for place in range(len(collection))))
 
 
-def find(root: Node, wanted: str) -> Node:
-    """The node of an id, or of a name that only one has.
-
-    Raises:
-        InputError: there is none, or there are several.
-    """
-    nodes, wanted = list(root.walk()), as_label(wanted)
-    found = [node for node in nodes if as_label(node.id) == wanted]
-    found = found or [node for node in nodes if as_label(node.name) == wanted]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        ids = ", ".join(node.id for node in found[:5])
-        raise InputError(f"{len(found)} nodes have the name {wanted!r}: give one of the ids {ids}")
-    near = difflib.get_close_matches(wanted, [node.name for node in nodes], 3, 0.5)
-    hint = f" Near it are: {', '.join(near)}" if near else ""
-    raise InputError(f"expected the id or the name of a node, but none has {wanted!r}.{hint}")
-
-
-def joins(root: Node, leaves: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
-    """The inner nodes as joins of what is numbered before them, in the manner of a linkage.
+def images_of(source: Path, model: Path | None = None) -> tuple[Collection, tuple[Path, ...]]:
+    """The images of an index or of a file of embeddings, with the proxies of their encoder.
 
     Args:
-        leaves: ids of the leaves, numbered 0 to C - 1; those of other leaves are left out, with
-            the inner nodes that then have fewer than two branches.
+        source: an index (``.faiss``), or what `collection.read` reads.
+        model: the encoder; needed where the proxies are not at hand.
 
     Returns:
-        (members, heights): join t is number C + t; its members are numbers of leaves or of earlier
-        joins. (J,) heights, as of `Node`.
+        (the images, files that they come from).
+
+    Raises:
+        InputError: a file is missing, or there are no images.
+        MismatchError: the encoder did not embed them.
+        FileFormatError: a file is damaged.
     """
-    place = {name: number for number, name in enumerate(leaves)}
-    numbers: dict[int, int | None] = {}
-    members: list[list[int]] = []
-    heights: list[float] = []
-    for node in reversed(list(root.walk())):
-        if not node.children:
-            numbers[id(node)] = place.get(node.id)
-            continue
-        below = [numbers.pop(id(child)) for child in node.children]
-        known = [number for number in below if number is not None]
-        if len(known) < 2:
-            numbers[id(node)] = known[0] if known else None
-            continue
-        numbers[id(node)] = len(leaves) + len(members)
-        members.append(known)
-        heights.append(node.height)
-    return members, np.array(heights)
+    metadata = None if model is None else onnx_file.read(model).metadata
+    if source.suffix.lower() in POINTS or source.is_dir():
+        collection = read(source)
+        inside = list(source.iterdir()) if source.is_dir() else []
+        beside = [source.with_name(f"{source.stem}{end}") for end in (".paths.txt", ".hier.json")]
+        files = [source, *beside, *inside]
+    else:
+        from hiercli.index.catalogue import Catalogue
+
+        catalogue = Catalogue(source)
+        if metadata is not None and model is not None:
+            catalogue.check(metadata, model)
+        rows = catalogue.photos(catalogue.where([]).tolist())
+        if not rows:
+            raise InputError(
+                f"expected images in {source}, but it is empty: `hier embed` adds some"
+            )
+        collection = catalogue.collection(rows)
+        files = [*files_of(source), *([catalogue.model] if catalogue.model.name else [])]
+    if metadata is not None and model is not None:
+        files.append(model)
+        if collection.fingerprint not in (None, "", metadata.fingerprint):
+            raise MismatchError(
+                f"{source} was embedded by encoder {collection.fingerprint}, {model} is "
+                f"{metadata.fingerprint}: name the one that made it"
+            )
+        if collection.points.shape[1] != metadata.embedding_dim:
+            raise MismatchError(
+                f"{source} holds points of {collection.points.shape[1]} dimensions, {model} makes "
+                f"{metadata.embedding_dim}: name the encoder that made them"
+            )
+        proxies = metadata.proxies if len(metadata.proxies) else None
+        collection = dataclasses.replace(collection, proxies=proxies, c=metadata.c)
+    return collection, tuple(files)
 
 
-def trim(root: Node, depth: int | None = None, min_size: int = 1) -> Node:
-    """The tree without what lies too deep or holds too little.
+def files_of(*given: Path | None) -> list[Path]:
+    """All files that belong to those that were named; the catalogue of an index is one."""
+    from hiercli.index import pair
 
-    Args:
-        depth: levels below the root that stay; ``None`` for all.
-        min_size: photos (or classes) that a node must hold to stay.
-    """
-    levels = {id(root): 0}
-    for node in root.walk():
-        levels |= {id(child): levels[id(node)] + 1 for child in node.children}
-    kept: dict[int, Node] = {}
-    for node in reversed(list(root.walk())):
-        stays = [child for child in node.children if child.size >= min_size]
-        if depth is not None and levels[id(node)] >= depth:
-            stays = []
-        children = tuple(kept[id(child)] for child in stays)
-        kept[id(node)] = dataclasses.replace(node, children=children)
-    return kept[id(root)]
+    named = [path for path in given if path is not None]
+    return [
+        file
+        for path in dict.fromkeys([*named, *(Path(os.path.realpath(path)) for path in named)])
+        for file in (path, *pair.files(path))
+    ]

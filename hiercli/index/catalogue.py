@@ -7,6 +7,7 @@ keeps what it has opened.
 """
 
 import fnmatch
+import functools
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import shutil
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,27 +25,29 @@ from urllib.parse import quote
 import numpy as np
 
 from hiercli.bounds import MAX_DIM, is_curvature
+from hiercli.collection import Collection
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.files import parse_json, replacing
-from hiercli.images import Places, State
+from hiercli.images import State
 from hiercli.labels import as_label
 
-VERSION = "5"
+VERSION = "6"
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE photos (
-    id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, label TEXT NOT NULL, content BLOB NOT NULL,
-    size INTEGER NOT NULL, modified_ns INTEGER NOT NULL, changed_ns INTEGER NOT NULL,
-    seal BLOB NOT NULL, point BLOB NOT NULL, point_seal BLOB NOT NULL
+    id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, label TEXT NOT NULL, levels TEXT NOT NULL,
+    content BLOB NOT NULL, size INTEGER NOT NULL, modified_ns INTEGER NOT NULL,
+    changed_ns INTEGER NOT NULL, seal BLOB NOT NULL, point BLOB NOT NULL, point_seal BLOB NOT NULL
 );
 CREATE INDEX photos_by_content ON photos (content);
 CREATE TABLE quarantine (path BLOB PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE proxies (id INTEGER PRIMARY KEY, point BLOB NOT NULL);
 """
-_COLUMNS = "id, path, label, content, size, modified_ns, changed_ns"
+_COLUMNS = "id, path, label, levels, content, size, modified_ns, changed_ns"
 _FACTS = (
     "version", "fingerprint", "c", "embedding_dim", "model", "next_id", "checksum", "index_type",
-    "recall", "farthest",
+    "recall", "farthest", "level_names", "proxies",
 )  # fmt: skip
 _POINTS_AT_ONCE = 16_384
 _LONGEST_ROW = 2**20
@@ -60,7 +63,8 @@ class Photo:
     Attributes:
         id: not given to another picture as long as the index is not built anew.
         path: where it lies, see `images.Places`.
-        label: class, the name of its folder.
+        label: class, see `labels`.
+        levels: its groups by level, fine to coarse, as JSON.
         content: hash of the file's bytes.
         state: of the file when it was read.
         point: (D,) little-endian float32 in the ball.
@@ -69,17 +73,19 @@ class Photo:
     id: int
     path: bytes
     label: str
+    levels: str
     content: bytes
     state: State
     point: bytes = b""
 
     def seal(self) -> bytes:
         """Hash of all but the point, by which a reader knows that nothing was damaged."""
-        return _hash((self.id, self.path, self.label, self.content, *self.state))
+        return _hash((self.id, self.path, self.label, self.levels, self.content, *self.state))
 
     def is_sound(self) -> bool:
         """Whether all is of the type that it should be; SQLite takes any."""
         texts = isinstance(self.label, str) and isinstance(self.path, bytes)
+        groups_of(self.levels)
         blobs = isinstance(self.content, bytes) and isinstance(self.point, bytes)
         return texts and blobs and all(isinstance(number, int) for number in (self.id, *self.state))
 
@@ -92,15 +98,32 @@ def _hash(values: object) -> bytes:
     return hashlib.blake2b(repr(values).encode(), digest_size=8).digest()
 
 
+@functools.lru_cache(2**16)  # many images share their groups
+def _parsed_groups(levels: str) -> tuple[tuple[str, str], ...]:
+    found = parse_json(levels)
+    if not isinstance(found, dict) or not all(isinstance(group, str) for group in found.values()):
+        raise ValueError(f"levels are {levels[:40]!r}")
+    return tuple(found.items())
+
+
+def groups_of(levels: str) -> dict[str, str]:
+    """Groups by level, fine to coarse, of what `levels_text` wrote.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    return dict(_parsed_groups(levels))
+
+
+def levels_text(level_names: Sequence[str], groups: Sequence[str]) -> str:
+    """Groups by level, fine to coarse, as JSON; those that are not known are left out."""
+    pairs = zip(level_names, groups, strict=True)
+    return json.dumps({name: group for name, group in pairs if group}, ensure_ascii=False)
+
+
 def catalogue_path(index: Path) -> Path:
     """Where the catalogue of an index lies."""
     return index.with_name(index.name + ".sqlite")
-
-
-def label_of(path: Path | str) -> str:
-    """The class of a picture: the name of its folder, as it was reached, be it a link or not."""
-    folder = os.path.dirname(os.path.abspath(path))
-    return as_label(readable(os.fsencode(os.path.basename(folder))))
 
 
 def readable(name: bytes) -> str:
@@ -108,14 +131,15 @@ def readable(name: bytes) -> str:
     return name.decode("utf-8", "replace")
 
 
-def facts_of(metadata: Metadata, model: Path) -> dict[str, str]:
-    """What an index says of the encoder that made its points."""
+def facts_of(fingerprint: str, c: float, embedding_dim: int, model: Path | None) -> dict[str, str]:
+    """What an index says of the encoder that made its points; its file may not be known."""
     return {
         "version": VERSION,
-        "fingerprint": metadata.fingerprint,
-        "c": repr(metadata.c),
-        "embedding_dim": str(metadata.embedding_dim),
-        "model": json.dumps(os.path.abspath(model)),  # names may hold bytes that are no text
+        "fingerprint": fingerprint,
+        "c": repr(c),
+        "embedding_dim": str(embedding_dim),
+        # Names may hold bytes that are no text.
+        "model": json.dumps("" if model is None else os.path.abspath(model)),
     }
 
 
@@ -180,6 +204,7 @@ class Catalogue:
             self.farthest = float(self.facts["farthest"])
             self.model = Path(parse_json(self.facts["model"]))
             int(self.facts["next_id"])
+            self.level_names = tuple(map(str, parse_json(self.facts["level_names"])))
             if not is_curvature(self.c) or not 1 <= self.dim <= MAX_DIM or not self.farthest >= 1:
                 raise ValueError(f"c is {self.c}, of {self.dim} dimensions")
 
@@ -240,20 +265,28 @@ class Catalogue:
         """Ids (M,) of the rows that meet all conditions, in order.
 
         Args:
-            conditions: pairs of ``label`` or ``path`` and a text, or a pattern in which ``*``,
-                ``?`` and ``[...]`` stand for characters, as in a shell; a star also stands for
-                slashes.
+            conditions: pairs of ``label``, ``path`` or the name of a level, and a text, or a
+                pattern in which ``*``, ``?`` and ``[...]`` stand for characters, as in a shell; a
+                star also stands for slashes.
 
         Raises:
+            InputError: there is no such level.
             FileFormatError: a row is damaged.
         """
         found = []
+        for name, _ in conditions:
+            if name not in ("label", "path", *self.level_names):
+                raise InputError(
+                    f"expected a condition on {', '.join(('label', 'path', *self.level_names))}, "
+                    f"got {name!r}: {self.index} has no such level"
+                )
         wanted = [(name, as_label(pattern)) for name, pattern in conditions]
         # Row by row and not in SQL, which would not notice a label that was damaged.
         for photo in self.names():
-            texts = {"label": as_label(photo.label), "path": as_label(readable(photo.path))}
+            texts = groups_of(photo.levels)
+            texts |= {"label": as_label(photo.label), "path": as_label(readable(photo.path))}
             if all(
-                texts[name] == pattern or fnmatch.fnmatchcase(texts[name], pattern)
+                texts.get(name) == pattern or fnmatch.fnmatchcase(texts.get(name, ""), pattern)
                 for name, pattern in wanted
             ):
                 found.append(photo.id)
@@ -267,8 +300,8 @@ class Catalogue:
         """
         ask = f"SELECT {_COLUMNS}, seal FROM photos ORDER BY id"
         with self._damage():
-            for number, path, label, content, *state, seal in self._database.execute(ask):
-                photo = Photo(number, path, label, content, tuple(state))
+            for number, path, label, levels, content, *state, seal in self._database.execute(ask):
+                photo = Photo(number, path, label, levels, content, tuple(state))
                 if photo.seal() != seal or not photo.is_sound():
                     raise ValueError(f"the row of id {number} was changed")
                 yield photo
@@ -285,15 +318,39 @@ class Catalogue:
                 found[photo.content].append(photo)
         return found
 
-    def with_points(self, where: Sequence[tuple[str, str]] = ()) -> tuple[list[Photo], np.ndarray]:
-        """The rows that meet all conditions, see `where`, and their points (M, D) float32.
+    def collection(self, photos: Sequence[Photo]) -> Collection:
+        """Some rows as a collection, with the proxies of the encoder.
 
         Raises:
-            FileFormatError: a row is damaged.
+            FileFormatError: a point or a proxy is damaged.
         """
-        rows = self.photos(self.where(where).tolist())
-        points = np.frombuffer(b"".join(row.point for row in rows), "<f4")
-        return rows, points.reshape(len(rows), self.dim)
+        points = np.frombuffer(b"".join(photo.point for photo in photos), "<f4")
+        groups = [groups_of(photo.levels) for photo in photos]
+        with self._damage():
+            proxies = self.proxies()
+            try:
+                return Collection(
+                    points=points.reshape(len(photos), self.dim),
+                    paths=[os.fsdecode(photo.path) for photo in photos],
+                    labels=[photo.label for photo in photos],
+                    levels=[tuple(own.get(name, "") for name in self.level_names) for own in groups]
+                    if self.level_names else None,
+                    level_names=self.level_names,
+                    c=self.c,
+                    proxies=proxies if len(proxies) else None,
+                    fingerprint=self.fingerprint,
+                )  # fmt: skip
+            except InputError as error:
+                raise ValueError(str(error)) from error
+
+    def proxies(self) -> np.ndarray:
+        """Hierarchical proxies (P, D) of the encoder, float32; (0, D) where it has none."""
+        with self._damage():
+            ask = "SELECT point FROM proxies ORDER BY id"
+            rows = [row[0] for row in self._database.execute(ask)]
+            if _hash(rows).hex() != self.facts["proxies"]:
+                raise ValueError("the proxies were changed")
+            return np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), self.dim)
 
     def every(self, *, backwards: bool = False) -> Iterator[tuple[Photo, bool]]:
         """All rows by id, each with whether it is whole."""
@@ -316,6 +373,7 @@ class Catalogue:
                 number,
                 path,
                 label,
+                levels,
                 content,
                 *state,
                 seal,
@@ -324,7 +382,7 @@ class Catalogue:
             ) in self._database.execute(
                 f"SELECT {_COLUMNS}, seal, point, point_seal FROM photos {where}", values
             ):
-                photo = Photo(number, path, label, content, tuple(state), point)
+                photo = Photo(number, path, label, levels, content, tuple(state), point)
                 whole = (photo.seal(), photo.point_seal()) == (seal, point_seal)
                 yield photo, whole and photo.is_sound() and len(point) == 4 * self.dim
 
@@ -349,19 +407,6 @@ class Catalogue:
             MemoryError,
         ) as error:
             raise self._damaged(error) from error
-
-
-def points_at(index: Path, paths: Sequence[Path]) -> np.ndarray:
-    """Points (N, D) float32 of pictures that an index holds.
-
-    Raises:
-        FileFormatError: a picture is not there.
-    """
-    place = Places()
-    with closing(Catalogue(index)) as catalogue:
-        photos = catalogue.at([place(path) for path in paths])
-        flat = np.frombuffer(b"".join(photo.point for photo in photos), "<f4")
-        return flat.reshape(len(photos), catalogue.dim)
 
 
 class Draft:
@@ -397,7 +442,17 @@ class Draft:
             f"INSERT INTO photos ({_COLUMNS}, seal, point, point_seal) "
             f"VALUES ({', '.join('?' * (_COLUMNS.count(',') + 4))})",
             (
-                (p.id, p.path, p.label, p.content, *p.state, p.seal(), p.point, p.point_seal())
+                (
+                    p.id,
+                    p.path,
+                    p.label,
+                    p.levels,
+                    p.content,
+                    *p.state,
+                    p.seal(),
+                    p.point,
+                    p.point_seal(),
+                )
                 for p in self._noted(photos)
             ),
         )
@@ -415,13 +470,23 @@ class Draft:
             ((f"\0{p.id}".encode(), p.id) for p in photos),
         )
         self._database.executemany(
-            "UPDATE photos SET path = ?, label = ?, size = ?, modified_ns = ?, changed_ns = ?, "
-            "seal = ? WHERE id = ?",
-            ((p.path, p.label, *p.state, p.seal(), p.id) for p in photos),
+            "UPDATE photos SET path = ?, label = ?, levels = ?, size = ?, modified_ns = ?, "
+            "changed_ns = ?, seal = ? WHERE id = ?",
+            ((p.path, p.label, p.levels, *p.state, p.seal(), p.id) for p in photos),
         )
+
+    def set_proxies(self, proxies: np.ndarray) -> None:
+        """Keep the hierarchical proxies (P, D) of the encoder: a tree is grown of them."""
+        self._database.execute("DELETE FROM proxies")
+        rows = [row.astype("<f4").tobytes() for row in proxies]
+        self._database.executemany("INSERT INTO proxies VALUES (?, ?)", enumerate(rows))
+        self.say({"proxies": _hash(rows).hex()})
 
     def seal(self) -> None:
         """Seal the facts, when all of them are said."""
+        found = self._database.execute("SELECT levels FROM photos GROUP BY levels ORDER BY min(id)")
+        names = dict.fromkeys(name for (text,) in found for name in groups_of(text))
+        self.say({"level_names": json.dumps(list(names), ensure_ascii=False)})
         facts = dict(self._database.execute("SELECT name, value FROM facts"))
         self.say({"seal": _facts_seal(facts)})
 

@@ -61,6 +61,7 @@ def stats(index: Path) -> dict[str, Any]:
             "pictures": pictures,
             "labels": len(labels),
             "largest_labels": dict(labels.most_common(5)),
+            "levels": list(catalogue.level_names),
             "duplicates": pictures - len(different),
             "quarantined": len(catalogue.quarantine()),
             "dimensions": catalogue.dim,
@@ -193,12 +194,15 @@ def repair(index: Path) -> Repair:
             quarantine: list[tuple[bytes, str]] = []
             with contextlib.suppress(FileFormatError):
                 quarantine = catalogue.quarantine()
+            proxies = np.empty((0, catalogue.dim), np.float32)
+            with contextlib.suppress(FileFormatError):
+                proxies = catalogue.proxies()
         if not kept:
             raise FileFormatError(
                 f"no row of {catalogue.path} is whole: build the index again with `hier embed "
                 "FOLDER --index ... --rebuild`"
             )
-        _write(index, catalogue.facts, kept.values(), quarantine)
+        _write(index, catalogue.facts, kept.values(), quarantine, proxies)
         return Repair(len(kept), max(0, before - len(kept)))
 
 
@@ -219,7 +223,7 @@ def compact(index: Path) -> tuple[int, int]:
         with file, closing(catalogue):
             every = (catalogue.photos([photo.id])[0] if not whole else photo
                      for photo, whole in catalogue.every())  # fmt: skip
-            _write(index, catalogue.facts, every, catalogue.quarantine())
+            _write(index, catalogue.facts, every, catalogue.quarantine(), catalogue.proxies())
         return before, _bytes(index)
 
 
@@ -228,9 +232,11 @@ def _write(
     facts: dict[str, str],
     photos: Iterable[Photo],
     quarantine: list[tuple[bytes, str]],
+    proxies: np.ndarray,
 ) -> None:
     def fill(draft: Draft) -> None:
         draft.say(facts)
+        draft.set_proxies(proxies)
         draft.put(photos)
         draft.set_quarantine((), quarantine)
 

@@ -24,6 +24,7 @@ import faiss
 import numpy as np
 
 from hiercli import neighbours
+from hiercli.errors import InputError
 from hiercli.geometry import lorentz
 from hiercli.index import contents
 from hiercli.index.searcher import Searcher
@@ -52,6 +53,16 @@ _SAMPLE = 256
 Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 """Gives ids (N,) and points of the ball (N, D) in blocks, each time it is called."""
 Progress = Callable[[int, int], None]
+
+
+def require_kind(kind: str) -> None:
+    """Check that there is such a kind.
+
+    Raises:
+        InputError: there is none.
+    """
+    if kind not in KINDS:
+        raise InputError(f"expected an index type of {', '.join(KINDS)}, got {kind!r}")
 
 
 def choices(kind: str, count: int) -> tuple[str, ...]:

@@ -28,13 +28,15 @@ from typing import Any
 import numpy as np
 
 from hiercli import neighbours
+from hiercli.data.listing import Listing, gather
+from hiercli.encoder.encoder import Encoder, pixels_of
 from hiercli.encoder.metadata import Metadata
-from hiercli.encoder.session import EncoderSession
 from hiercli.errors import FileFormatError, ImageError, InputError, MismatchError
 from hiercli.files import parse_json
-from hiercli.images import Places, Skipped, find, read, read_bytes, state_of
-from hiercli.index.catalogue import facts_of, label_of
-from hiercli.index.photos import Hit
+from hiercli.images import Places, Skipped, read_bytes, state_of
+from hiercli.index.catalogue import facts_of, groups_of, levels_text
+from hiercli.index.reader import Hit
+from hiercli.labels import Record
 
 _PREFIX = "hier."
 _AT_ONCE = 500
@@ -44,7 +46,8 @@ _LARGEST_WIDTH = 16_384
 _ROUNDING = 1e-3
 """Share by which a float32 L2 distance of Milvus may be off, with much to spare."""
 _LONGEST_PATH = 4096
-_COLUMNS = ["path", "label", "content", "size", "modified_ns", "changed_ns"]
+_COLUMNS = ["path", "label", "levels", "content", "size", "modified_ns", "changed_ns"]
+_STATE = _COLUMNS[-3:]
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class MilvusIndex:
             facts = {name: properties[_PREFIX + name] for name in _FACTS}
             self.fingerprint, self.c = facts["fingerprint"], float(facts["c"])
             self.dim = int(facts["embedding_dim"])
+            self.level_names = tuple(map(str, parse_json(facts["level_names"])))
             self.model = Path(parse_json(facts["model"]))
             self._smallest = float(properties[_PREFIX + "smallest_square"])
         except (KeyError, ValueError, TypeError) as error:
@@ -128,6 +132,15 @@ class MilvusIndex:
         with _told(self.address):
             found = self._client.query(self.address.collection, output_fields=["count(*)"])
         return int(found[0]["count(*)"])
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """None of ours: Milvus keeps them."""
+        return ()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
 
     def check(self, metadata: Metadata, model: Path) -> None:
         """Refuse an encoder that did not make this index.
@@ -143,17 +156,27 @@ class MilvusIndex:
                 "build another index"
             )
 
+    def add_levels(self, level_names: Sequence[str]) -> None:
+        """Note the names of levels that its images have from now on."""
+        every = tuple(dict.fromkeys([*self.level_names, *level_names]))
+        if every != self.level_names:
+            self.level_names = every
+            with _told(self.address):
+                self._client.alter_collection_properties(
+                    self.address.collection, {f"{_PREFIX}level_names": json.dumps(every)}
+                )
+
     def search(
         self,
         queries: np.ndarray,
         k: int | None,
         *,
-        radius: float = math.inf,
+        max_distance: float = math.inf,
         unique: bool = False,
         where: Sequence[tuple[str, str]] = (),
         exact: bool = False,
     ) -> list[list[Hit]]:
-        """The nearest pictures of each query point, (Q, D), nearest first: see `PhotoIndex.search`.
+        """The nearest pictures of each query point, (Q, D), nearest first: see `Reader.search`.
 
         Raises:
             InputError: a condition that Milvus cannot check, or more is asked for than it answers.
@@ -161,7 +184,9 @@ class MilvusIndex:
         del exact  # it always is
         total = len(self)
         wanted = total if k is None else min(k, total)
-        expression = " and ".join(_condition(name, pattern) for name, pattern in where)
+        expression = " and ".join(
+            _condition(name, pattern, self.level_names) for name, pattern in where
+        )
         answers = []
         for query in queries:
             width = min(max(_FIRST_WIDTH, 2 * wanted) if k is not None else 1024, _LARGEST_WIDTH)
@@ -169,16 +194,16 @@ class MilvusIndex:
                 hits, far, got = self._nearest(query, width, expression)
                 if unique:
                     hits = _folded(hits)
-                enough = [hit for hit in hits if hit.distance <= radius][:wanted]
+                enough = [hit for hit in hits if hit.distance <= max_distance][:wanted]
                 # All that can matter is known: what was left out lies beyond.
-                last = enough[-1].distance if len(enough) == wanted and enough else radius
+                last = enough[-1].distance if len(enough) == wanted and enough else max_distance
                 if got < width or far > last:
                     break
                 if width == _LARGEST_WIDTH:
                     raise InputError(
-                        f"Milvus answers at most {_LARGEST_WIDTH} candidates, which are too few to "
-                        f"be sure of {'all within the radius' if k is None else f'{k} neighbours'}:"
-                        " ask for fewer, or narrow the search with --where"
+                        f"Milvus answers at most {_LARGEST_WIDTH} candidates, too few to be sure "
+                        f"of {'all that are near' if k is None else f'{k} neighbours'}: ask for "
+                        "fewer, or narrow the search with --where"
                     )
                 width = min(4 * width, _LARGEST_WIDTH)
             answers.append(
@@ -196,7 +221,7 @@ class MilvusIndex:
                 data=[query.astype(np.float32).tolist()],
                 limit=width,
                 filter=expression,
-                output_fields=["path", "label", "content", "point"],
+                output_fields=["path", "label", "levels", "content", "point"],
                 anns_field="point",
             )
         if not rows:
@@ -205,7 +230,8 @@ class MilvusIndex:
         points = np.array([entity["point"] for entity in entities], np.float32)
         distances, best = neighbours.order(query, points, np.arange(len(rows)), self.c, len(rows))
         hits = [
-            Hit(rank, entities[place]["path"], entities[place]["label"], float(distance),
+            Hit(rank, entities[place]["path"], entities[place]["label"],
+                groups_of(entities[place]["levels"]), float(distance),
                 bytes.fromhex(entities[place]["content"]), points[place])
             for rank, (place, distance) in enumerate(zip(best, distances, strict=True), 1)
         ]  # fmt: skip
@@ -217,7 +243,7 @@ class MilvusIndex:
         return hits, far, len(rows)
 
 
-_FACTS = ("fingerprint", "c", "embedding_dim", "model")
+_FACTS = ("fingerprint", "c", "embedding_dim", "model", "level_names")
 
 
 @dataclass(frozen=True)
@@ -228,6 +254,7 @@ class Change:
         added, changed, removed, unchanged: pictures.
         embedded: pictures that the encoder looked at.
         total: pictures in the index now.
+        listing: what was asked for, with its labels.
         problems: files and folders that were passed over, with the reason.
     """
 
@@ -237,14 +264,16 @@ class Change:
     unchanged: int
     embedded: int
     total: int
+    listing: Listing
     problems: list[tuple[Path, str]]
 
 
 def update(
     address: Address,
     paths: Sequence[Path],
-    session: EncoderSession,
+    encoder: Encoder,
     *,
+    nested: bool = False,
     rebuild: bool = False,
     skipped: Skipped | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -253,8 +282,9 @@ def update(
 
     Args:
         address: of the index; it is made where it is not there.
-        paths: pictures and folders of pictures.
-        session: the encoder.
+        paths: pictures, folders of pictures, and manifests.
+        encoder: makes the points.
+        nested: read folders in folders as levels, see `labels`.
         rebuild: forget what is there and start anew.
         skipped: told of each file or folder that is passed over, and why.
         progress: called with (done, total) pictures.
@@ -270,18 +300,19 @@ def update(
         if skipped:
             skipped(path, reason)
 
-    pictures = find(paths, pass_over)
+    listing = gather(paths, nested=nested, skipped=pass_over)
     client, name = _connect(address), address.collection
     with _told(address):
         if rebuild and client.has_collection(name):
             client.drop_collection(name)
         if not client.has_collection(name):
-            _create(client, name, session)
+            _create(client, name, encoder)
     index = MilvusIndex(address)
-    index.check(session.metadata, session.path)
+    index.check(encoder.metadata, encoder.path)
     place = Places()
-    listed: dict[int, tuple[str, Path]] = {}
-    for picture in pictures:
+    listed: dict[int, tuple[str, Record]] = {}
+    for record in listing.records:
+        picture = record.path
         where = place(picture)
         try:
             text = where.decode()
@@ -291,7 +322,7 @@ def update(
         if len(where) > _LONGEST_PATH:
             pass_over(picture, f"{picture}: Milvus holds no path of over {_LONGEST_PATH} bytes")
         else:
-            listed[_number(text)] = text, picture
+            listed[_number(text)] = text, record
     closed = {os.fsdecode(place(folder / "x")) for folder, _ in problems if folder.is_dir()}
     roots = [os.path.dirname(os.fsdecode(place(path / "x"))) for path in paths if path.is_dir()]
     known, gone = {}, []
@@ -303,7 +334,10 @@ def update(
         ):
             gone.append(row["id"])
     counts = dict.fromkeys(("added", "changed", "unchanged"), 0)
-    removed = _embed(client, address, index, listed, known, session, counts, pass_over, progress)
+    index.add_levels(listing.level_names)
+    removed = _embed(
+        client, index, listed, known, encoder, counts, listing.level_names, pass_over, progress
+    )
     with _told(address):
         for first in range(0, len(gone), _AT_ONCE):
             client.delete(name, ids=gone[first : first + _AT_ONCE])
@@ -312,41 +346,45 @@ def update(
         removed=removed + len(gone),
         embedded=counts["added"] + counts["changed"],
         total=len(index),
+        listing=listing,
         problems=problems,
     )
 
 
 def _embed(
     client: Any,
-    address: Address,
     index: MilvusIndex,
-    listed: dict[int, tuple[str, Path]],
+    listed: dict[int, tuple[str, Record]],
     known: dict[int, dict[str, Any]],
-    session: EncoderSession,
+    encoder: Encoder,
     counts: dict[str, int],
+    level_names: Sequence[str],
     pass_over: Callable[[Path, str], None],
     progress: Callable[[int, int], None] | None,
 ) -> int:
     """Write the rows of what is new or changed; how many were removed as no pictures any more."""
-    preprocessing = session.metadata.preprocessing
+    preprocessing, address = encoder.metadata.preprocessing, index.address
     waiting: list[dict[str, Any]] = []
     removed = 0
 
-    def load(item: tuple[int, tuple[str, Path]]) -> tuple[np.ndarray | None, dict[str, Any]]:
-        number, (text, path) = item
-        old = known.get(number)
+    def load(item: tuple[int, tuple[str, Record]]) -> tuple[np.ndarray | None, dict[str, Any]]:
+        number, (text, record) = item
+        path, old = record.path, known.get(number)
         row: dict[str, Any] = {"id": number, "path": text, "problem": "", "file": path}
+        own = (record.label, levels_text(level_names, record.levels))
         try:
             with contextlib.suppress(OSError):  # reading it says why
-                if old is not None and _state(old) == state_of(os.stat(path)):
+                same = old is not None and (old["label"], old["levels"]) == own
+                if old is not None and same and _state(old) == state_of(os.stat(path)):
                     return None, row
             content, state = read_bytes(path)
-            row["content"] = hashlib.blake2b(content, digest_size=16).hexdigest()
-            row |= zip(_COLUMNS[3:], state, strict=True)
-            row["label"] = label_of(path)
-            return preprocessing(read(path, preprocessing.shortest_side, content)), row
         except ImageError as error:
             return None, row | {"problem": str(error)}
+        row["content"] = hashlib.blake2b(content, digest_size=16).hexdigest()
+        row |= zip(_STATE, state, strict=True)
+        row["label"], row["levels"] = own
+        pixels, problem = pixels_of(preprocessing, path, content)
+        return pixels, row | {"problem": problem}
 
     def write() -> None:
         smallest = min((float(np.square(row["point"]).sum()) for row in waiting), default=math.inf)
@@ -360,7 +398,7 @@ def _embed(
             client.upsert(address.collection, waiting)
         waiting.clear()
 
-    for done, (row, point) in enumerate(session.stream(listed.items(), load), 1):
+    for done, (row, point) in enumerate(encoder.stream(listed.items(), load), 1):
         problem, path = row.pop("problem"), row.pop("file")
         if problem:
             pass_over(path, problem)
@@ -382,22 +420,24 @@ def _embed(
     return removed
 
 
-def _create(client: Any, name: str, session: EncoderSession) -> None:
+def _create(client: Any, name: str, encoder: Encoder) -> None:
     from pymilvus import DataType
 
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("id", DataType.INT64, is_primary=True)
     schema.add_field("path", DataType.VARCHAR, max_length=_LONGEST_PATH)
     schema.add_field("label", DataType.VARCHAR, max_length=1024)
+    schema.add_field("levels", DataType.VARCHAR, max_length=_LONGEST_PATH)
     schema.add_field("content", DataType.VARCHAR, max_length=32)
-    for column in _COLUMNS[3:]:
+    for column in _STATE:
         schema.add_field(column, DataType.INT64)
-    schema.add_field("point", DataType.FLOAT_VECTOR, dim=session.metadata.embedding_dim)
+    schema.add_field("point", DataType.FLOAT_VECTOR, dim=encoder.embedding_dim)
     index = client.prepare_index_params()
     index.add_index("point", index_type="FLAT", metric_type="L2")
-    facts = facts_of(session.metadata, session.path)
+    facts = facts_of(encoder.fingerprint, encoder.c, encoder.embedding_dim, encoder.path)
+    facts["level_names"] = "[]"
     properties = {_PREFIX + fact: facts[fact] for fact in _FACTS}
-    properties[f"{_PREFIX}smallest_square"] = repr(1 / session.metadata.c)
+    properties[f"{_PREFIX}smallest_square"] = repr(1 / encoder.c)
     client.create_collection(
         name, schema=schema, index_params=index, properties=properties, consistency_level="Strong"
     )
@@ -439,8 +479,25 @@ def _folded(hits: list[Hit]) -> list[Hit]:
     return list(found.values())
 
 
-def _condition(name: str, pattern: str) -> str:
-    """A pattern of a shell as an expression of Milvus."""
+def _condition(name: str, pattern: str, level_names: Sequence[str]) -> str:
+    """A pattern of a shell as an expression of Milvus.
+
+    Raises:
+        InputError: there is no such level, or Milvus cannot search for the pattern.
+    """
+    if name not in ("label", "path", *level_names):
+        raise InputError(
+            f"expected a condition on {', '.join(('label', 'path', *level_names))}, got {name!r}"
+        )
+    if name not in ("label", "path"):  # a part of the JSON that holds the groups
+        own = f"{json.dumps(name, ensure_ascii=False)}: {json.dumps(pattern, ensure_ascii=False)}"
+        if re.search(r"[%_\\[\]?]|\*.", pattern) or re.search(r"[%_\\]", name):
+            raise InputError(
+                f"Milvus cannot search for {name}={pattern}: a group may hold no % _ [ ] ? and "
+                "only a * at its end there"
+            )
+        text = own.replace('*"', "") if pattern.endswith("*") else own
+        return f"levels like {json.dumps(f'%{text}%', ensure_ascii=False)}"
     if re.search(r"[%_\[\]\\]", pattern) and re.search(r"[*?\[]", pattern):
         raise InputError(
             f"Milvus cannot search for {name}={pattern}: beside * and ? a pattern may hold none of "

@@ -8,11 +8,11 @@ from typing import TextIO
 
 import numpy as np
 
-from hiercli import embeddings
-from hiercli.encoder.session import EncoderSession
-from hiercli.errors import ImageError, InputError
-from hiercli.images import find, read
-from hiercli.index.photos import Searchable
+from hiercli import collection
+from hiercli.encoder.encoder import Encoder, pixels_of
+from hiercli.errors import InputError
+from hiercli.images import find
+from hiercli.index.reader import Searchable
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,19 @@ def gather(
 
 
 def _points(path: Path, photos: Searchable) -> np.ndarray:
-    points = embeddings.read_npy(path)
+    points = collection.read_npy(path)
     if points.shape[1] != photos.dim:
         raise InputError(
             f"expected points of {photos.dim} dimensions, (N, {photos.dim}), but {path} holds "
             f"{points.dtype} {points.shape}: embed with {photos.model}"
         )
-    embeddings.require_in_ball(points, photos.c, path)
+    collection.require_in_ball(points, photos.c, f"the points of {path}")
     return points
 
 
 def embed(
     queries: Sequence[Query],
-    session: EncoderSession,
+    encoder: Encoder,
     skipped: Callable[[str], None],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Query]:
@@ -84,19 +84,16 @@ def embed(
         skipped: told why a picture cannot be read.
         progress: called with (done, total).
     """
-    preprocessing = session.metadata.preprocessing
+    preprocessing = encoder.metadata.preprocessing
 
     def load(query: Query) -> tuple[np.ndarray | None, tuple[Query, str]]:
         if query.point is not None:
             return None, (query, "")
-        try:
-            picture = read(query.path or query.name, preprocessing.shortest_side, query.content)
-            return preprocessing(picture), (query, "")
-        except ImageError as error:
-            return None, (query, str(error))
+        pixels, problem = pixels_of(preprocessing, query.path or query.name, query.content)
+        return pixels, (query, problem)
 
     good = []
-    for done, ((query, problem), point) in enumerate(session.stream(queries, load), 1):
+    for done, ((query, problem), point) in enumerate(encoder.stream(queries, load), 1):
         if problem:
             skipped(problem)
         else:

@@ -19,12 +19,20 @@ from pathlib import Path
 
 import numpy as np
 
+from hiercli.data.listing import Listing, gather
+from hiercli.encoder.encoder import Encoder, pixels_of
 from hiercli.encoder.metadata import Metadata
-from hiercli.encoder.session import EncoderSession
 from hiercli.errors import ImageError, InputError
-from hiercli.images import Places, Skipped, State, find, read, read_bytes, state_of
+from hiercli.images import Places, Skipped, State, read_bytes, state_of
 from hiercli.index import pair
-from hiercli.index.catalogue import Draft, Photo, facts_of, label_of, readable, require_plain
+from hiercli.index.catalogue import (
+    Draft,
+    Photo,
+    facts_of,
+    levels_text,
+    readable,
+    require_plain,
+)
 
 _SECONDS_BETWEEN_SAVES = 1.0
 
@@ -42,6 +50,7 @@ class Update:
         embedded: pictures that the encoder had to look at.
         total: pictures in the index now.
         kept: the pictures asked for that are in the index, in natural path order.
+        listing: what was asked for, with its labels.
         problems: files and folders that were passed over, with the reason.
     """
 
@@ -53,14 +62,16 @@ class Update:
     embedded: int
     total: int
     kept: list[Path]
+    listing: Listing
     problems: list[tuple[Path, str]]
 
 
 def update(
     index: Path,
     paths: Sequence[Path],
-    session: EncoderSession,
+    encoder: Encoder,
     *,
+    nested: bool = False,
     rebuild: bool = False,
     prune: bool = False,
     strict: bool = False,
@@ -76,8 +87,10 @@ def update(
 
     Args:
         index: FAISS file, new or to be brought up to date.
-        paths: pictures and folders of pictures.
-        session: the encoder.
+        paths: pictures, folders of pictures, and manifests. Pictures that a manifest named before
+            and does not name now stay.
+        encoder: makes the points.
+        nested: read folders in folders as levels, see `labels`.
         rebuild: forget what is there and start anew, with another encoder if need be.
         prune: take a folder or file that is missing, and a folder without pictures, for gone.
             Without it they are an error: a disk may just not be mounted.
@@ -100,16 +113,18 @@ def update(
         if skipped:
             skipped(path, reason)
 
-    linked: list[Path] = []
-    pictures = find(paths, pass_over, absent=prune and pair.exists(index), linked=linked)
+    listing = gather(paths, nested=nested, skipped=pass_over, absent=prune and pair.exists(index))
+    records = listing.records
     with pair.writing(index):
         anew = rebuild or not pair.exists(index)
-        known, quarantined, facts = ({}, {}, {}) if anew else _known(index, session)
+        known, quarantined, facts = ({}, {}, {}) if anew else _known(index, encoder)
         place = Places()
         closed = {_root(folder, place) for folder, _ in problems}
-        roots = {_root(path, place) for path in (*paths, *linked) if not path.is_file()}
-        listed = {place(picture): picture for picture in pictures}
-        labels = {name: label_of(picture) for name, picture in listed.items()}
+        roots = {_root(path, place) for path in (*paths, *listing.linked) if not path.is_file()}
+        named_levels = listing.level_names
+        listed = {place(record.path): record.path for record in records}
+        labels = {place(record.path): (record.label, levels_text(named_levels, record.levels))
+                  for record in records}  # fmt: skip
         if not prune:
             _require_pictures(roots - closed, listed, known)
         else:
@@ -119,9 +134,10 @@ def update(
             if name not in listed and _within(name, roots) and not _within(name, closed):
                 file = Path(os.fsdecode(name))
                 if file.is_file():
-                    listed[name], labels[name] = file, known[name].label
-        with closing(_Journal(index, session.metadata)) as journal:
-            seen = _look(listed, known, session, journal, progress)
+                    listed[name] = file
+                    labels[name] = known[name].label, known[name].levels
+        with closing(_Journal(index, encoder.metadata)) as journal:
+            seen = _look(listed, known, encoder, journal, progress)
             for one in seen.values():
                 if one.problem:
                     pass_over(one.path, one.problem)
@@ -138,13 +154,16 @@ def update(
             passed_over = {place(path): readable(os.fsencode(why)) for path, why in problems}
             freed = {n for n in quarantined if n in seen or _within(n, roots)} - set(passed_over)
             news = {n: why for n, why in passed_over.items() if quarantined.get(n) != why}
-            wanted = facts_of(session.metadata, session.path) | {
+            wanted = facts_of(
+                encoder.fingerprint, encoder.c, encoder.embedding_dim, encoder.path
+            ) | {
                 "next_id": str(plan.next_id),
                 "index_type": index_type or facts.get("index_type", "auto"),
             }
 
             def fill(draft: Draft) -> None:
                 draft.say(wanted)
+                draft.set_proxies(encoder.metadata.proxies)
                 draft.set_quarantine(freed, news.items())
                 _carry_out(plan, draft, journal)
 
@@ -161,7 +180,8 @@ def update(
         unchanged=plan.unchanged,
         embedded=journal.embedded,
         total=total,
-        kept=[seen[place(picture)].path for picture in pictures if place(picture) in kept],
+        kept=[record.path for record in records if place(record.path) in kept],
+        listing=listing,
         problems=problems,
     )
 
@@ -226,12 +246,12 @@ class _Plan:
 
 
 def _known(
-    index: Path, session: EncoderSession
+    index: Path, encoder: Encoder
 ) -> tuple[dict[bytes, Photo], dict[bytes, str], dict[str, str]]:
     """Photos by path, without their points (they are most of the memory); quarantine; facts."""
     catalogue, file = pair.open_checked(index)
     with file, closing(catalogue):
-        catalogue.check(session.metadata, session.path)
+        catalogue.check(encoder.metadata, encoder.path)
         known = {photo.path: photo for photo in catalogue.names()}
         return known, dict(catalogue.quarantine()), catalogue.facts
 
@@ -239,12 +259,12 @@ def _known(
 def _look(
     listed: dict[bytes, Path],
     known: dict[bytes, Photo],
-    session: EncoderSession,
+    encoder: Encoder,
     journal: "_Journal",
     progress: Callable[[int, int], None] | None,
 ) -> dict[bytes, _Seen]:
     """Read what is not known, and put the points of what is new into the journal."""
-    preprocessing = session.metadata.preprocessing
+    preprocessing = encoder.metadata.preprocessing
     contents = {photo.content for photo in known.values()} | journal.contents
     claims = threading.Lock()
 
@@ -263,15 +283,17 @@ def _look(
                 if digest in contents:
                     return None, seen
                 contents.add(digest)
-            return preprocessing(read(path, preprocessing.shortest_side, content)), seen
         except ImageError as error:
-            # What was read and is no picture is gone as one, and so is what is no file any more.
-            gone = bool(seen.content) or not path.is_file()
+            # What is no file any more is gone, what the system refuses to give is not.
+            gone = not path.is_file()
             return None, dataclasses.replace(seen, problem=str(error), is_gone=gone)
+        pixels, problem = pixels_of(preprocessing, path, content)
+        # What was read and is no picture is gone as one.
+        return pixels, dataclasses.replace(seen, problem=problem, is_gone=bool(problem))
 
     found: dict[bytes, _Seen] = {}
     bad: dict[bytes, str] = {}
-    for done, (seen, point) in enumerate(session.stream(listed.items(), load), 1):
+    for done, (seen, point) in enumerate(encoder.stream(listed.items(), load), 1):
         if point is not None:
             journal.add(seen.content, point)
         if seen.problem and seen.content:
@@ -289,7 +311,7 @@ def _look(
 def _plan(
     known: dict[bytes, Photo],
     seen: dict[bytes, _Seen],
-    labels: dict[bytes, str],
+    labels: dict[bytes, tuple[str, str]],
     roots: set[bytes],
     closed: set[bytes],
     named: set[bytes],
@@ -309,7 +331,7 @@ def _plan(
     for name, one in seen.items():
         if one.problem:
             continue
-        row = Photo(-1, name, labels[name], one.content, one.state)
+        row = Photo(-1, name, *labels[name], one.content, one.state)
         old = known.get(name)
         if old is not None:
             row = dataclasses.replace(row, id=old.id)

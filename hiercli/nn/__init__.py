@@ -1,1 +1,5 @@
-"""Networks: timm backbones, the head that maps their features into the ball, and the two joined."""
+"""Networks: timm backbones, the head that maps their features into the ball, the two joined."""
+
+from hiercli.nn.to_poincare import ToPoincare
+
+__all__ = ["ToPoincare"]

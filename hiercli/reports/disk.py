@@ -20,7 +20,7 @@ from PIL import Image
 from hiercli.errors import ImageError
 from hiercli.files import readable, write_text
 from hiercli.hierarchy import layout
-from hiercli.hierarchy.tree import Node
+from hiercli.hierarchy.node import Node
 from hiercli.images import centre_box, read
 
 MOST_POINTS = 10_000

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hiercli.files import readable, write_text
 from hiercli.hierarchy.compare import Difference, leaf_key
-from hiercli.hierarchy.tree import Node
+from hiercli.hierarchy.node import Node
 
 _STEP = 17
 _TREE, _NAMES, _GAP = 320, 215, 150

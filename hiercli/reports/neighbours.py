@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hiercli.data.records import Record
 from hiercli.errors import ImageError
 from hiercli.files import readable, write_text
 from hiercli.images import read
-from hiercli.index.photos import Hit
+from hiercli.index.reader import Hit
+from hiercli.labels import Record
 from hiercli.neighbours import nearest
 
 _STYLE = """

@@ -54,7 +54,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Encoder:
+class Trained:
     """A trained encoder and everything that goes with it.
 
     Attributes:
@@ -194,7 +194,7 @@ def _checked(content: dict[str, Any]) -> Checkpoint:
     )
 
 
-def load(path: Path) -> Encoder:
+def load(path: Path) -> Trained:
     """The encoder in a checkpoint, on the CPU, in evaluation mode. Nothing is fetched.
 
     Raises:
@@ -214,7 +214,7 @@ def load(path: Path) -> Encoder:
     pooling = recipe.pooling if content.version >= 2 else None
     if fingerprint(embedder, content.preprocessing, pooling) != content.fingerprint:
         raise FileFormatError(f"{path}: its weights are not those it was written with (damaged)")
-    return Encoder(
+    return Trained(
         embedder.eval(),
         content.preprocessing,
         recipe,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from hiercli.data.records import Record
 from hiercli.images import Preprocessing
+from hiercli.labels import Record
 from hiercli.training.device_photos import DevicePhotos
 from hiercli.training.distributed import World
 from hiercli.training.loading import Key, TrainingPhotos, to_input, training_batches

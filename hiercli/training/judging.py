@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hiercli.collection import Collection
 from hiercli.data.records import Dataset, Record
 from hiercli.errors import DataError, TrainingError
 from hiercli.evaluation.retrieval import RetrievalScores, score
@@ -134,9 +135,12 @@ class Judge:
 
     def _kinship(self, points: np.ndarray, records: Sequence[Record]) -> dict[str, float]:
         """Agreement with the data set's taxonomy; nothing where that is silent on these classes."""
-        if not self.dataset.levels:
+        if not self.dataset.level_names:
             return {}
         try:
-            return judge_points(points, records, self.dataset.levels, self.recipe.c).to_dict()
+            images = Collection.of_records(
+                points, records, self.dataset.level_names, c=self.recipe.c
+            )
+            return judge_points(images).to_dict()
         except DataError:
             return {}

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from hiercli.data.records import Record
+from hiercli.encoder.encoder import pixels_of
 from hiercli.errors import DataError, ImageError, InputError
 from hiercli.images import Preprocessing, read
+from hiercli.labels import Record
 from hiercli.nn.embedder import Embedder
 
 Key = tuple[int, int, int]
@@ -215,11 +216,8 @@ class EvaluationPhotos(TorchDataset[tuple[int, Tensor]]):
         return len(self.records)
 
     def __getitem__(self, index: int) -> Any:
-        try:
-            picture = read(self.records[index].path, self.preprocessing.shortest_side)
-        except ImageError as error:
-            return str(error)
-        return torch.from_numpy(self.preprocessing(picture))
+        pixels, problem = pixels_of(self.preprocessing, self.records[index].path)
+        return problem if pixels is None else torch.from_numpy(pixels)
 
 
 @torch.inference_mode()

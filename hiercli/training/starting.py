@@ -15,9 +15,9 @@ import torch
 from scipy.cluster.hierarchy import linkage
 from torch import Tensor
 
-from hiercli.data.records import Record
 from hiercli.errors import DataError
 from hiercli.geometry import poincare
+from hiercli.labels import Record
 from hiercli.losses.metric import place_class_proxies
 from hiercli.nn.embedder import Embedder
 from hiercli.training.judging import Judge

@@ -514,7 +514,7 @@ class _Run:
             retrieval,
         )
 
-    def _place_classes(self, held: checkpoint.Encoder) -> None:
+    def _place_classes(self, held: checkpoint.Trained) -> None:
         """Write into ``best.pt`` the midpoint of each class's images, each embedded once."""
         points, kept = self.judge.embed(held.embedder, self.training)
         if not kept:

@@ -10,22 +10,32 @@ from typing import Any, Protocol
 import numpy as np
 
 from hiercli import neighbours
+from hiercli.collection import Collection
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError, InputError
 from hiercli.index import pair
-from hiercli.index.catalogue import Photo
+from hiercli.index.catalogue import Photo, groups_of
 from hiercli.index.flat_file import FlatFile
 from hiercli.index.searcher import Searcher
+
+QUERIES_AT_ONCE = 256
+"""Queries searched together: many need no more memory than some."""
 
 
 @dataclass(frozen=True)
 class Hit:
     """One neighbour.
 
+    >>> import numpy as np
+    >>> hit = Hit(1, "a.jpg", "wren", {"genus": "Troglodytes"}, 0.25, b"", np.zeros(2))
+    >>> hit.to_dict()["levels"]
+    {'genus': 'Troglodytes'}
+
     Attributes:
         rank: from 1.
         path: of the picture.
         label: its class.
+        levels: its groups by level, fine to coarse.
         distance: hyperbolic, lower is closer.
         content: hash of the file.
         point: (D,) in the ball.
@@ -35,16 +45,23 @@ class Hit:
     rank: int
     path: str
     label: str
+    levels: dict[str, str]
     distance: float
-    content: bytes
+    content: bytes = field(repr=False)
     point: np.ndarray = field(compare=False, repr=False)
     copies: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """What people are told of it."""
-        return {
-            name: getattr(self, name) for name in ("rank", "path", "label", "distance", "copies")
-        }
+        names = ("rank", "path", "label", "levels", "distance", "copies")
+        return {name: getattr(self, name) for name in names}
+
+
+def hit_of(photo: Photo, rank: int, distance: float, point: np.ndarray) -> Hit:
+    """A row of a catalogue as a search result."""
+    path = os.fsdecode(photo.path)
+    levels = groups_of(photo.levels)
+    return Hit(rank, path, photo.label, levels, distance, photo.content, point)
 
 
 class Searchable(Protocol):
@@ -52,10 +69,18 @@ class Searchable(Protocol):
 
     c: float
     dim: int
+    level_names: tuple[str, ...]
 
     @property
     def model(self) -> Path:
         """The encoder that made the points, where it lay then."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Files that it lies in."""
+
+    def close(self) -> None:
+        """Let go of it."""
 
     def check(self, metadata: Metadata, model: Path) -> None:
         """Refuse an encoder that did not make the points."""
@@ -65,15 +90,15 @@ class Searchable(Protocol):
         queries: np.ndarray,
         k: int | None,
         *,
-        radius: float = math.inf,
+        max_distance: float = math.inf,
         unique: bool = False,
         where: Sequence[tuple[str, str]] = (),
         exact: bool = False,
     ) -> list[list[Hit]]:
-        """The nearest pictures of each query point, see `PhotoIndex.search`."""
+        """The nearest pictures of each query point, see `Reader.search`."""
 
 
-class PhotoIndex:
+class Reader:
     """An index and its catalogue. An update meanwhile does not disturb it: it answers as before.
 
     Args:
@@ -93,6 +118,7 @@ class PhotoIndex:
         self.path = Path(os.path.realpath(path))
         self.catalogue, self._file = pair.open_checked(self.path)
         self.c, self.dim = self.catalogue.c, self.catalogue.dim
+        self.level_names = self.catalogue.level_names
         try:
             flat = None if device == "cuda" else FlatFile.parse(self._file)
             index = pair.whole(self._file) if flat is None else flat
@@ -115,6 +141,11 @@ class PhotoIndex:
         """The encoder that made the points, where it lay then."""
         return self.catalogue.model
 
+    @property
+    def files(self) -> Sequence[Path]:
+        """Index, catalogue and what lies beside them."""
+        return pair.files(self.path)
+
     def check(self, metadata: Metadata, model: Path) -> None:
         """Refuse an encoder that did not make this index.
 
@@ -128,7 +159,7 @@ class PhotoIndex:
         queries: np.ndarray,
         k: int | None,
         *,
-        radius: float = math.inf,
+        max_distance: float = math.inf,
         unique: bool = False,
         where: Sequence[tuple[str, str]] = (),
         exact: bool = False,
@@ -140,7 +171,7 @@ class PhotoIndex:
 
         Args:
             k: how many at most; ``None`` for all.
-            radius: only those at this distance or nearer.
+            max_distance: only those at this distance or nearer.
             unique: count pictures with the same content once, as the nearest's copies.
             where: only those that meet these conditions, see `Catalogue.where`.
             exact: compare every point, whatever the kind of the index.
@@ -165,8 +196,8 @@ class PhotoIndex:
                 ),
                 strict=True,
             ):
-                found[row], farthest = self._hits(queries[row], ids, width, radius, unique)
-                if len(found[row]) < wanted and width < total and farthest <= radius:
+                found[row], farthest = self._hits(queries[row], ids, width, max_distance, unique)
+                if len(found[row]) < wanted and width < total and farthest <= max_distance:
                     again.append(row)
             pending, width = np.array(again, np.int64), min(4 * width, total)
         answers = [hits[:wanted] for hits in found]
@@ -174,17 +205,21 @@ class PhotoIndex:
             self._add_copies(answers, among)
         return answers
 
-    def among(self, where: Sequence[tuple[str, str]]) -> tuple[list[Photo], np.ndarray]:
-        """The pictures that meet all conditions, and their points (M, D).
+    def rows(self, where: Sequence[tuple[str, str]] = ()) -> list[Photo]:
+        """The rows of the images that meet all conditions, by id.
 
         Raises:
             InputError: none does.
             FileFormatError: a row of the catalogue is damaged.
         """
-        rows, points = self.catalogue.with_points(where)
+        rows = self.catalogue.photos(self.catalogue.where(where).tolist())
         if not rows:
             raise self._none_has(where)
-        return rows, points
+        return rows
+
+    def collection(self, where: Sequence[tuple[str, str]] = ()) -> Collection:
+        """The images that meet all conditions, by id, see `rows`."""
+        return self.catalogue.collection(self.rows(where))
 
     def _none_has(self, where: Sequence[tuple[str, str]]) -> InputError:
         if not len(self):
@@ -209,7 +244,7 @@ class PhotoIndex:
                         hit.copies.append(path)
 
     def _hits(
-        self, query: np.ndarray, ids: np.ndarray, k: int, radius: float, unique: bool
+        self, query: np.ndarray, ids: np.ndarray, k: int, max_distance: float, unique: bool
     ) -> tuple[list[Hit], float]:
         """Hits among some ids, and the distance of the last of the k nearest."""
         photos = self.catalogue.photos(np.sort(ids).tolist())
@@ -225,13 +260,10 @@ class PhotoIndex:
         )
         hits: dict[object, Hit] = {}
         for place, distance in zip(best, distances, strict=True):
-            if distance > radius:
+            if distance > max_distance:
                 break
             photo = photos[place]
-            path = os.fsdecode(photo.path)
             key = photo.content if unique else photo.id
             if key not in hits:
-                hits[key] = Hit(
-                    len(hits) + 1, path, photo.label, float(distance), photo.content, points[place]
-                )
+                hits[key] = hit_of(photo, len(hits) + 1, float(distance), points[place])
         return list(hits.values()), float(distances[-1])

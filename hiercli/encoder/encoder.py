@@ -1,22 +1,27 @@
-"""Running an exported encoder: decoding ahead in threads, inference in ONNX Runtime."""
+"""An exported encoder: decoding ahead in threads, inference in ONNX Runtime."""
 
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from PIL import Image
 
+from hiercli.collection import Collection
 from hiercli.encoder import onnx_file
+from hiercli.encoder.general import default_model
 from hiercli.encoder.gpu import missing_gpu_build, num_gpus
 from hiercli.errors import FileFormatError, ImageError, InputError
-from hiercli.images import read
+from hiercli.images import Preprocessing, from_array, prepared, read
+from hiercli.labels import Record
 
 Item = TypeVar("Item")
 Note = TypeVar("Note")
+ImageLike = Path | str | Image.Image | np.ndarray
+"""A path, a Pillow image, or uint8 pixels (H, W, 3), (H, W, 4) or (H, W)."""
 
 DEVICES = ("auto", "cpu", "cuda")
 _CUDA = "CUDAExecutionProvider"
@@ -24,26 +29,40 @@ _BATCHES_AHEAD = 3
 """Batches decoded before they are needed: enough to keep the network busy, bounded in memory."""
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """Points of a sequence of pictures.
-
-    Attributes:
-        points: (N, D) float32 in the ball.
-        kept: positions, in the sequence, of the N that could be read.
-        problems: position and reason of each one that could not.
-    """
-
-    points: np.ndarray
-    kept: list[int]
-    problems: list[tuple[int, str]]
-
-
-class EncoderSession:
-    """An exported encoder, ready to embed.
+def pixels_of(
+    preprocessing: Preprocessing, image: ImageLike, content: bytes | None = None
+) -> tuple[np.ndarray | None, str]:
+    """From an image to a network's input: the one way there for all that is embedded.
 
     Args:
-        path: written by `hier export`.
+        preprocessing: of the encoder.
+        image: a path, a Pillow image, or an array.
+        content: bytes of the file, where they were read already.
+
+    Returns:
+        (float32 (3, size, size), ""), or (``None``, the reason) where it cannot be read.
+    """
+    try:
+        if isinstance(image, Image.Image):
+            return preprocessing(prepared(image)), ""
+        if isinstance(image, np.ndarray):
+            return preprocessing(prepared(from_array(image))), ""
+        return preprocessing(read(image, preprocessing.shortest_side, content)), ""
+    except ImageError as error:
+        return None, str(error)
+
+
+class Encoder:
+    """An exported encoder, ready to embed.
+
+    >>> import numpy as np
+    >>> encoder = Encoder()  # the general encoder that comes with hier
+    >>> image = np.full((64, 64, 3), 200, np.uint8)
+    >>> encoder.embed(image).points.shape == (1, encoder.embedding_dim)
+    True
+
+    Args:
+        path: written by `hier export`; ``None`` for the general encoder that comes with hier.
         threads: cores for inference; 0: all.
         device: ``cuda``, ``cpu``, or ``auto``: cuda where there is a GPU. Without a usable GPU
             inference runs on the CPU, and `fallback` says so.
@@ -61,13 +80,18 @@ class EncoderSession:
     """
 
     def __init__(
-        self, path: Path | str, *, threads: int = 0, device: str = "auto", batch: int = 0
+        self,
+        path: Path | str | None = None,
+        device: str = "auto",
+        *,
+        threads: int = 0,
+        batch: int = 0,
     ) -> None:
         import onnxruntime
 
         if device not in DEVICES:
             raise InputError(f"expected a device of {', '.join(DEVICES)}, got {device!r}")
-        self.path = Path(path)
+        self.path = path = default_model() if path is None else Path(path)
         file = onnx_file.read(path)
         self.metadata, self.digest = file.metadata, file.digest
         options = onnxruntime.SessionOptions()
@@ -141,31 +165,114 @@ class EncoderSession:
             )
         return points
 
+    @property
+    def embedding_dim(self) -> int:
+        """D, dimensions of the ball."""
+        return self.metadata.embedding_dim
+
+    @property
+    def c(self) -> float:
+        """Curvature magnitude, > 0: points lie in the ball of curvature -c."""
+        return self.metadata.c
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits by which points of one encoder are told from those of another."""
+        return self.metadata.fingerprint
+
+    @property
+    def seed(self) -> int:
+        """Of the training run, which parted the classes of a folder into trained and unseen."""
+        return self.metadata.seed
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes that it was trained on."""
+        return list(self.metadata.class_names)
+
     def embed(
         self,
-        paths: Sequence[Path | str],
+        images: ImageLike | Sequence[ImageLike],
         *,
+        nested: bool = False,
+        skipped: Callable[[str], None] | None = None,
         progress: Callable[[int, int], None] | None = None,
-        workers: int | None = None,
-    ) -> Embedded:
-        """Embed picture files in order; one that cannot be read is passed over and reported.
+    ) -> Collection:
+        """Embed images, folders of images and manifests, in order.
 
         Args:
-            paths: picture files.
-            progress: called with (done, total).
-            workers: decoding threads; as many as cores where left out.
+            images: one or several: paths of image files, of folders (natural order) and of
+                manifests (``.csv``, ``.tsv``, ``.parquet``), Pillow images, or uint8 arrays
+                (H, W, 3), (H, W, 4) or (H, W).
+            nested: read folders in folders as levels, see `labels`.
+            skipped: told why an image or a folder is passed over; without it that raises.
+            progress: called with (done, total) images.
+
+        Returns:
+            a collection of (N, D) points with c, proxies and fingerprint of the encoder; of paths
+            also with paths, labels and levels.
+
+        Raises:
+            ImageError: an image cannot be read, and ``skipped`` was not given.
+            InputError: a path is missing, an array is no image, or no image can be read.
         """
+        given = [images] if isinstance(images, Path | str | Image.Image | np.ndarray) else images
+        if any(not isinstance(image, Path | str) for image in given):
+            return self._embed(list(given), None, (), skipped, progress)
+        from hiercli.data.listing import gather
+
+        told = None if skipped is None else lambda _, reason: skipped(reason)
+        found = gather([Path(str(path)) for path in given], nested=nested, skipped=told)
+        return self.embed_records(found.records, found.level_names, skipped, progress)
+
+    def embed_records(
+        self,
+        records: Sequence[Record],
+        level_names: Sequence[str] = (),
+        skipped: Callable[[str], None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Collection:
+        """`embed` for image files whose labels are known."""
+        paths = [record.path for record in records]
+        return self._embed(paths, records, level_names, skipped, progress)
+
+    def _embed(
+        self,
+        images: Sequence[ImageLike],
+        records: Sequence[Record] | None,
+        level_names: Sequence[str],
+        skipped: Callable[[str], None] | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> Collection:
+        preprocessing = self.metadata.preprocessing
         points, kept, problems = [], [], []
-        for position, (note, point) in enumerate(self.stream(paths, self._load, workers=workers)):
-            if point is None:
-                problems.append((position, note))
-            else:
+        stream = self.stream(images, lambda image: pixels_of(preprocessing, image))
+        for position, (problem, point) in enumerate(stream):
+            if point is not None:
                 points.append(point)
                 kept.append(position)
-            if progress and ((position + 1) % self.batch == 0 or position == len(paths) - 1):
-                progress(position + 1, len(paths))
-        empty = np.empty((0, self.metadata.embedding_dim), np.float32)
-        return Embedded(np.concatenate([empty, *(row[None] for row in points)]), kept, problems)
+            elif skipped is None:
+                raise ImageError(problem)
+            else:
+                problems.append(problem)
+                skipped(problem)
+            done = position + 1
+            if progress and (done % self.batch == 0 or done == len(images)):
+                progress(done, len(images))
+        if not kept:
+            raise InputError(
+                "expected images to embed, but "
+                + (f"none of {len(images)} can be read: {problems[0]}" if problems else "got none")
+            )
+        facts: dict[str, Any] = {
+            "c": self.c,
+            "proxies": self.metadata.proxies if len(self.metadata.proxies) else None,
+            "fingerprint": self.fingerprint,
+        }
+        if records is None:
+            return Collection(points=np.stack(points), **facts)
+        own = [records[position] for position in kept]
+        return Collection.of_records(np.stack(points), own, level_names, **facts)
 
     def stream(
         self,
@@ -193,13 +300,6 @@ class EncoderSession:
             points = iter(self.run(np.stack(pixels)) if pixels else ())
             for found, note in batch:
                 yield note, None if found is None else next(points)
-
-    def _load(self, path: Path | str) -> tuple[np.ndarray | None, str]:
-        preprocessing = self.metadata.preprocessing
-        try:
-            return preprocessing(read(path, preprocessing.shortest_side)), ""
-        except ImageError as error:
-            return None, str(error)
 
 
 def _ahead(

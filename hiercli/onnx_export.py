@@ -9,15 +9,16 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from hiercli.data import catalogue
 from hiercli.data.records import Dataset, Record
 from hiercli.encoder import golden, onnx_file
+from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.metadata import Metadata
-from hiercli.encoder.session import EncoderSession
 from hiercli.errors import DataError, ExportError, InputError
 from hiercli.evaluation.retrieval import score
 from hiercli.files import replacing
 from hiercli.nn.embedder import Embedder
-from hiercli.training.checkpoint import Encoder, load
+from hiercli.training.checkpoint import Trained, load
 from hiercli.training.loading import embed_records
 
 TOLERANCE = 1e-3
@@ -40,20 +41,25 @@ class _Serving(nn.Module):
 
 
 def export(
-    source: Path,
-    target: Path,
+    source: Path | str,
+    target: Path | str,
     *,
-    data: Callable[[int], Dataset] | None = None,
+    data: Callable[[int], Dataset] | Dataset | Path | str | None = None,
     tolerance: float = TOLERANCE,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Write the encoder of a checkpoint as ONNX with its golden vectors, and prove it on pictures.
+    """Write the encoder of a checkpoint as ONNX with its golden vectors, and check that they agree.
+
+    >>> proof = export("best.pt", "copy.onnx")
+    >>> proof["largest_difference"] < 1e-3
+    True
 
     Args:
         source: checkpoint.
         target: ``.onnx`` file.
-        data: gives the pictures to prove it on, from the seed of the training run, with the change
-            of Recall@1 on their queries; without it random pixels stand in for pictures.
+        data: the images to check it on, with the change of Recall@1 on their queries: a data set,
+            what `load_dataset` takes, or a function that gives one from the seed of the training
+            run. Without it random pixels stand in for images.
         tolerance: largest accepted difference of a coordinate.
         progress: called with (done, total) pictures.
 
@@ -63,16 +69,22 @@ def export(
     Raises:
         ExportError: the two differ by more than ``tolerance``; nothing is written.
     """
+    source, target = Path(source), Path(target)
     if target.suffix.lower() != ".onnx":
         raise InputError(f"expected a file name that ends in .onnx, got {target}")
     encoder = load(source)
-    dataset = data(encoder.recipe.seed) if data else None
+    if isinstance(data, Path | str):
+        dataset: Dataset | None = catalogue.load(
+            str(data), seed=encoder.recipe.seed, to_train=False
+        )
+    else:
+        dataset = data(encoder.recipe.seed) if callable(data) else data
     encoder.embedder.to_poincare.riemannian = False
     # Both are whole before either takes its place.
     with replacing(golden.golden_path(target)) as vectors, replacing(target) as draft:
         _write_graph(encoder, draft)
         _describe(draft, encoder, {})
-        session = EncoderSession(draft, device="cpu")
+        session = Encoder(draft, device="cpu")
         proof = _prove(encoder, session, dataset, progress)
         if not proof["largest_difference"] <= tolerance:
             raise ExportError(
@@ -85,7 +97,7 @@ def export(
     return proof
 
 
-def _torch_points(encoder: Encoder) -> Callable[[np.ndarray], np.ndarray]:
+def _torch_points(encoder: Trained) -> Callable[[np.ndarray], np.ndarray]:
     def run(pixels: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             points: np.ndarray = encoder.embedder(torch.from_numpy(pixels)).numpy()
@@ -94,7 +106,7 @@ def _torch_points(encoder: Encoder) -> Callable[[np.ndarray], np.ndarray]:
     return run
 
 
-def _write_graph(encoder: Encoder, file: Path) -> None:
+def _write_graph(encoder: Trained, file: Path) -> None:
     size = encoder.preprocessing.size
     network = _Serving(encoder.embedder.to(memory_format=torch.contiguous_format)).eval()
     try:
@@ -118,7 +130,7 @@ def _write_graph(encoder: Encoder, file: Path) -> None:
     program.save(str(file), external_data=False)
 
 
-def _describe(file: Path, encoder: Encoder, proof: dict[str, Any]) -> str:
+def _describe(file: Path, encoder: Trained, proof: dict[str, Any]) -> str:
     metadata = Metadata(
         fingerprint=encoder.fingerprint,
         preprocessing=encoder.preprocessing,
@@ -141,8 +153,8 @@ def _describe(file: Path, encoder: Encoder, proof: dict[str, Any]) -> str:
 
 
 def _prove(
-    encoder: Encoder,
-    session: EncoderSession,
+    encoder: Trained,
+    session: Encoder,
     dataset: Dataset | None,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
@@ -162,7 +174,7 @@ def _prove(
     )  # fmt: skip
     if not kept:
         raise DataError(f"no picture of {dataset.name} can be read to prove the export on")
-    got = session.embed([records[index].path for index in kept], progress=progress).points
+    got = session.embed_records([records[index] for index in kept], progress=progress).points
     proof: dict[str, Any] = {
         "pictures": f"{len(kept)} of {dataset.name}",
         "largest_difference": float(np.abs(got - expected).max()),

@@ -1,0 +1,130 @@
+"""What a command is given, as images with their labels: files, folders and manifests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hiercli import labels
+from hiercli.images import Places, Skipped, find_under
+from hiercli.labels import Record
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Images to work on.
+
+    Attributes:
+        records: of the images, each once.
+        level_names: names of their levels, fine to coarse; an image has as many groups, and empty
+            ones where its source does not name them.
+        paths: as they were given.
+        linked: folders that were reached by a link.
+        source: where labels come from, in words.
+        notes: what people should know of how they were read, each a sentence.
+    """
+
+    records: list[Record]
+    level_names: tuple[str, ...] = ()
+    paths: tuple[Path, ...] = ()
+    linked: tuple[Path, ...] = ()
+    source: str = "folders"
+    notes: tuple[str, ...] = field(default=())
+
+    def summary(self) -> str:
+        """One line on the labels and levels that were taken."""
+        return labels.summary(self.records, self.level_names, self.source)
+
+
+def gather(
+    paths: Sequence[Path | str],
+    *,
+    nested: bool = False,
+    skipped: Skipped | None = None,
+    absent: bool = False,
+) -> Listing:
+    """All images of some files, folders and manifests, labelled by the rule of `labels`.
+
+    Args:
+        paths: image files, folders of images, and manifests (``.csv``, ``.tsv``, ``.parquet``).
+        nested: read folders in folders as levels.
+        skipped: told of each folder that cannot be read; without it such a folder raises.
+        absent: paths may be missing, and there may be no images.
+
+    Raises:
+        InputError: a path is missing, there are no images, or a folder cannot be read.
+        DataError: a manifest cannot be used.
+    """
+    given = [Path(path) for path in paths]
+    tables = [path for path in given if _is_manifest(path)]
+    others = [path for path in given if path not in tables]
+    linked: list[Path] = []
+    found: list[tuple[list[Record], tuple[str, ...]]] = []
+    notes: list[str] = []
+    if others or not tables:
+        listed = find_under(others, skipped, absent=absent, linked=linked)
+        found += _from_folders(listed, nested, notes)
+    for table in tables:
+        from hiercli.data import manifest
+
+        read = manifest.read(table)
+        found.append((read.records, read.level_names))
+        notes += read.notes
+    records, level_names = _merged(found)
+    source = " and ".join(["folders"] * bool(others) + ["tables" if len(tables) > 1 else "a table"]
+                          * bool(tables))  # fmt: skip
+    return Listing(records, level_names, tuple(given), tuple(linked), source, tuple(notes))
+
+
+def _is_manifest(path: Path) -> bool:
+    return path.suffix.lower() in (".csv", ".tsv", ".parquet") and path.is_file()
+
+
+def _from_folders(
+    listed: Sequence[tuple[Path, Path | None]], nested: bool, notes: list[str]
+) -> list[tuple[list[Record], tuple[str, ...]]]:
+    """Records of images by the folder that they were found under."""
+    by_root: dict[Path | None, list[Path]] = {}
+    for path, root in listed:
+        by_root.setdefault(root, []).append(path)
+    found: list[tuple[list[Record], tuple[str, ...]]] = []
+    for root, own in by_root.items():
+        if root is None:
+            found.append(([Record(path, labels.own_folder(path)) for path in own], ()))
+            continue
+        parted = split_folders(root)
+        splits = [path.relative_to(root).parts[0] in parted for path in own]
+        if nested:
+            found.append(labels.nested(own, root, splits))
+            continue
+        pairs = list(zip(own, splits, strict=True))
+        found.append(([Record(path, labels.under(path, root, split)) for path, split in pairs], ()))
+        if min(len(path.relative_to(root).parts) - 1 - split for path, split in pairs) >= 2:
+            notes.append(
+                f"all images of {root} lie two or more folders deep, and their labels are the "
+                f"first folders below it ({found[-1][0][0].label}, ...). With --nested the "
+                "innermost folders are the labels, and the folders above them their levels"
+            )
+    return found
+
+
+def split_folders(folder: Path) -> list[str]:
+    """Names of the folders that part a data set (train, test, ...), if it is parted."""
+    there = [name for name in labels.SPLITS if (folder / name).is_dir()]
+    return there if "train" in there and len(there) > 1 else []
+
+
+def _merged(
+    found: Sequence[tuple[list[Record], tuple[str, ...]]],
+) -> tuple[list[Record], tuple[str, ...]]:
+    """Records of several sources under the levels of all, each image once: the first counts."""
+    if len(found) == 1:
+        return list(found[0][0]), found[0][1]
+    level_names = tuple(dict.fromkeys(name for _, names in found for name in names))
+    place = Places()
+    merged: dict[bytes, Record] = {}
+    for records, names in found:
+        for record in records:
+            groups = dict(zip(names, record.levels, strict=True))
+            levels = tuple(groups.get(name, "") for name in level_names)
+            merged.setdefault(place(record.path), Record(record.path, record.label, levels))
+    return list(merged.values()), level_names

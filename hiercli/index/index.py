@@ -1,0 +1,309 @@
+"""`Index`: what people open to search images, and to keep an index up to date."""
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from hiercli.collection import Collection
+from hiercli.encoder.encoder import Encoder, ImageLike, pixels_of
+from hiercli.errors import ImageError, InputError, MismatchError
+from hiercli.images import Places
+from hiercli.index import kinds, pair
+from hiercli.index.catalogue import Draft, Photo, facts_of, levels_text
+from hiercli.index.reader import QUERIES_AT_ONCE, Hit, Reader
+from hiercli.index.update import Update, update
+
+
+class Index:
+    """An index of images: a FAISS file with its catalogue, new or there.
+
+    >>> import tempfile, numpy as np
+    >>> birds = Collection(
+    ...     points=np.array([[0.1, 0.0], [0.0, 0.2], [0.3, 0.0]], np.float32),
+    ...     paths=["a.jpg", "b.jpg", "c.jpg"], labels=["wren", "jay", "wren"], c=0.1,
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with Index.build(f"{folder}/birds.faiss", birds) as index:
+    ...         hits = index.search(np.array([0.12, 0.0], np.float32), k=2)
+    >>> [(hit.rank, hit.label, round(hit.distance, 2)) for hit in hits]
+    [(1, 'wren', 0.04), (2, 'wren', 0.36)]
+
+    Args:
+        path: FAISS file; it is made by the first `update`.
+        device: ``cuda`` compares all points on the GPU, ``cpu`` searches with FAISS.
+        encoder: for queries that are images; without it the one that built the index.
+    """
+
+    def __init__(
+        self, path: Path | str, device: str = "cpu", *, encoder: Encoder | None = None
+    ) -> None:
+        self.path = Path(path)
+        self._device, self._encoder = device, encoder
+        self._reader: Reader | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files; the next use opens them again."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    @classmethod
+    def build(
+        cls,
+        path: Path | str,
+        collection: Collection,
+        index_type: str = "auto",
+        *,
+        rebuild: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> "Index":
+        """Make an index from points alone: no image has to be at hand.
+
+        Args:
+            path: FAISS file to write.
+            collection: points with c; paths must differ. Without paths an image is called
+                ``point 1``, without labels its label is empty.
+            index_type: flat or sq8 (exact), ivf or hnsw (faster for millions), or auto.
+            rebuild: replace the index that is there.
+            progress: called with (done, total) points.
+
+        Raises:
+            InputError: the collection has no curvature, is empty, or holds a path twice; or there
+                is a file at ``path``.
+        """
+        target = Path(os.path.realpath(path))
+        if pair.exists(target) and not rebuild:
+            raise InputError(f"{path} is there already: name another file, or rebuild it")
+        kinds.require_kind(index_type)
+        if collection.c is None:
+            raise InputError("expected a collection with its curvature c, got one without")
+        facts = facts_of(
+            collection.fingerprint or "", collection.c, collection.points.shape[1], None
+        ) | {"next_id": str(len(collection)), "index_type": index_type}
+        rows = list(_rows(collection))
+
+        def fill(draft: Draft) -> None:
+            draft.say(facts)
+            proxies = collection.proxies
+            draft.set_proxies(np.empty((0, 1), np.float32) if proxies is None else proxies)
+            draft.put(rows)
+
+        with pair.writing(target):
+            pair.change(target, fill, anew=True, progress=progress)
+        return cls(path)
+
+    def update(
+        self,
+        paths: Sequence[Path | str],
+        encoder: Encoder | None = None,
+        **options: Any,
+    ) -> Update:
+        """Make the index say what files, folders and manifests hold; other images stay.
+
+        Args:
+            paths: images, folders of images, and manifests.
+            encoder: makes the points; without it that of this index.
+            options: see `hiercli.index.update.update`.
+
+        Raises:
+            HierError: as there.
+        """
+        used = encoder or self.encoder
+        self.close()
+        done = update(self.path, [Path(path) for path in paths], used, **options)
+        self._encoder = used
+        return done
+
+    @property
+    def reader(self) -> Reader:
+        """The index, opened for reading.
+
+        Raises:
+            HierError: it is missing or damaged.
+        """
+        if self._reader is None:
+            self._reader = Reader(self.path, self._device)
+        return self._reader
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder for queries that are images: the one given, or that which built the index.
+
+        Raises:
+            InputError: it is not known where that lies now.
+            MismatchError: it did not build this index.
+        """
+        if self._encoder is None:
+            model = self.reader.model
+            if not model.is_file():
+                where = f"is no longer at {model}" if model.name else "is not known"
+                raise InputError(
+                    f"the encoder that built {self.path} {where}: name it with --model (in Python: "
+                    "Index(..., encoder=Encoder(...)))"
+                )
+            self._encoder = Encoder(model)
+        if pair.exists(Path(os.path.realpath(self.path))):
+            self.reader.check(self._encoder.metadata, self._encoder.path)
+        return self._encoder
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    @property
+    def c(self) -> float:
+        """Curvature magnitude, > 0."""
+        return self.reader.c
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the encoder that made the points."""
+        return self.reader.catalogue.fingerprint
+
+    @property
+    def level_names(self) -> tuple[str, ...]:
+        """Names of the levels that its images have, fine to coarse."""
+        return self.reader.level_names
+
+    def collection(self, where: Sequence[tuple[str, str]] = ()) -> Collection:
+        """All images, or those that meet all conditions, see `search`.
+
+        Raises:
+            InputError: there are none.
+        """
+        return self.reader.collection(where)
+
+    def search(
+        self,
+        query: "ImageLike | Collection | Sequence[ImageLike]",
+        k: int | None = 10,
+        *,
+        max_distance: float = math.inf,
+        where: Sequence[tuple[str, str]] = (),
+        unique: bool = False,
+        exact: bool = False,
+    ) -> list[Any]:
+        """The nearest images by hyperbolic distance, nearest first.
+
+        They are exactly the nearest, but in an index of type hnsw or ivf, which compares a part
+        only, unless ``exact``, ``where`` or ``k=None`` ask for all.
+
+        Args:
+            query: a path of an image, a Pillow image, uint8 pixels (H, W, 3), or a point (D,) of
+                the ball as floats; or a list of these, points (Q, D), or a collection.
+            k: how many at most; ``None`` for all.
+            max_distance: only images at this distance or nearer.
+            where: only images that meet these conditions, pairs like ``("genus", "Icterus")`` or
+                ``("label", "*warbler")``: label, path or the name of a level.
+            unique: count images of the same content once, as copies of the nearest.
+            exact: compare every point, whatever the type of the index.
+
+        Returns:
+            a list of `Hit` for one query, a list of such lists for several.
+
+        Raises:
+            ImageError: a query cannot be read.
+            InputError: a query is none of these, or no image meets the conditions.
+            MismatchError: points are of another dimension than the index.
+        """
+        if k is not None and k < 1:
+            raise InputError(f"expected k of at least 1, got {k}")
+        points, is_one = self._points(query)
+        found: list[list[Hit]] = list(
+            self.answers(points, k, max_distance=max_distance, where=where, unique=unique,
+                         exact=exact)
+        )  # fmt: skip
+        return found[0] if is_one else found
+
+    def answers(self, points: np.ndarray, k: int | None, **options: Any) -> Iterator[list[Hit]]:
+        """`search` for points (Q, D), block by block, as they are asked for."""
+        for first in range(0, len(points), QUERIES_AT_ONCE):
+            yield from self.reader.search(points[first : first + QUERIES_AT_ONCE], k, **options)
+
+    def _points(self, query: Any) -> tuple[np.ndarray, bool]:
+        """Points (Q, D) of queries, and whether it was but one."""
+        if isinstance(query, Collection):
+            if query.fingerprint not in (None, self.fingerprint):
+                raise MismatchError(
+                    f"the index {self.path} was built with encoder {self.fingerprint}, the "
+                    f"collection with {query.fingerprint}: embed both with one encoder"
+                )
+            return self._checked(query.points), False
+        if isinstance(query, np.ndarray) and query.dtype.kind == "f":
+            return self._checked(np.atleast_2d(query)), query.ndim == 1
+        is_one = isinstance(query, Path | str | Image.Image | np.ndarray)
+        several = [query] if is_one else query
+        if not isinstance(several, Iterable):
+            raise InputError(
+                "expected an image (path, Pillow image, uint8 array) or a point (D,), got "
+                f"{type(query).__name__}"
+            )
+        return np.concatenate(
+            [np.empty((0, self.reader.dim), np.float32), *map(self._point, several)]
+        ), is_one
+
+    def _point(self, query: Any) -> np.ndarray:
+        """The point (1, D) of one query."""
+        if isinstance(query, np.ndarray) and query.dtype.kind == "f":
+            return self._checked(np.atleast_2d(query))
+        if not isinstance(query, Path | str | Image.Image | np.ndarray):
+            raise InputError(
+                "expected an image (path, Pillow image, uint8 array) or a point (D,), got "
+                f"{type(query).__name__}"
+            )
+        encoder = self.encoder
+        pixels, problem = pixels_of(encoder.metadata.preprocessing, query)
+        if pixels is None:
+            raise ImageError(problem)
+        return encoder.run(pixels[None])
+
+    def _checked(self, points: np.ndarray) -> np.ndarray:
+        """Points that are of this ball."""
+        if points.ndim != 2 or points.shape[1] != self.reader.dim:
+            raise MismatchError(
+                f"the index holds points of {self.reader.dim} dimensions, got {points.shape}: "
+                "search with the encoder that the index was built with"
+            )
+        return Collection(points=points, c=self.c).points
+
+
+def _rows(collection: Collection) -> Iterator[Photo]:
+    """Rows of a catalogue for images that nobody has looked at."""
+    place = Places()
+    seen: dict[bytes, int] = {}
+    count = len(collection)
+    if not count:
+        raise InputError("expected points to make an index of, got none")
+    names = collection.paths or [f"point {number + 1}" for number in range(count)]
+    labels = collection.labels or [""] * count
+    levels = collection.levels or [("",) * len(collection.level_names)] * count
+    for number, name in enumerate(names):
+        is_file = collection.paths is not None and "://" not in name
+        path = place(name) if is_file else os.fsencode(name)
+        if path in seen:
+            raise InputError(
+                f"expected different paths, but {name} stands at positions {seen[path]} and "
+                f"{number}: keep one"
+            )
+        seen[path] = number
+        point = collection.points[number].astype("<f4").tobytes()
+        content = hashlib.blake2b(point, digest_size=16).digest()
+        groups = levels_text(collection.level_names, levels[number])
+        yield Photo(number, path, labels[number], groups, content, (-1, 0, 0), point)
