@@ -25,6 +25,7 @@ from hiercli import labels, numpy_files
 from hiercli.bounds import is_curvature
 from hiercli.errors import DataError, FileFormatError, InputError, MismatchError
 from hiercli.files import open_regular, parse_json, readable, replacing
+from hiercli.labels import Record
 
 SUFFIXES = (".npy", ".parquet")
 _LARGEST_NOTE = 2**28
@@ -162,7 +163,7 @@ class Collection:
     def of_records(
         cls,
         points: np.ndarray,
-        records: Sequence[labels.Record],
+        records: Sequence[Record],
         level_names: Sequence[str] = (),
         **facts: Any,
     ) -> "Collection":

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from conftest import grown, leaf_images
+from conftest import leaf_images, tree_of
 
 from hiercli.geometry import poincare
 from hiercli.reports import disk
@@ -27,7 +27,7 @@ def main() -> None:
     paths = [f"{number}.jpg" for number in range(PHOTOS)]
     for by_proxy in (False, True):
         started = time.perf_counter()
-        root = grown(points, paths, labels, proxies, C, by_proxy=by_proxy)
+        root = tree_of(points, paths, labels, proxies, C, by_proxy=by_proxy)
         took = time.perf_counter() - started
         print(
             f"tree of {PHOTOS:,} photos over {len(root.leaves):,} "

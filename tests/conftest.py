@@ -49,7 +49,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def grown(
+def tree_of(
     points: np.ndarray, paths: Any, labels: Any, proxies: np.ndarray, c: float, **options: Any
 ) -> Node:
     """The tree of images that are given by arrays."""
@@ -61,7 +61,7 @@ def leaf_images(
     whole: Node, shown: Node, points: np.ndarray, labels: Any, proxies: np.ndarray, c: float,
     **options: Any,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Positions of the images at the leaves of what is shown of a tree of `grown`."""
+    """Positions of the images at the leaves of what is shown of a tree of `tree_of`."""
     images = Collection(points=points, labels=labels, proxies=proxies, c=c)
     return build.leaf_images(whole, shown, images, **options)
 

@@ -12,7 +12,7 @@ import dendropy
 import networkx
 import numpy as np
 import pytest
-from conftest import grown, leaf_images
+from conftest import leaf_images, tree_of
 
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import DataError, FileFormatError, InputError
@@ -49,7 +49,7 @@ def world(seed: int = 0) -> tuple[np.ndarray, list[str], np.ndarray]:
 
 def grown(**options: bool) -> Node:
     points, labels, proxies = world()
-    return grown(points, PATHS, labels, proxies, C, **options)
+    return tree_of(points, PATHS, labels, proxies, C, **options)
 
 
 def groups(root: Node) -> set[frozenset[str]]:
@@ -88,7 +88,7 @@ def test_nodes_know_what_they_hold() -> None:
 
 def test_the_photo_of_a_node_is_the_one_nearest_to_its_middle() -> None:
     points, labels, proxies = world()
-    root = grown(points, PATHS, labels, proxies, C)
+    root = tree_of(points, PATHS, labels, proxies, C)
     for node in root.walk():
         names = {leaf.name for leaf in node.leaves}
         own = [place for place, label in enumerate(labels) if label in names]
@@ -100,12 +100,12 @@ def test_the_photo_of_a_node_is_the_one_nearest_to_its_middle() -> None:
 def test_words_that_all_have_name_nothing() -> None:
     points, labels, proxies = world()
     labels = [f"species of {label}" for label in labels]
-    root = grown(points, PATHS, labels, proxies, C)
+    root = tree_of(points, PATHS, labels, proxies, C)
     assert find(root, "p2").name == "fox"
-    unlabelled = grown(points, PATHS, None, proxies, C)
+    unlabelled = tree_of(points, PATHS, None, proxies, C)
     names = [node.name for node in unlabelled.walk() if node.children]
     assert len(set(names)) == len(names) > 1 and all("group" in name for name in names)
-    by_proxy = grown(points, PATHS, labels, proxies, C, by_proxy=True)
+    by_proxy = tree_of(points, PATHS, labels, proxies, C, by_proxy=True)
     held = [node.name for node in by_proxy.walk() if node.children]
     assert held and all(name.split()[0] not in ("more", "species") for name in held)
 
@@ -113,10 +113,10 @@ def test_words_that_all_have_name_nothing() -> None:
 def test_without_labels_photos_stand_by_their_nearest_proxy() -> None:
     points, labels, proxies = world()
     which = poincare.pairwise_dist(points.astype(np.float64), proxies, C).argmin(axis=1)
-    unlabelled = grown(points, PATHS, None, proxies, C)
+    unlabelled = tree_of(points, PATHS, None, proxies, C)
     assert {leaf.id for leaf in unlabelled.leaves} == {f"group {proxy}" for proxy in set(which)}
     assert unlabelled.purity is None
-    named = grown(points, PATHS, labels, proxies, C, by_proxy=True)
+    named = tree_of(points, PATHS, labels, proxies, C, by_proxy=True)
     assert groups(named) != groups(unlabelled)
     assert [leaf.size for leaf in named.leaves] == [leaf.size for leaf in unlabelled.leaves]
     fox = find(named, "group 2")
@@ -130,7 +130,7 @@ def test_it_is_grown_the_same_each_time() -> None:
 def test_ids_hold_when_photos_come_in_another_order() -> None:
     points, labels, proxies = world()
     order = np.random.default_rng(1).permutation(len(points))
-    shuffled = grown(
+    shuffled = tree_of(
         points[order], [PATHS[place] for place in order], [labels[place] for place in order],
         proxies, C,
     )  # fmt: skip
@@ -156,17 +156,17 @@ def test_photos_at_leaves_come_typical_first() -> None:
 
 def test_one_label_is_none() -> None:
     points, labels, proxies = world()
-    root = grown(points, PATHS, ["one"] * len(labels), proxies, C)
-    assert root == grown(points, PATHS, None, proxies, C)
+    root = tree_of(points, PATHS, ["one"] * len(labels), proxies, C)
+    assert root == tree_of(points, PATHS, None, proxies, C)
     assert root.purity is None
 
 
 def test_too_little_to_grow_a_tree_of() -> None:
     points, labels, proxies = world()
     with pytest.raises(DataError, match="proxies to grow a tree of"):
-        grown(points, PATHS, labels, proxies[:0], C)
+        tree_of(points, PATHS, labels, proxies[:0], C)
     with pytest.raises(DataError, match="found 1 classes or groups"):
-        grown(points, PATHS, None, proxies[:1], C)
+        tree_of(points, PATHS, None, proxies[:1], C)
     with pytest.raises(DataError, match="two classes or more"):
         build.from_classes(points[:1], ["one"], proxies, C)
 
@@ -175,7 +175,7 @@ def test_a_class_that_is_called_like_a_proxy() -> None:
     points, labels, proxies = world()
     odd = {"oak": "p0", "elm": "class p0"}
     labels = [odd.get(label, label) for label in labels]
-    root = grown(points, PATHS, labels, proxies, C)
+    root = tree_of(points, PATHS, labels, proxies, C)
     assert find(root, "class p0").name == "p0"
     assert find(root, "p0").children
     placed = leaf_images(root, root, points, labels, proxies, C)
@@ -563,7 +563,7 @@ def test_a_tree_never_takes_the_square_of_its_photos() -> None:
     inner = poincare.expmap0(rng.normal(size=(50, 4)) * 0.5, C)
     points = poincare.expmap0(rng.normal(size=(20_000, 4)), C).astype(np.float32)
     tracemalloc.start()
-    root = grown(points, None, None, inner, C)
+    root = tree_of(points, None, None, inner, C)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert root.size == 20_000

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import grown
+from conftest import tree_of
 
 from hiercli import Collection
 from hiercli.errors import DataError
@@ -30,7 +30,7 @@ def collection() -> tuple[np.ndarray, list[str], list[str], np.ndarray]:
 
 def look(labels: list[str], least: float = 0.4) -> list[Suggestion]:
     points, _, paths, proxies = collection()
-    root = grown(points, None, labels, proxies, C)
+    root = tree_of(points, None, labels, proxies, C)
     return suggest(images(points, labels, paths), root, least=least)
 
 
@@ -75,7 +75,7 @@ def test_the_surest_of_each_kind_come_first_and_the_rest_on_request() -> None:
 
 def test_one_class_has_nothing_to_be_compared_with() -> None:
     points, labels, paths, proxies = collection()
-    root = grown(points, None, labels, proxies, C)
+    root = tree_of(points, None, labels, proxies, C)
     with pytest.raises(DataError, match="two classes"):
         suggest(images(points, ["one"] * 120, paths), root)
 
@@ -84,14 +84,14 @@ def test_a_small_class_is_sound_if_its_own_are_nearest() -> None:
     points, labels, paths, proxies = collection()
     some = [*range(48), 60, 61, 62]
     own = [labels[place] for place in some]
-    root = grown(points[some], None, own, proxies, C)
+    root = tree_of(points[some], None, own, proxies, C)
     assert suggest(images(points[some], own, [paths[place] for place in some]), root) == []
 
 
 def test_photos_that_are_all_the_same(recwarn: pytest.WarningsRecorder) -> None:
     points, labels, paths, proxies = collection()
     points[:12] = points[0]
-    root = grown(points, None, labels, proxies, C)
+    root = tree_of(points, None, labels, proxies, C)
     assert suggest(images(points, labels, paths), root) == []
     assert not recwarn.list
 
@@ -100,7 +100,7 @@ def test_few_photos() -> None:
     points, labels, paths, proxies = collection()
     some = [0, 1, 12, 13]
     own = [labels[place] for place in some]
-    root = grown(points[some], None, own, proxies, C)
+    root = tree_of(points[some], None, own, proxies, C)
     assert suggest(images(points[some], own, [paths[place] for place in some]), root) == []
 
 
@@ -123,7 +123,7 @@ def test_training_does_not_make_every_class_look_like_two() -> None:
     paths = [f"{number}.jpg" for number in range(len(near))]
 
     def look_at(labels: list[str]) -> list[Suggestion]:
-        root = grown(near, None, labels, near[::7], C)
+        root = tree_of(near, None, labels, near[::7], C)
         return suggest(images(near, labels, paths), root)
 
     found = look_at(labels)
