@@ -17,7 +17,7 @@ import timm
 import torch
 from timm.data import ImageNetInfo
 
-from hiercli.nn import backbone
+from hiercli.nn import backbone, tensor_file
 from hiercli.onnx_export import export
 from hiercli.training import checkpoint
 from hiercli.training.recipe import Recipe
@@ -95,7 +95,7 @@ def projection(rows: torch.Tensor, network: torch.nn.Module, count: int) -> torc
 
 def classifier_rows() -> torch.Tensor:
     """The rows of the backbone's ImageNet classifier, (1000, F)."""
-    saved = backbone.read_state_dict(Path(backbone._packaged_weights()))
+    saved = tensor_file.read(Path(backbone._packaged_weights()))
     model = timm.create_model(backbone.DEFAULT)
     (position,) = [n for n, key in enumerate(model.state_dict()) if key == "classifier.weight"]
     rows = list(saved.values())[position]

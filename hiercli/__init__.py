@@ -26,6 +26,7 @@ from hiercli.errors import (
     ImageError,
     InputError,
     MismatchError,
+    MissingExtraError,
     TrainingError,
 )
 
@@ -59,6 +60,7 @@ __all__ = [
     "Index",
     "InputError",
     "MismatchError",
+    "MissingExtraError",
     "ToPoincare",
     "TrainingError",
     "Tree",
@@ -105,7 +107,12 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'hiercli' has no attribute {name!r}")
     home, colon, own = _HOMES[name].partition(":")
-    module = importlib.import_module(home)
+    try:
+        module = importlib.import_module(home)
+    except ModuleNotFoundError as error:
+        from hiercli import extras
+
+        raise extras.missing(error) or error from error
     found = module if colon and not own else getattr(module, own or name)
     globals()[name] = found
     return found

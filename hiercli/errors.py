@@ -10,6 +10,7 @@
     ├── FileFormatError        2   a file that is not what its name or its use says
     ├── TrainingError          2   a run that cannot go on (diverged, folder taken)
     ├── ExportError            2   an exported encoder that does not agree with its source
+    ├── MissingExtraError      2   a part of the installation that was left out
     ├── MismatchError          4   two sound files that do not belong together
     ├── InterruptError       130   Ctrl-C, where there is more to say than that
     └── ReportedError          *   a process that was started for the work has failed and said why
@@ -61,6 +62,10 @@ class TrainingError(HierError):
 
 class ExportError(HierError):
     """An exported encoder whose answers differ from its checkpoint by more than allowed."""
+
+
+class MissingExtraError(HierError, ImportError):
+    """A package of an extra that is not installed; the message has the command that installs it."""
 
 
 class MismatchError(HierError):

@@ -79,6 +79,26 @@ def export(
         )
     else:
         dataset = data(encoder.recipe.seed) if callable(data) else data
+    return write(encoder, target, str(source), dataset, tolerance=tolerance, progress=progress)
+
+
+def write(
+    encoder: Trained,
+    target: Path,
+    name: str,
+    dataset: Dataset | None = None,
+    *,
+    tolerance: float = TOLERANCE,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """`export` for an encoder that is in memory.
+
+    Args:
+        name: of the encoder in messages.
+        dataset: the images to check it on.
+    """
+    if target.suffix.lower() != ".onnx":
+        raise InputError(f"expected a file name that ends in .onnx, got {target}")
     encoder.embedder.to_poincare.riemannian = False
     # Both are whole before either takes its place.
     with replacing(golden.golden_path(target)) as vectors, replacing(target) as draft:
@@ -88,7 +108,7 @@ def export(
         proof = _prove(encoder, session, dataset, progress)
         if not proof["largest_difference"] <= tolerance:
             raise ExportError(
-                f"the exported encoder differs from {source} by {proof['largest_difference']:.2e} "
+                f"the exported encoder differs from {name} by {proof['largest_difference']:.2e} "
                 f"in a coordinate, more than the tolerance {tolerance:g}: nothing was written. "
                 "Please report the backbone; --tolerance accepts more"
             )

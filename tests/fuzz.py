@@ -104,12 +104,12 @@ def _seal_catalogue(database: sqlite3.Connection) -> None:
     from hiercli.index.catalogue import Photo
 
     ask = (
-        "SELECT id, path, label, content, size, modified_ns, changed_ns, point, seal, point_seal "
-        "FROM photos"
+        "SELECT id, path, label, levels, content, size, modified_ns, changed_ns, point, seal, "
+        "point_seal FROM photos"
     )
     for row in list(database.execute(ask)):
-        number, path, label, content, *state, point, seal, point_seal = row
-        photo = Photo(number, path, label, content, tuple(state), point)
+        number, path, label, levels, content, *state, point, seal, point_seal = row
+        photo = Photo(number, path, label, levels, content, tuple(state), point)
         wanted = (photo.seal(), photo.point_seal())
         if (seal, point_seal) != wanted:
             change = "UPDATE photos SET seal = ?, point_seal = ? WHERE id = ?"

@@ -315,7 +315,7 @@ def test_a_jpeg_with_malformed_exif_is_embedded_without_a_word(
         Image.new("RGB", (40, 40), "red").save(tmp_path / f"{number}.jpg", exif=exif)
     done = hier("embed", tmp_path, "--model", exported, "-o", tmp_path / "v.npy")
     assert done.returncode == 0, done.stderr.decode()
-    assert done.stderr.decode().startswith("2 pictures embedded")
+    assert done.stderr.decode().startswith("1 class, no levels")
     assert np.load(tmp_path / "v.npy").shape == (2, 16)
 
 
@@ -342,7 +342,7 @@ def test_what_a_folder_leaves_out_is_named_and_counted(
     fails(inside(*embed, "--strict"), 2, words[0], "nothing was written")
     assert not index.exists()
     done = inside(*embed, "--json")
-    fails(done, 3, words[0], "0 pictures embedded", "49 added", "1 skipped")  # the journal had all
+    fails(done, 3, words[0], "0 images embedded", "49 added", "1 skipped")  # the journal had all
     assert json.loads(done.stdout)["skipped"] == 1
     with sqlite3.connect(f"{index}.sqlite") as database:
         assert database.execute("SELECT count(*) FROM quarantine").fetchone() == (1,)
@@ -362,7 +362,7 @@ def test_unreadable_pictures_are_named_counted_and_quarantined(
     (folder / "letter.jpg").write_text("no picture")
     index = tmp_path / "idx.faiss"
     done = hier("embed", folder, "--model", exported, "--index", index)
-    fails(done, 3, "cut.jpg", "empty.jpg", "letter.jpg", "6 pictures embedded", "3 skipped")
+    fails(done, 3, "cut.jpg", "empty.jpg", "letter.jpg", "6 images embedded", "3 skipped")
     with sqlite3.connect(f"{index}.sqlite") as database:
         assert database.execute("SELECT count(*) FROM quarantine").fetchone() == (3,)
         assert database.execute("SELECT count(*) FROM photos").fetchone() == (6,)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import leaf_images, tree_of
 
+from hiercli import Collection
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import DataError, FileFormatError, InputError
 from hiercli.evaluation.taxonomy import joined_at
@@ -163,8 +164,10 @@ def test_one_label_is_none() -> None:
 
 def test_too_little_to_grow_a_tree_of() -> None:
     points, labels, proxies = world()
-    with pytest.raises(DataError, match="proxies to grow a tree of"):
+    with pytest.raises(InputError, match="expected proxies"):
         tree_of(points, PATHS, labels, proxies[:0], C)
+    with pytest.raises(DataError, match="proxies to grow a tree of"):
+        build.from_images(Collection(points=points, c=C))
     with pytest.raises(DataError, match="found 1 classes or groups"):
         tree_of(points, PATHS, None, proxies[:1], C)
     with pytest.raises(DataError, match="two classes or more"):

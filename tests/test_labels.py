@@ -15,6 +15,7 @@ from pyarrow import parquet
 
 from hiercli import collection
 from hiercli.data import catalogue
+from hiercli.data.listing import gather
 from hiercli.data.taxonomy import read_taxonomy
 from hiercli.errors import DataError, FileFormatError, HierError, InputError
 from hiercli.evaluation import retrieval, taxonomy
@@ -283,7 +284,7 @@ def test_queries_without_an_answer_are_counted_aloud(
     labels = ["a", "a", "lone1", "lone2", "lone3"]
     rows = [f"{name},{label},test" for name, label in zip(names, labels, strict=True)]
     done = inside("eval", "--model", exported, "--data", written(tmp_path, rows))
-    assert b"3 of 5 queries have no other picture of their class" in done.stderr
+    assert b"3 of 5 queries have no other image of their class" in done.stderr
     assert b"unanswerable" in done.stdout
 
 
@@ -318,3 +319,126 @@ def test_suffixes_in_capitals(exported: Path, photos: Path, inside: Hier, tmp_pa
     done = inside("hierarchy", "--points", tmp_path / "V.NPY", "--model", exported)
     assert done.returncode == 0
     assert os.path.exists(tmp_path / "V.paths.txt")
+
+
+# ------------------------------------------------------------------------------------- the one rule
+
+
+def images_at(root: Path, *names: str) -> Path:
+    """Small images, each of a colour of its own."""
+    for number, name in enumerate(names):
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (number * 37 % 256, number * 91 % 256, 60)).save(file)
+    return root
+
+
+def labelled(*paths: Path, nested: bool = False) -> dict[str, tuple[str, tuple[str, ...]]]:
+    found = gather(paths, nested=nested).records
+    return {record.path.name: (record.label, record.levels) for record in found}
+
+
+def test_the_label_is_the_first_folder_below_the_given_one(tmp_path: Path) -> None:
+    root = images_at(tmp_path / "birds", "Wren/2023/a.png", "Wren/b.png", "Jay/x/y/c.png", "d.png")
+    right = {"a.png": ("Wren", ()), "b.png": ("Wren", ()), "c.png": ("Jay", ())}
+    assert labelled(root) == right | {"d.png": ("birds", ())}
+    assert labelled(root / "Wren") == {"a.png": ("2023", ()), "b.png": ("Wren", ())}
+    assert labelled(root / "Wren" / "b.png") == {"b.png": ("Wren", ())}
+    # The first of several that hold it decides.
+    assert labelled(root, root / "Wren")["a.png"] == ("Wren", ())
+    assert not gather([root]).notes
+
+
+def test_nested_folders_are_levels(tmp_path: Path) -> None:
+    root = images_at(
+        tmp_path / "shop", "Men/Denim/a.png", "Women/Denim/b.png", "Women/Coats/c.png", "Hats/d.png"
+    )
+    assert labelled(root, nested=True) == {
+        "a.png": ("Men/Denim", ("Men",)), "b.png": ("Women/Denim", ("Women",)),
+        "c.png": ("Coats", ("Women",)), "d.png": ("Hats", ("",)),
+    }  # fmt: skip
+    deep = images_at(tmp_path / "birds", "o/f/g/s/a.png", "o/f/h/t/b.png")
+    assert labelled(deep, nested=True)["a.png"] == ("s", ("g", "f", "o"))
+    assert gather([deep], nested=True).level_names == ("level1", "level2", "level3")
+    assert "--nested" in gather([deep]).notes[0]
+
+
+def test_folders_that_part_a_data_set_are_no_labels(tmp_path: Path) -> None:
+    names = [f"{side}/{label}/{n}{label}.png" for side in ("train", "val", "test")
+             for label in ("Jay", "Tit") for n in range(2)]  # fmt: skip
+    root = images_at(tmp_path / "birds", *names)
+    assert {label for label, _ in labelled(root).values()} == {"Jay", "Tit"}
+    data = catalogue.load(str(root))
+    assert {record.label for record in data.query} == {"Jay", "Tit"}
+    alone = images_at(tmp_path / "trains", "train/1.png", "bus/2.png")  # a class of that name
+    assert labelled(alone) == {"1.png": ("train", ()), "2.png": ("bus", ())}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_training_and_index_agree_on_labels(tmp_path: Path, nested: bool) -> None:
+    root = images_at(tmp_path / "b", *(f"o{n % 2}/s{n}/i/{n}{k}.png" for n in range(8)
+                                       for k in range(2)))  # fmt: skip
+    data = catalogue.load(str(root), nested=nested, to_train=False, test_share=0)
+    trained = {record.path.name: (record.label, record.levels) for record in data.train}
+    assert trained == labelled(root, nested=nested)
+    assert not data.query
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+def test_a_table_reaches_index_search_tree_and_review(
+    suffix: str, photos: Path, exported: Path, inside: Hier, tmp_path: Path
+) -> None:
+    files = sorted(photos.glob("kind[0-3]/*.jpg"))
+    columns = {
+        "image": [os.path.relpath(file, tmp_path) for file in files],
+        "class": [f"C{file.parent.name[4:]}" for file in files],
+        "genus": [f"G{int(file.parent.name[4:]) // 2}" for file in files],
+        "family": ["F"] * len(files),
+    }
+    table = tmp_path / f"t{suffix}"
+    if suffix == ".parquet":
+        parquet.write_table(pa.table(columns), table)
+    else:
+        mark = "," if suffix == ".csv" else "\t"
+        rows = zip(*columns.values(), strict=True)
+        table.write_text("\n".join(map(mark.join, [tuple(columns), *rows])) + "\n")
+    index = tmp_path / "i.faiss"
+    done = inside("embed", table, "--model", exported, "--index", index, "-o", tmp_path / "v.npy")
+    assert done.returncode == 0, done.stderr
+    assert b"4 classes, 2 levels above them (genus, family), from a table" in done.stderr
+    done = inside("search", files[0], "--index", index, "--where", "genus=G1", "--json")
+    hits = json.loads(done.stdout)["results"]
+    assert {hit["label"] for hit in hits} == {"C2", "C3"}
+    assert hits[0]["levels"] == {"genus": "G1", "family": "F"}
+    done = inside("search", files[0], "--index", index, "-k", "1", "--csv")
+    assert done.stdout.decode().splitlines()[1].endswith('"G0","F"')
+    done = inside("search", files[0], "--index", index, "--where", "order=X")
+    assert done.returncode == 2 and b"no such level" in done.stderr
+    names = inside("hierarchy", "--index", index).stdout.decode()
+    assert names.startswith("F · 24 photos")
+    done = inside("hierarchy", "suggest", "--index", index, "--confidence", "0", "--json")
+    shared = {(one["label"], one["proposal"]): one["shared"]
+              for one in map(json.loads, done.stdout.splitlines())}  # fmt: skip
+    assert shared and set(shared.values()) <= {"genus G0", "genus G1", "family F"}
+    done = inside("eval", "--points", tmp_path / "v.npy", "--taxonomy", "own", "--json")
+    assert done.returncode == 0, done.stderr
+    judged = json.loads(done.stdout)["judgement"]["average linkage"]
+    assert {"purity@genus", "purity@family"} <= set(judged)
+    # An update without the table keeps what it said of the others, and labels by folder.
+    assert inside("embed", photos / "kind0", "--model", exported, "--index", index).returncode == 0
+    labels = {hit["label"] for hit in json.loads(
+        inside("search", files[0], "--index", index, "-k", "24", "--json").stdout)["results"]}  # fmt: skip
+    assert labels == {"kind0", "C1", "C2", "C3"}
+
+
+def test_columns_of_a_table_go_by_several_names(tmp_path: Path) -> None:
+    images_at(tmp_path, "a.png", "b.png")
+    for header in ("path,label", "filename,class", "image,label", "file,class"):
+        (tmp_path / "t.csv").write_text(f"{header}\na.png,Jay\nb.png,Tit\n")
+        assert labelled(tmp_path / "t.csv") == {"a.png": ("Jay", ()), "b.png": ("Tit", ())}
+    (tmp_path / "t.csv").write_text("path\na.png\n")
+    found = gather([tmp_path / "t.csv"])
+    assert found.records[0].label == tmp_path.name and "no column label" in found.notes[0]
+    (tmp_path / "t.csv").write_text("where,label\na.png,Jay\n")
+    with pytest.raises(DataError, match="columns path and label"):
+        gather([tmp_path / "t.csv"])

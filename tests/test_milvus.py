@@ -49,7 +49,7 @@ def test_the_same_answers_as_the_exact_index(album: Path, tmp_path: Path, addres
         {"k": 10},
         {"k": 250},
         {"k": 10, "unique": True},
-        {"k": None, "radius": 1.5},
+        {"k": None, "max_distance": 1.5},
         {"k": 5, "where": [("label", "kind2")]},
         {"k": 5, "where": [("path", "*/photo1*")]},
     ):

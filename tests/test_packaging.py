@@ -5,10 +5,11 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
-import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,20 +46,82 @@ def test_a_wheel_holds_everything(wheel: Path) -> None:
     assert set(packages["packages"]) == here | {"hiercli.models"}
 
 
-def test_embedding_from_a_wheel_needs_no_model_and_no_source(
-    wheel: Path, photos: Path, tmp_path: Path
-) -> None:
-    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    words = ["-c", "import hiercli; print(hiercli.__file__)"]
-    run = [sys.executable, "-P"]  # not from the current folder
-    where = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    done = subprocess.run(
-        [*run, *words], env=where, cwd=tmp_path, check=True, capture_output=True, text=True
-    )
-    assert done.stdout.startswith(str(tmp_path / "site"))
-    embed = ["-m", "hiercli", "embed", str(sorted(photos.iterdir())[0])]
-    points = subprocess.run(
-        [*run, *embed], env=where, cwd=tmp_path, check=True, stdout=subprocess.PIPE
-    )
-    (tmp_path / "vecs.npy").write_bytes(points.stdout)
-    assert np.load(tmp_path / "vecs.npy").shape[1] == 384
+@pytest.fixture(scope="module")
+def light(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """An environment with the wheel and what it needs without extras, and its size in bytes.
+
+    What Python compiles of it (another tenth) is not counted. Nothing is fetched: the packages are
+    those of this environment, linked one by one.
+    """
+    place = tmp_path_factory.mktemp("light") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", place], check=True)
+    pip = [place / "bin" / "python", "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
+    subprocess.run([*pip, wheel], check=True)
+    (site,) = place.glob("lib/python*/site-packages")
+    size, seen = 0, {"hiercli"}
+    own = metadata.distribution("hiercli").requires
+    waiting = [Requirement(text) for text in own or ()]
+    while waiting:
+        wanted = waiting.pop()
+        name = wanted.name.lower().replace("_", "-")
+        if name in seen or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
+            continue
+        seen.add(name)
+        package = metadata.distribution(wanted.name)
+        waiting += [Requirement(text) for text in package.requires or ()]
+        for file in package.files or ():
+            source = Path(str(package.locate_file(file)))
+            if file.parts[0] == ".." or file.suffix == ".pyc" or not source.is_file():
+                continue
+            size += source.stat().st_size
+            link = site / file.parts[0]
+            if not link.exists():
+                link.symlink_to(package.locate_file(file.parts[0]))
+    size += sum(file.stat().st_size for file in site.glob("hiercli*/**/*")
+                if file.is_file() and file.suffix != ".pyc")  # fmt: skip
+    return place, size
+
+
+def test_serving_needs_no_torch(light: tuple[Path, int], photos: Path, tmp_path: Path) -> None:
+    place, size = light
+    print(f"installed without extras: {size / 1e6:.0f} MB")
+    assert 100e6 < size < 900e6
+
+    def hier(*words: object) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "COLUMNS": "200"}
+        return subprocess.run(
+            [place / "bin" / "hier", *map(str, words)], capture_output=True, text=True,
+            cwd=tmp_path, env=environment, check=False,
+        )  # fmt: skip
+
+    python = place / "bin" / "python"
+    ask = [python, "-c", "import importlib.util as u; print(u.find_spec('torch'))"]
+    assert subprocess.run(ask, capture_output=True, text=True).stdout.strip() == "None"
+    some = [photos / f"kind{number}" for number in range(3)]
+    for words in (
+        ["embed", *some, "-o", "v.npy"],
+        ["embed", *some, "--index", "i.faiss"],
+        ["search", some[0] / "photo0.jpg", "--index", "i.faiss", "--branches"],
+        ["hierarchy", "--index", "i.faiss"],
+        ["hierarchy", "--index", "i.faiss", "--format", "html", "-o", "tree.html"],
+        ["hierarchy", "suggest", "--index", "i.faiss"],
+        ["eval", "--points", "v.npy"],
+        ["index", "verify", "i.faiss"],
+        ["data"],
+        ["verify", "--help"],
+    ):
+        done = hier(*words)
+        assert done.returncode == 0, (words, done.stderr)
+    for words in (
+        ["train", "--data", photos], ["eval", "--backbone", "resnet18", "--data", photos],
+        ["export", "--checkpoint", "best.pt", "-o", "x.onnx"],
+        ["hierarchy", "--checkpoint", "best.pt"],
+    ):  # fmt: skip
+        (tmp_path / "best.pt").write_bytes(b"")
+        done = hier(*words)
+        assert done.returncode == 2, (words, done.stderr)
+        assert "pip install 'hiercli[train]'" in done.stderr, (words, done.stderr)
+        assert len(done.stderr.strip().splitlines()) <= 3
+    words = "import hiercli as h\ntry: h.HierLoss\nexcept h.MissingExtraError as e: print(e)"
+    done = subprocess.run([python, "-c", words], capture_output=True, text=True, cwd=tmp_path)
+    assert "pip install 'hiercli[train]'" in done.stdout, done.stderr

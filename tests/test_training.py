@@ -33,6 +33,7 @@ from hiercli.training.distributed import World
 from hiercli.training.loading import TrainingPhotos, embed_records, random_box
 from hiercli.training.reporter import Silence
 from hiercli.training.run_folder import read_metrics, require_same_settings
+from hiercli.training.untrained import Baseline
 
 LONG = [
     *TINY,
@@ -468,3 +469,74 @@ def test_settings_of_the_optimizer_are_the_recipes(
     done = inside("train", "--data", photos, "--out", out, *TINY, "--resume")
     assert done.returncode == 0, done.stderr
     assert b"resumed at epoch: 1" in done.stderr
+
+
+def test_no_epochs_is_an_untrained_encoder(photos: Path, hier: Hier, tmp_path: Path) -> None:
+    done = hier("train", "--data", photos, "--out", tmp_path / "r", *TINY, "--epochs", "0")
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"weights of epoch 0 (untrained)" in done.stdout
+    assert not (tmp_path / "r" / "curves.png").exists()
+    assert len(checkpoint.read(tmp_path / "r" / "best.pt").class_points) == 3
+    again = hier(
+        "train", "--data", photos, "--out", tmp_path / "r", *TINY, "--epochs", "0", "--resume"
+    )
+    assert again.stdout == done.stdout
+
+
+def test_all_classes_may_train(photos: Path, hier: Hier, tmp_path: Path) -> None:
+    shares = ["--test-share", "0", "--validation-share", "0"]
+    done = hier("train", "--data", photos, "--out", tmp_path / "r", *TINY, *shares)
+    assert done.returncode == 0, done.stderr.decode()
+    for line in (b"8 classes, no levels above them", b"train: 8 classes, 48 images",
+                 b"validate: nothing", b"test: nothing", b"batch: 8 images, 2 of each class"):  # fmt: skip
+        assert line in done.stderr, line
+    assert len(checkpoint.read(tmp_path / "r" / "best.pt").class_names) == 8
+    assert not done.stdout
+
+
+def test_the_batch_that_is_made_is_said(photos: Path, hier: Hier, tmp_path: Path) -> None:
+    done = hier("train", "--data", photos, "--out", tmp_path / "r", *TINY, "--batch-size", "40")
+    assert b"batch: 6 images, 2 of each class (not 40: there are 3 classes)" in done.stderr
+
+
+def test_the_untrained_backbone_stands_beside_the_trained(trained: Path) -> None:
+    before = json.loads((trained / "untrained.json").read_text())
+    assert {"recall@1", "map@r"} < set(before["scores"])
+    baseline = Baseline("", 1.0, {"recall@1": 50.0, "recall@2": 70.0, "map@r": 30.0})
+    for recall, precision, words in (
+        (51.0, 30.0, "training helped"), (50.0, 30.0, "training did not help"),
+        (49.0, 29.0, "training did not help"), (52.0, 29.0, "hurt the other"),
+    ):  # fmt: skip
+        assert words in baseline.verdict({"recall@1": recall, "map@r": precision})
+
+
+def test_a_backbone_is_exported_without_training(
+    photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    model = tmp_path / "plain.onnx"
+    words = ["--backbone", "test_efficientnet", "--weights", "none", "--image-size", "32"]
+    done = inside("export", *words, "--data", photos, "-o", model, "--embedding-dim", "24")
+    assert done.returncode == 0, done.stderr
+    index = tmp_path / "i.faiss"
+    assert inside("embed", photos, "--model", model, "--index", index).returncode == 0
+    done = inside("search", next(photos.glob("*/*.jpg")), "--index", index, "--json")
+    assert json.loads(done.stdout)["results"][0]["distance"] == 0
+    assert inside("hierarchy", "--index", index).returncode == 0
+    loose = tmp_path / "loose"  # no labels are needed
+    loose.mkdir()
+    for number, file in enumerate(photos.glob("*/*.jpg")):
+        (loose / f"{number}.jpg").write_bytes(file.read_bytes())
+    assert inside("export", *words, "--data", loose, "-o", model).returncode == 0
+    assert inside("export", *words, "-o", model).returncode == 0
+    done = inside("export", "--backbone", "resnet18x", "-o", model)
+    assert done.returncode == 2 and b"close to resnet18" in done.stderr
+
+
+def test_a_transformer_takes_weights_of_another_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = backbone.create("test_vit", weights="none", image_size=160)
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    other = backbone.create("test_vit", weights=str(tmp_path / "w.pt"), image_size=96)
+    own, resized = model.state_dict(), other.state_dict()
+    assert own["pos_embed"].shape != resized["pos_embed"].shape
+    assert all(torch.equal(own[name], resized[name]) for name in own if name != "pos_embed")

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from hiercli import __version__
+from hiercli import __version__, extras
 from hiercli.cli import data, embed, evaluate, export, hierarchy, index, search, train, verify
 from hiercli.cli.render import complain, prepare_streams
 from hiercli.errors import (
@@ -84,6 +84,10 @@ def main() -> None:
         if not _said_by_another(error):
             complain(str(error))
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        told = extras.missing(error)
+        complain(_noted_down(error) if told is None else str(told))
+        sys.exit(EXIT_FAULT if told is None else told.exit_code)
     except MemoryError:
         complain("there is not enough memory for this: give it less at a time, or close programs")
         sys.exit(EXIT_INPUT)

@@ -13,34 +13,62 @@ from hiercli.errors import EXIT_SKIPPED, InputError
 
 
 def export(
-    output: Annotated[Path, typer.Option("--output", "-o", help="ONNX file to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Write this ONNX file.")],
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Checkpoint of `hier train` to export.")
+        Path | None, typer.Option(help="Export this checkpoint of `hier train`.")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="Exported encoder to make smaller, instead of --checkpoint.")
+        Path | None,
+        typer.Option(help="Make this exported encoder smaller, instead of --checkpoint."),
     ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="Export this timm model without training, instead of --checkpoint; --data gives "
+            "its head the images' main directions."
+        ),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="With --backbone: auto, hub, none (random), or a state dict.")
+    ] = "auto",
+    pooling: Annotated[
+        str, typer.Option(help="With --backbone: avg, avgmax, token, gem; empty: the model's own.")
+    ] = "",
+    embedding_dim: Annotated[
+        int | None, typer.Option(min=2, help="With --backbone: dimensions (384 or fewer).")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=16, help="With --backbone: side of the input in pixels.")
+    ] = None,
+    crop_share: Annotated[
+        float, typer.Option(min=0.01, max=1, help="With --backbone: share of the short side.")
+    ] = 1.0,
     data: Annotated[
         str | None,
-        typer.Option(help="Data set to prove the export on, with the change of Recall@1."),
+        typer.Option(
+            help="Check the export on these images, and show the change of Recall@1. With "
+            "--backbone also a folder or table without labels."
+        ),
     ] = None,
     int8: Annotated[
         bool,
-        typer.Option("--int8", help="8-bit backbone, for CPUs; --data calibrates and judges it."),
+        typer.Option("--int8", help="Quantise the backbone to 8 bits, for CPUs; needs --data."),
     ] = False,
     fp16: Annotated[
-        bool, typer.Option("--fp16", help="Half-precision backbone, for GPUs; --data judges it.")
+        bool,
+        typer.Option("--fp16", help="Use half precision in the backbone, for GPUs; needs --data."),
     ] = False,
     largest_loss: Annotated[
-        float, typer.Option(help="Points of Recall@1 that --int8 and --fp16 may cost.")
+        float,
+        typer.Option(help="Accept a loss of so many points of Recall@1 with --int8 and --fp16."),
     ] = 1.0,
     tolerance: Annotated[
-        float, typer.Option(help="Largest difference of a coordinate that is accepted.")
+        float, typer.Option(help="Accept differences of a coordinate up to this.")
     ] = 1e-3,
     data_root: options.DataRoot = None,
     json_output: options.Json = False,
 ) -> None:
-    """Write an encoder as one ONNX file that emits points of the ball, with proof that it agrees.
+    """Export to one ONNX file that emits points of hyperbolic space, and check that outputs match.
 
     --int8 and --fp16 write a smaller variant with a report: Recall@1, overlap of the 10 nearest
     with the float32 encoder's, size and speed of both. A variant has an index of its own.
@@ -51,47 +79,36 @@ def export(
 
     - `hier export --checkpoint runs/cub-001/best.pt -o birds.onnx --data cub`
 
+    - `hier export --backbone vit_small_patch14_dinov2 --data photos/ -o dino.onnx`
+
     - `hier export --model birds.onnx -o birds.int8.onnx --int8 --data cub`
     """
-    if (checkpoint is None) == (model is None):
-        raise InputError("expected one of --checkpoint and --model: what is to be exported?")
+    sources = [source for source in (checkpoint, model, backbone) if source is not None]
+    if len(sources) != 1:
+        raise InputError(
+            "expected one of --checkpoint, --model and --backbone: what is to be exported?"
+        )
     if int8 and fp16:
         raise InputError("expected one of --int8 and --fp16: write one file after the other")
     if model is not None and not (int8 or fp16):
         raise InputError("--model is exported already: add --int8 or --fp16 to make it smaller")
-    if (int8 or fp16) and data is None:
+    if (int8 or fp16) and (data is None or backbone is not None):
         raise InputError(
-            "expected --data with --int8 and --fp16: a variant is judged on pictures (a benchmark, "
-            "a folder of class folders, or a manifest)"
+            "expected --checkpoint or --model, and --data, with --int8 and --fp16: a variant is "
+            "judged on labelled images (a benchmark, a folder of class folders, or a table)"
         )
-    from hiercli.data import catalogue
-    from hiercli.data.records import Dataset
-
-    def pictures(seed: int) -> Dataset:
-        return catalogue.load(str(data), data_root, seed=seed, to_train=False)
-
-    if data is None:
-        say("proving the export on random pixels; --data proves it on pictures")
-    proof: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder, progress("proving") as bar:
-        whole = model
-        if checkpoint is not None:
-            from hiercli.onnx_export import export as write
-
-            whole = Path(folder) / "whole.onnx" if int8 or fp16 else output
-            proof = write(
-                checkpoint, whole, data=pictures if data else None, tolerance=tolerance,
-                progress=bar,
-            )  # fmt: skip
-        if whole is not None and (int8 or fp16):
-            from hiercli import precision
-            from hiercli.encoder import onnx_file
-
-            seed = onnx_file.read(whole).metadata.seed
-            proof = precision.reduce(
-                whole, output, "int8" if int8 else "fp16", pictures(seed),
-                largest_loss=largest_loss, progress=bar,
-            )  # fmt: skip
+    if backbone is None and (pooling or embedding_dim or image_size or weights != "auto"):
+        raise InputError("--weights, --pooling, --embedding-dim, --image-size go with --backbone")
+    if backbone is not None:
+        proof = _of_backbone(
+            backbone, output, data, data_root, tolerance, weights=weights, pooling=pooling,
+            embedding_dim=embedding_dim, image_size=image_size, crop_share=crop_share,
+        )  # fmt: skip
+    else:
+        precision = "int8" if int8 else "fp16" if fp16 else ""
+        proof = _of_file(
+            checkpoint, model, output, data, data_root, precision, largest_loss, tolerance
+        )
     for problem in proof.get("skipped", ()):
         warn(problem)
     if json_output:
@@ -105,3 +122,78 @@ def export(
         table(str(output), ["", "proof"], rows)
     if proof.get("skipped"):
         raise typer.Exit(EXIT_SKIPPED)
+
+
+def _of_file(
+    checkpoint: Path | None,
+    model: Path | None,
+    output: Path,
+    data: str | None,
+    data_root: Path | None,
+    precision: str,
+    largest_loss: float,
+    tolerance: float,
+) -> dict[str, Any]:
+    """Export a checkpoint, or make a smaller variant of it or of an exported encoder."""
+    from hiercli.data import catalogue
+    from hiercli.data.records import Dataset
+
+    def images(seed: int) -> Dataset:
+        return catalogue.load(str(data), data_root, seed=seed, to_train=False)
+
+    if data is None:
+        say("checking the export on random pixels; --data checks it on images")
+    proof: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder, progress("checking") as bar:
+        whole = model
+        if checkpoint is not None:
+            from hiercli.onnx_export import export as write
+
+            whole = Path(folder) / "whole.onnx" if precision else output
+            proof = write(
+                checkpoint, whole, data=images if data else None, tolerance=tolerance, progress=bar
+            )
+        if whole is not None and precision:
+            from hiercli import precision as reduced
+            from hiercli.encoder import onnx_file
+
+            seed = onnx_file.read(whole).metadata.seed
+            proof = reduced.reduce(
+                whole, output, precision, images(seed), largest_loss=largest_loss, progress=bar
+            )
+    return proof
+
+
+def _of_backbone(
+    name: str,
+    output: Path,
+    data: str | None,
+    data_root: Path | None,
+    tolerance: float,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Export a timm model that nobody trained."""
+    from hiercli.data import catalogue
+    from hiercli.data.listing import gather
+    from hiercli.files import require_replaceable
+    from hiercli.onnx_export import write
+    from hiercli.training.untrained import untrained_encoder
+
+    require_replaceable(output)
+    problems: list[str] = []
+    records: Any = ()
+    if data in catalogue.NAMES:
+        dataset = catalogue.load(str(data), data_root)
+        records = dataset.train
+    elif data is not None:
+        listing = gather([Path(data)], skipped=lambda _, reason: problems.append(reason))
+        records = listing.records
+    else:
+        say("without --data the head mixes features at random: give some of your images")
+    with progress("embedding") as bar:
+        encoder = untrained_encoder(
+            name, records=records, skipped=problems.append, progress=bar, **settings
+        )
+    proof = write(encoder, output, name, tolerance=tolerance)
+    return {"backbone": name, "dimensions": encoder.recipe.embedding_dim, **proof,
+            "skipped": problems}  # fmt: skip

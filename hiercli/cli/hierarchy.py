@@ -148,6 +148,8 @@ def hierarchy(
     if output is not None:
         require_replaceable(output)
         require_apart(output, files_of(checkpoint, model, index, points))
+    if index is not None and points is not None:
+        raise InputError("expected one of --index and --points, got both")
     tree = _load(checkpoint, model, index or points, leaves is Leaves.proxies)
     tree.require_apart(output)
     shown = (tree if root is None else tree.find(root)).trim(depth, min_size)

@@ -46,7 +46,9 @@ def search(
     max_distance: Annotated[
         float | None, typer.Option(min=0, help="Show only images at this distance or nearer.")
     ] = None,
-    radius: Annotated[float | None, typer.Option(min=0, hidden=True)] = None,
+    radius: Annotated[
+        float | None, typer.Option(min=0, hidden=True, help="Same as --max-distance.")
+    ] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hiercli import extras
 from hiercli.cli import options
 from hiercli.cli.render import TrainingProgress, progress, say, table, warn
 from hiercli.errors import EXIT_SKIPPED, InterruptError, TrainingError
@@ -43,6 +44,24 @@ def _train(
             "whether hierarchy helped.",
         ),
     ] = False,
+    untrained: Annotated[
+        bool,
+        typer.Option(
+            "--untrained/--no-untrained",
+            help="Score the untrained backbone on the test classes too, and say whether training "
+            "helped.",
+        ),
+    ] = True,
+    test_share: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=0.95,
+            help="Keep this share of the classes of a folder or table for the test; 0: train on "
+            "all.",
+        ),
+    ] = 0.5,
+    nested: options.Nested = False,
     list_recipes: Annotated[
         bool, typer.Option("--list-recipes", help="Print the names of the shipped recipes.")
     ] = False,
@@ -72,6 +91,7 @@ def _train(
     if list_recipes:
         print("\n".join(recipes.names()))
         return
+    extras.require("torch")
     chosen = {name: value for name, value in settings.items() if value is not None}
     resolved = recipes.load(recipe, chosen)
     if resume and out is None:
@@ -81,6 +101,7 @@ def _train(
 
     from hiercli.data import catalogue
     from hiercli.data.records import Dataset
+    from hiercli.labels import summary
 
     root = data_root or catalogue.default_root()
 
@@ -88,12 +109,17 @@ def _train(
         if download:
             _fetch(data, root)
         with progress("drawing the demo flora") as drawing:
-            return catalogue.load(data, root, seed=resolved.seed, progress=drawing)
+            return catalogue.load(
+                data, root, seed=resolved.seed, test_share=test_share, nested=nested,
+                progress=drawing,
+            )  # fmt: skip
 
     # A mistake is told before the seconds that torch takes to import.
     dataset = None if "LOCAL_RANK" in os.environ else fetched()
     for note in dataset.notes if dataset else ():
         say(f"note: {note}")
+    if dataset is not None:
+        say(summary((*dataset.train, *dataset.query), dataset.level_names, data))
 
     from hiercli.training import distributed, trainer
     from hiercli.training.baseline import metric_loss_alone, train_baseline
@@ -122,6 +148,13 @@ def _train(
             if world.is_main:
                 say("baseline: the metric loss alone")
             plain, found = train_baseline(result, resolved, dataset, reporter, world)
+        before = None
+        if untrained and resolved.epochs and world.is_main and result.test:
+            from hiercli.training.untrained import score_untrained
+
+            before = score_untrained(
+                resolved, dataset, target, lambda _, done, total: reporter.judged(done, total)
+            )
     except KeyboardInterrupt as error:
         raise InterruptError(
             f"interrupted. Go on with the same command and --out {target} --resume"
@@ -146,16 +179,31 @@ def _train(
         if plain and found:
             printed |= {"baseline": plain.test, "comparison": dataclasses.asdict(found)}
             printed |= {"verdict": found.verdict}
+        if before:
+            printed |= {"untrained": dataclasses.asdict(before)}
+            printed |= {"training": before.verdict(result.test)}
         print(json.dumps(printed))
     else:
-        columns, runs = ["", "test"], [result]
+        columns = {"trained": result.test}
         if plain:
-            columns, runs = ["", "with hierarchy", "metric loss alone"], [result, plain]
+            columns = {"with hierarchy": result.test, "metric loss alone": plain.test}
+        if before:
+            pooling = before.pooling or "own"
+            columns[f"untrained ({pooling} pooling, crop {before.crop_share:g})"] = before.scores
         scores = [
-            [name, *(f"{run.test[name]:g}" for run in runs)] for name in result.test
-        ]  # fmt: skip
+            [name, *(f"{one[name]:g}" if name in one else "" for one in columns.values())]
+            for name in result.test
+        ]
         title = f"{data}: {'test' if result.familiar else 'unseen'} classes, weights of epoch "
-        table(f"{title}{result.best_epoch} ({result.chosen_by})", columns, scores)
+        if scores:
+            table(f"{title}{result.best_epoch} ({result.chosen_by})", ["", *columns], scores)
+        if before:
+            moved = ", ".join(
+                f"{name} {before.scores[name]:.1f} -> {result.test[name]:.1f}"
+                for name in ("recall@1", "map@r")
+                if name in before.scores
+            )
+            say(f"{before.verdict(result.test)} ({moved})")
         if found:
             print(f"with hierarchy: {found.verdict}")
         made = ("best.pt", "curves.png", "neighbours.html")

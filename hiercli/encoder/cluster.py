@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from hiercli import extras
 from hiercli.encoder import onnx_file
 from hiercli.encoder.encoder import Encoder, pixels_of
 from hiercli.errors import InputError, MismatchError
@@ -80,9 +81,7 @@ def embed(
     try:
         import ray
     except ImportError as error:
-        raise InputError(
-            "--engine ray needs the extra ray: install it with `pip install 'hiercli[ray]'`"
-        ) from error
+        raise extras.missing(error) or error from error
     encoder = onnx_file.read(model)
     metadata = encoder.metadata
     listing = _listing(sources)

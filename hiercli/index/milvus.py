@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from hiercli import neighbours
+from hiercli import extras, neighbours
 from hiercli.data.listing import Listing, gather
 from hiercli.encoder.encoder import Encoder, pixels_of
 from hiercli.encoder.metadata import Metadata
@@ -512,10 +512,7 @@ def _connect(address: Address) -> Any:
     try:
         from pymilvus import MilvusClient
     except ImportError as error:
-        raise InputError(
-            "an index in Milvus needs the extra milvus: install it with "
-            "`pip install 'hiercli[milvus]'`"
-        ) from error
+        raise extras.missing(error) or error from error
     with _told(address):
         return MilvusClient(uri=address.uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=10)
 

@@ -1,14 +1,14 @@
 """Backbones: any model that timm knows, with weights from a package, the hub, or a file."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, cast
 
 import timm
 import torch
 from timm.data import resolve_model_data_config
-from timm.layers import SelectAdaptivePool2d
+from timm.layers import SelectAdaptivePool2d, resample_abs_pos_embed
 from timm.models import PretrainedCfg, get_deprecated_models, get_pretrained_cfg
 from torch import Tensor, nn
 
@@ -273,16 +273,17 @@ def _packaged_weights() -> str:
 
 
 def _load(model: nn.Module, path: Path, name: str, size: int) -> None:
-    saved = tensor_file.read(path)
+    saved = dict(tensor_file.read(path))
     for nested in ("state_dict", "model"):
         if isinstance(saved.get(nested), Mapping):
-            saved = saved[nested]
+            saved = dict(saved[nested])
     wanted = model.state_dict()
     if set(saved) != set(wanted) and [_shape(value) for value in saved.values()] == [
         _shape(value) for value in wanted.values()
     ]:
         # Same layers under other names: the same architecture from another implementation.
         saved = dict(zip(wanted, saved.values(), strict=True))
+    _fit_positions(saved, model)
     usable = {
         key: value for key, value in saved.items() if _shape(value) == _shape(wanted.get(key))
     }
@@ -294,6 +295,23 @@ def _load(model: nn.Module, path: Path, name: str, size: int) -> None:
             "Name the backbone and the image size that these weights belong to"
         )
     model.load_state_dict(usable, strict=False)
+
+
+def _fit_positions(saved: MutableMapping[str, Any], model: nn.Module) -> None:
+    """Resample the position embedding of a transformer that was trained at another size."""
+    positions, wanted = saved.get("pos_embed"), model.state_dict().get("pos_embed")
+    patches = getattr(model, "patch_embed", None)
+    if (
+        isinstance(positions, Tensor) and wanted is not None and patches is not None
+        and positions.ndim == wanted.ndim == 3 and positions.shape != wanted.shape
+        and positions.shape[2] == wanted.shape[2]
+    ):  # fmt: skip
+        prefix = getattr(model, "num_prefix_tokens", 0)
+        if getattr(model, "no_embed_class", False):
+            prefix = 0
+        saved["pos_embed"] = resample_abs_pos_embed(
+            positions, new_size=list(patches.grid_size), num_prefix_tokens=prefix
+        )
 
 
 def _head(model: nn.Module) -> tuple[str, ...]:

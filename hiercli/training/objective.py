@@ -101,6 +101,8 @@ def watch(
         pair lies farther from the origin than that of the triple (0.5: depth means nothing), left
         out where none differ.
     """
+    if not batches:  # resumed where an epoch ends
+        return {}
     points = torch.cat([batch for batch, _ in batches])
     radius = points.norm(dim=1)
     variance = torch.linalg.svdvals((points - points.mean(dim=0)).double()).square()

@@ -302,6 +302,9 @@ class _Run:
         self.embedder.load_state_dict(content.model)
         self.objective.load_state_dict(state["objective"])
         self.recent = [(x.to(self.device), y.to(self.device)) for x, y in state["recent"]]
+        for points, labels in self.recent:
+            if points.shape != (len(labels), self.recipe.embedding_dim) or labels.ndim != 1:
+                raise ValueError(f"points of {tuple(points.shape)} in the last batches")
         for part, averaged in zip(self.averaged or (), state["averaged"], strict=True):
             part.load_state_dict(averaged)
         # Its settings are the recipe's: only what it has learned of the weights is taken up.
@@ -349,9 +352,7 @@ class _Run:
             {
                 "out": str(self.out),
                 "data": self.dataset.name,
-                "training": f"{len(self.training)} photos of {len(self.names)} classes",
-                "validation": f"{len(self.validation)} photos of "
-                f"{len(class_names(self.validation))} held-out classes",
+                **self._counts(),
                 "device": f"{self.device.type}, {str(self.dtype).removeprefix('torch.')}"
                 + (f", {self.world.size} processes" if self.world.size > 1 else ""),
                 "resumed at epoch": self.epoch,
@@ -375,7 +376,26 @@ class _Run:
                 self.reporter.finished_epoch(row)
                 if warning := collapse(row, self.recipe):
                     self.reporter.warned(warning)
+            if not self.recipe.epochs:
+                self._validate()
+                self._save_to_go_on()
         return self._conclude()
+
+    def _counts(self) -> dict[str, str]:
+        """How many classes and images train, validate and test, and the batch that comes of it."""
+        tested = (*self.dataset.query, *(self.dataset.gallery or ()))
+        size, wanted = self.sampler.batch_size, self.recipe.batch_size
+        held = "" if self.dataset.validation else ", held out"
+        return {
+            "train": f"{len(self.names)} classes, {len(self.training)} images",
+            "validate": f"{len(class_names(self.validation))} classes{held}, "
+            f"{len(self.validation)} images"
+            if self.validation else "nothing: the last epoch counts",
+            "test": f"{len(class_names(tested))} classes, {len(tested)} images"
+            if tested else "nothing",
+            "batch": f"{size} images, {self.recipe.samples_per_class} of each class"
+            + (f" (not {wanted}: there are {len(self.names)} classes)" if size < wanted else ""),
+        }  # fmt: skip
 
     def _out_of_patience(self) -> bool:
         waited = self.epoch - self.best_epoch
@@ -491,7 +511,7 @@ class _Run:
 
     def _conclude(self) -> Result:
         """Work out where the classes lie under the best weights, and score the test classes."""
-        if self.world.is_main:
+        if self.world.is_main and self.recipe.epochs:
             curves.draw(read_metrics(self.out / "metrics.jsonl"), self.out / "curves.png")
         self.world.same(True)  # best.pt is there once the main process has come this far
         held = checkpoint.load(self.out / "best.pt")
@@ -508,11 +528,16 @@ class _Run:
             self.out,
             scores,
             self.best_epoch,
-            "highest validation MAP@R" if self.validation else "the last, without validation",
+            self._chosen_by(),
             [name for name in tested if name in trained],
             self.judge.problems,
             retrieval,
         )
+
+    def _chosen_by(self) -> str:
+        if not self.recipe.epochs:
+            return "untrained"
+        return "highest validation MAP@R" if self.validation else "the last, without validation"
 
     def _place_classes(self, held: checkpoint.Trained) -> None:
         """Write into ``best.pt`` the midpoint of each class's images, each embedded once."""

