@@ -426,8 +426,8 @@ def test_a_table_reaches_index_search_tree_and_review(
     assert {"purity@genus", "purity@family"} <= set(judged)
     # An update without the table keeps what it said of the others, and labels by folder.
     assert inside("embed", photos / "kind0", "--model", exported, "--index", index).returncode == 0
-    labels = {hit["label"] for hit in json.loads(
-        inside("search", files[0], "--index", index, "-k", "24", "--json").stdout)["results"]}  # fmt: skip
+    done = inside("search", files[0], "--index", index, "-k", "24", "--json")
+    labels = {hit["label"] for hit in json.loads(done.stdout)["results"]}
     assert labels == {"kind0", "C1", "C2", "C3"}
 
 

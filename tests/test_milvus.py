@@ -60,6 +60,21 @@ def test_the_same_answers_as_the_exact_index(album: Path, tmp_path: Path, addres
         there.search(queries[:1], 3, where=[("path", "*a_b")])
 
 
+def test_levels_of_a_table(album: Path, tmp_path: Path, address: Address) -> None:
+    rows = [f"album/kind{n % 4}/photo{n}.png,C{n % 4},G {n % 4 // 2},F" for n in range(24)]
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(["path,label,genus,family", *rows]))
+    update_milvus(address, [table], Colours())
+    there = MilvusIndex(address)
+    assert there.level_names == ("genus", "family")
+    (hits,) = there.search(np.zeros((1, 12), np.float32), 24, where=[("genus", "G 1")])
+    assert {hit.label for hit in hits} == {"C2", "C3"} and len(hits) == 12
+    assert hits[0].levels == {"genus": "G 1", "family": "F"}
+    assert len(there.search(np.zeros((1, 12), np.float32), 24, where=[("genus", "G*")])[0]) == 24
+    with pytest.raises(InputError, match="expected a condition on"):
+        there.search(np.zeros((1, 12), np.float32), 1, where=[("order", "x")])
+
+
 def test_what_came_went_and_changed(tmp_path: Path, address: Address) -> None:
     album, session = tmp_path / "album", Colours()
     for number in range(12):

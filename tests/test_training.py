@@ -487,9 +487,11 @@ def test_all_classes_may_train(photos: Path, hier: Hier, tmp_path: Path) -> None
     shares = ["--test-share", "0", "--validation-share", "0"]
     done = hier("train", "--data", photos, "--out", tmp_path / "r", *TINY, *shares)
     assert done.returncode == 0, done.stderr.decode()
-    for line in (b"8 classes, no levels above them", b"train: 8 classes, 48 images",
-                 b"validate: nothing", b"test: nothing", b"batch: 8 images, 2 of each class"):  # fmt: skip
-        assert line in done.stderr, line
+    for line in (
+        "8 classes, no levels above them", "train: 8 classes, 48 images", "validate: nothing",
+        "test: nothing", "batch: 8 images, 2 of each class",
+    ):  # fmt: skip
+        assert line in done.stderr.decode(), line
     assert len(checkpoint.read(tmp_path / "r" / "best.pt").class_names) == 8
     assert not done.stdout
 
