@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: test demo bench backbones fuzz lint types clean
+.PHONY: test demo docs bench backbones fuzz lint types clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -16,6 +16,9 @@ demo: $(READY)
 
 test: lint types
 	$(BIN)/python -m pytest
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict --quiet
 
 bench: $(READY)
 	$(BIN)/python tests/bench_hier.py

@@ -141,7 +141,10 @@ def _write_graph(encoder: Trained, file: Path) -> None:
             verbose=False,
         )
     except Exception as error:  # the exporter's errors are of nearly every kind
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
         raise ExportError(
             f"torch cannot export {encoder.recipe.backbone} to ONNX ({lines[0][:200]}): nothing "
             "was written. Train another backbone"

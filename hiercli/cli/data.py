@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from hiercli.cli import options
-from hiercli.cli.render import errors, say, table, watched
+from hiercli.cli.render import errors, progress, say, table, watched
 from hiercli.errors import DataError
 
 app = typer.Typer(invoke_without_command=True)
@@ -76,16 +76,36 @@ def data(
 @app.command()
 def get(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="cub, cars, sop or inshop.")],
+    name: Annotated[str, typer.Argument(help="cub, cars, sop, inshop or demo.")],
+    species: Annotated[
+        int, typer.Option(min=8, help="With demo: draw flowers of so many species.")
+    ] = 80,
+    photos: Annotated[
+        int, typer.Option(min=2, help="With demo: draw so many photos of each species.")
+    ] = 24,
     data_root: options.DataRoot = None,
 ) -> None:
-    """Fetch a benchmark from its own published address, with its terms shown first.
+    """Fetch a benchmark from its own published address, or draw the demo's flowers.
 
-    Example: `hier data get cub --data-root data`
+    The terms of a benchmark are shown first.
+
+    Examples:
+
+    - `hier data get cub --data-root data`
+
+    - `hier data get demo --species 12 --photos 12`
     """
-    from hiercli.data import catalogue
+    from hiercli.data import catalogue, demo
 
-    fetch(name, data_root or context.obj or catalogue.default_root())
+    root = data_root or context.obj or catalogue.default_root()
+    if name != "demo":
+        fetch(name, root)
+        return
+    with progress("drawing") as bar:
+        folder = demo.generate(
+            root, num_species=species, photos_per_species=photos, progress=bar
+        )
+    say(f"{species * photos} photos of {species} species are in {folder / 'photos'}")
 
 
 def fetch(name: str, root: Path) -> None:

@@ -1,6 +1,7 @@
 """Pictures in a terminal: as pixels where it can show them, else in half-block characters."""
 
 import contextlib
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -26,7 +27,8 @@ def thumbnail(path: str, style: str, content: bytes | None = None) -> "Renderabl
     """
     if not _has_room():
         return ""
-    # When it is imported it asks the terminal what it can show.
+    # When it is imported it asks the terminal what it can show, and logs where that is silent.
+    logging.getLogger("textual_image").setLevel(logging.CRITICAL)
     from textual_image import renderable
 
     from hiercli.images import centre_box, read
