@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "docs" / name
+    for name in re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+]
+"""In reading order."""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -28,10 +32,19 @@ def run(words: list[str], folder: Path, text: str) -> None:
     assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda p: p.stem)
-def test_the_blocks_of_a_page_run_in_an_empty_folder(page: Path, tmp_path: Path) -> None:
+def run_blocks(page: Path, folder: Path) -> int:
     for kind, text in blocks(page):
-        run({"bash": ["bash", "-e"], "python": [sys.executable, "-"]}[kind], tmp_path, text)
+        run({"bash": ["bash", "-e"], "python": [sys.executable, "-"]}[kind], folder, text)
+    return len(blocks(page))
+
+
+def test_the_blocks_of_readme_run_in_an_empty_folder(tmp_path: Path) -> None:
+    assert run_blocks(ROOT / "README.md", tmp_path) == 4
+
+
+def test_the_blocks_of_the_documentation_run_in_reading_order(tmp_path: Path) -> None:
+    assert {page.name for page in (ROOT / "docs").rglob("*.md")} == {page.name for page in PAGES}
+    assert sum(run_blocks(page, tmp_path) for page in PAGES) > 25
 
 
 def test_readme_is_short_and_its_links_lead_somewhere() -> None:
