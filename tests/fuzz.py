@@ -94,10 +94,10 @@ def _seal_checksum(index: Path) -> None:
 
 
 def _seal_facts(database: sqlite3.Connection) -> None:
-    from hiercli.index.catalogue import _facts_seal
+    from hiercli.index.catalogue import facts_seal
 
     facts = dict(database.execute("SELECT name, value FROM facts"))
-    database.execute("UPDATE facts SET value = ? WHERE name = 'seal'", (_facts_seal(facts),))
+    database.execute("UPDATE facts SET value = ? WHERE name = 'seal'", (facts_seal(facts),))
 
 
 def _seal_catalogue(database: sqlite3.Connection) -> None:
@@ -118,11 +118,11 @@ def _seal_catalogue(database: sqlite3.Connection) -> None:
 
 
 def _seal_journal(database: sqlite3.Connection) -> None:
-    from hiercli.index.update import _sealed
+    from hiercli.index.journal import sealed
 
     for content, point in list(database.execute("SELECT content, point FROM points")):
         change = "UPDATE points SET seal = ? WHERE content = ?"
-        database.execute(change, (_sealed(content, point), content))
+        database.execute(change, (sealed(content, point), content))
 
 
 def _seal_points(file: Path) -> None:

@@ -13,7 +13,7 @@ from conftest import Hier
 from PIL import Image
 from pyarrow import parquet
 
-from hiercli import collection
+from hiercli import collection_files
 from hiercli.data import catalogue
 from hiercli.data.listing import gather
 from hiercli.data.taxonomy import read_taxonomy
@@ -69,7 +69,7 @@ def test_what_is_no_label_is_refused_with_its_row(
     table = pa.table({"path": ["a.jpg"] * 12, "point": points, "label": labels})
     parquet.write_table(table, tmp_path / "e.parquet")
     with pytest.raises(DataError, match=words):
-        collection.read(tmp_path / "e.parquet")
+        collection_files.read(tmp_path / "e.parquet")
 
 
 def test_labels_of_an_archive(tmp_path: Path) -> None:
@@ -80,12 +80,12 @@ def test_labels_of_an_archive(tmp_path: Path) -> None:
         (np.array([7, 8]), ["7", "8"]),
     ):
         np.savez(tmp_path / "v.npz", points=points, labels=labels)
-        assert collection.read(tmp_path / "v.npz").labels == right
+        assert collection_files.read(tmp_path / "v.npz").labels == right
     bad: list[Any] = [np.array([1.0, np.nan]), np.array(["a", ""]), np.array([b"\xff", b"b"])]
     for labels in bad:
         np.savez(tmp_path / "v.npz", points=points, labels=labels)
         with pytest.raises(DataError):
-            collection.read(tmp_path / "v.npz")
+            collection_files.read(tmp_path / "v.npz")
 
 
 def test_one_spelling_of_a_label(tmp_path: Path, exported: Path, inside: Hier) -> None:
@@ -298,15 +298,15 @@ def test_a_folder_of_parquet_that_a_cluster_wrote(tmp_path: Path) -> None:
         table = table.replace_schema_metadata({b"hier": b'{"fingerprint": "f", "c": 0.1}'})
         parquet.write_table(table, tmp_path / f"part-{number:06d}.parquet")
     (tmp_path / "hier.json").write_text('{"pictures": 4, "shard": 2}')
-    stored = collection.read(tmp_path)
+    stored = collection_files.read(tmp_path)
     assert stored.paths == ["0a.jpg", "0b.jpg", "1a.jpg", "1b.jpg"]
     assert (stored.points.shape, stored.c) == ((4, 2), 0.1)
     (tmp_path / "hier.json").write_text('{"pictures": 6, "shard": 2}')
     with pytest.raises(InputError, match="expected 3 files"):
-        collection.read(tmp_path)
+        collection_files.read(tmp_path)
     (tmp_path / "hier.json").write_text("[" * 100_000)
     with pytest.raises(FileFormatError, match="damaged"):
-        collection.read(tmp_path)
+        collection_files.read(tmp_path)
 
 
 def test_suffixes_in_capitals(exported: Path, photos: Path, inside: Hier, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from conftest import Hier, reference
 from PIL import Image
 
-from hiercli import collection
+from hiercli import collection_files
 from hiercli.errors import FileFormatError, InputError
 from hiercli.geometry import poincare
 from hiercli.hierarchy import formats
@@ -429,7 +429,7 @@ def test_embeddings_come_back(photos: Path, exported: Path, inside: Hier, tmp_pa
     written = {}
     for name in ("v.npy", "v.parquet"):
         told(inside("embed", photos, "--model", exported, "-o", tmp_path / name))
-        written[name] = collection.read(tmp_path / name)
+        written[name] = collection_files.read(tmp_path / name)
     npy, parquet = written.values()
     assert np.array_equal(npy.points, parquet.points)
     assert npy.paths == parquet.paths
@@ -442,7 +442,7 @@ def test_an_archive_of_another_program(tmp_path: Path) -> None:
     points = poincare.expmap0(np.eye(4) * 0.5, 0.2)
     file = tmp_path / "x.npz"
     np.savez(file, points=points, labels=["a", "b", "a", "b"], proxies=points[:2], c=0.2)
-    stored = collection.read(file)
+    stored = collection_files.read(file)
     assert (stored.labels, stored.c, stored.paths) == (["a", "b", "a", "b"], 0.2, None)
     assert stored.points.dtype == np.float32
     assert stored.proxies is not None and stored.proxies.shape == (2, 4)
@@ -466,21 +466,21 @@ def test_archives_that_cannot_be_used(
 ) -> None:
     np.savez(tmp_path / "x.npz", **arrays)  # type: ignore[arg-type]
     with pytest.raises(kind, match=words):
-        collection.read(tmp_path / "x.npz")
+        collection_files.read(tmp_path / "x.npz")
 
 
 def test_an_array_under_the_name_of_an_archive(tmp_path: Path) -> None:
     with open(tmp_path / "x.npz", "wb") as file:
         np.save(file, np.eye(3))
     with pytest.raises(FileFormatError, match="not a whole NumPy archive"):
-        collection.read(tmp_path / "x.npz")
+        collection_files.read(tmp_path / "x.npz")
 
 
 def test_a_list_of_paths_that_is_none(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.eye(2) / 2)
     (tmp_path / "x.paths.txt").write_text('a.jpg\n"b\n')
     with pytest.raises(FileFormatError, match="no list of paths"):
-        collection.read(tmp_path / "x.npy")
+        collection_files.read(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.parquet", "x.npy", "x.txt", "none.npz"])
@@ -488,4 +488,4 @@ def test_files_that_hold_no_embeddings(name: str, tmp_path: Path) -> None:
     if not name.startswith("none"):
         (tmp_path / name).write_bytes(b"what is this")
     with pytest.raises((InputError, FileFormatError), match=name):
-        collection.read(tmp_path / name)
+        collection_files.read(tmp_path / name)

@@ -102,9 +102,7 @@ def get(
         fetch(name, root)
         return
     with progress("drawing") as bar:
-        folder = demo.generate(
-            root, num_species=species, photos_per_species=photos, progress=bar
-        )
+        folder = demo.generate(root, num_species=species, photos_per_species=photos, progress=bar)
     say(f"{species * photos} photos of {species} species are in {folder / 'photos'}")
 
 

@@ -167,13 +167,13 @@ def _require_usable(output: Path | None, index: str | None, json_output: bool) -
             )
         if json_output:
             raise InputError("--json and the points cannot share stdout: name a file with -o")
-    from hiercli import collection
+    from hiercli import collection_files
     from hiercli.files import require_replaceable
 
     if output is not None:
-        if output.suffix.lower() not in collection.SUFFIXES:
+        if output.suffix.lower() not in collection_files.SUFFIXES:
             raise InputError(
-                f"expected -o to end in {' or '.join(collection.SUFFIXES)}, got {output.name}"
+                f"expected -o to end in {' or '.join(collection_files.SUFFIXES)}, got {output.name}"
             )
         require_replaceable(output)
     if index is not None and not index.startswith("milvus:"):
@@ -257,10 +257,10 @@ def _into_milvus(
 
 
 def _to_stdout(found: "Collection") -> None:
-    from hiercli import collection
+    from hiercli import collection_files
 
     try:
-        collection.write_npy(found.points, sys.stdout.buffer)
+        collection_files.write_npy(found.points, sys.stdout.buffer)
         sys.stdout.buffer.flush()
     except BrokenPipeError:  # the reader has what it wanted (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiercli.collection import Collection, read
+from hiercli.collection import Collection
 from hiercli.encoder import onnx_file
 from hiercli.encoder.general import default_model
 from hiercli.errors import InputError, MismatchError
@@ -241,7 +241,7 @@ def images_of(source: Path, model: Path | None = None) -> tuple[Collection, tupl
     """The images of an index or of a file of embeddings, with the proxies of their encoder.
 
     Args:
-        source: an index (``.faiss``), or what `collection.read` reads.
+        source: an index (``.faiss``), or what `Collection.read` reads.
         model: the encoder; needed where the proxies are not at hand.
 
     Returns:
@@ -254,7 +254,7 @@ def images_of(source: Path, model: Path | None = None) -> tuple[Collection, tupl
     """
     metadata = None if model is None else onnx_file.read(model).metadata
     if source.suffix.lower() in POINTS or source.is_dir():
-        collection = read(source)
+        collection = Collection.read(source)
         inside = list(source.iterdir()) if source.is_dir() else []
         beside = [source.with_name(f"{source.stem}{end}") for end in (".paths.txt", ".hier.json")]
         files = [source, *beside, *inside]

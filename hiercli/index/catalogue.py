@@ -12,10 +12,9 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +27,12 @@ from hiercli.bounds import MAX_DIM, is_curvature
 from hiercli.collection import Collection
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError, InputError, MismatchError
-from hiercli.files import parse_json, replacing
+from hiercli.files import parse_json
 from hiercli.images import State
 from hiercli.labels import as_label
 
 VERSION = "6"
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE photos (
     id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, label TEXT NOT NULL, levels TEXT NOT NULL,
@@ -44,12 +43,11 @@ CREATE INDEX photos_by_content ON photos (content);
 CREATE TABLE quarantine (path BLOB PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE proxies (id INTEGER PRIMARY KEY, point BLOB NOT NULL);
 """
-_COLUMNS = "id, path, label, levels, content, size, modified_ns, changed_ns"
+COLUMNS = "id, path, label, levels, content, size, modified_ns, changed_ns"
 _FACTS = (
     "version", "fingerprint", "c", "embedding_dim", "model", "next_id", "checksum", "index_type",
     "recall", "farthest", "level_names", "proxies",
 )  # fmt: skip
-_POINTS_AT_ONCE = 16_384
 _LONGEST_ROW = 2**20
 """Bytes: a point takes a quarter of that at most."""
 _AT_ONCE = 500
@@ -80,7 +78,7 @@ class Photo:
 
     def seal(self) -> bytes:
         """Hash of all but the point, by which a reader knows that nothing was damaged."""
-        return _hash((self.id, self.path, self.label, self.levels, self.content, *self.state))
+        return short_hash((self.id, self.path, self.label, self.levels, self.content, *self.state))
 
     def is_sound(self) -> bool:
         """Whether all is of the type that it should be; SQLite takes any."""
@@ -91,10 +89,11 @@ class Photo:
 
     def point_seal(self) -> bytes:
         """Hash of the point, likewise."""
-        return _hash((self.id, self.content, self.point))
+        return short_hash((self.id, self.content, self.point))
 
 
-def _hash(values: object) -> bytes:
+def short_hash(values: object) -> bytes:
+    """Eight bytes by which damage is noticed."""
     return hashlib.blake2b(repr(values).encode(), digest_size=8).digest()
 
 
@@ -155,8 +154,9 @@ def require_plain(database: sqlite3.Connection) -> None:
         raise ValueError("it holds more than tables")
 
 
-def _facts_seal(facts: dict[str, str]) -> str:
-    return _hash(sorted((name, facts[name]) for name in facts if name != "seal")).hex()
+def facts_seal(facts: dict[str, str]) -> str:
+    """Hash of all facts but the hash itself."""
+    return short_hash(sorted((name, facts[name]) for name in facts if name != "seal")).hex()
 
 
 class Catalogue:
@@ -194,7 +194,7 @@ class Catalogue:
                 "FOLDER --index ... --rebuild`"
             )
         with self._damage():
-            if self.facts.get("seal") != _facts_seal(self.facts) or set(_FACTS) - set(self.facts):
+            if self.facts.get("seal") != facts_seal(self.facts) or set(_FACTS) - set(self.facts):
                 raise ValueError("what it says of its encoder was changed")
             self.c = float(self.facts["c"])
             self.dim = int(self.facts["embedding_dim"])
@@ -298,7 +298,7 @@ class Catalogue:
         Raises:
             FileFormatError: a row is damaged.
         """
-        ask = f"SELECT {_COLUMNS}, seal FROM photos ORDER BY id"
+        ask = f"SELECT {COLUMNS}, seal FROM photos ORDER BY id"
         with self._damage():
             for number, path, label, levels, content, *state, seal in self._database.execute(ask):
                 photo = Photo(number, path, label, levels, content, tuple(state))
@@ -348,7 +348,7 @@ class Catalogue:
         with self._damage():
             ask = "SELECT point FROM proxies ORDER BY id"
             rows = [row[0] for row in self._database.execute(ask)]
-            if _hash(rows).hex() != self.facts["proxies"]:
+            if short_hash(rows).hex() != self.facts["proxies"]:
                 raise ValueError("the proxies were changed")
             return np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), self.dim)
 
@@ -380,7 +380,7 @@ class Catalogue:
                 point,
                 point_seal,
             ) in self._database.execute(
-                f"SELECT {_COLUMNS}, seal, point, point_seal FROM photos {where}", values
+                f"SELECT {COLUMNS}, seal, point, point_seal FROM photos {where}", values
             ):
                 photo = Photo(number, path, label, levels, content, tuple(state), point)
                 whole = (photo.seal(), photo.point_seal()) == (seal, point_seal)
@@ -407,154 +407,3 @@ class Catalogue:
             MemoryError,
         ) as error:
             raise self._damaged(error) from error
-
-
-class Draft:
-    """A catalogue in the making; see `drafting`."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-        self.touched: set[int] = set()
-
-    def __len__(self) -> int:
-        (count,) = self._database.execute("SELECT count(*) FROM photos").fetchone()
-        return int(count)
-
-    def say(self, facts: dict[str, str]) -> None:
-        """Set facts."""
-        self._database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
-
-    def fact(self, name: str) -> str:
-        """A fact that was set."""
-        ask = "SELECT value FROM facts WHERE name = ?"
-        (value,) = self._database.execute(ask, (name,)).fetchone()
-        return str(value)
-
-    def remove(self, ids: Iterable[int]) -> None:
-        """Forget some ids for good."""
-        gone = [(number,) for number in ids]
-        self._database.executemany("DELETE FROM photos WHERE id = ?", gone)
-        self.touched.update(number for (number,) in gone)
-
-    def put(self, photos: Iterable[Photo]) -> None:
-        """Add rows."""
-        self._database.executemany(
-            f"INSERT INTO photos ({_COLUMNS}, seal, point, point_seal) "
-            f"VALUES ({', '.join('?' * (_COLUMNS.count(',') + 4))})",
-            (
-                (
-                    p.id,
-                    p.path,
-                    p.label,
-                    p.levels,
-                    p.content,
-                    *p.state,
-                    p.seal(),
-                    p.point,
-                    p.point_seal(),
-                )
-                for p in self._noted(photos)
-            ),
-        )
-
-    def _noted(self, photos: Iterable[Photo]) -> Iterator[Photo]:
-        for photo in photos:
-            self.touched.add(photo.id)
-            yield photo
-
-    def rename(self, photos: Sequence[Photo]) -> None:
-        """Change all of some rows but content and point."""
-        # Two may change places: none may stand in another's way.
-        self._database.executemany(
-            "UPDATE photos SET path = ? WHERE id = ?",
-            ((f"\0{p.id}".encode(), p.id) for p in photos),
-        )
-        self._database.executemany(
-            "UPDATE photos SET path = ?, label = ?, levels = ?, size = ?, modified_ns = ?, "
-            "changed_ns = ?, seal = ? WHERE id = ?",
-            ((p.path, p.label, p.levels, *p.state, p.seal(), p.id) for p in photos),
-        )
-
-    def set_proxies(self, proxies: np.ndarray) -> None:
-        """Keep the hierarchical proxies (P, D) of the encoder: a tree is grown of them."""
-        self._database.execute("DELETE FROM proxies")
-        rows = [row.astype("<f4").tobytes() for row in proxies]
-        self._database.executemany("INSERT INTO proxies VALUES (?, ?)", enumerate(rows))
-        self.say({"proxies": _hash(rows).hex()})
-
-    def seal(self) -> None:
-        """Seal the facts, when all of them are said."""
-        found = self._database.execute("SELECT levels FROM photos GROUP BY levels ORDER BY min(id)")
-        names = dict.fromkeys(name for (text,) in found for name in groups_of(text))
-        self.say({"level_names": json.dumps(list(names), ensure_ascii=False)})
-        facts = dict(self._database.execute("SELECT name, value FROM facts"))
-        self.say({"seal": _facts_seal(facts)})
-
-    def set_quarantine(self, removed: Iterable[bytes], added: Iterable[tuple[bytes, str]]) -> None:
-        """Take some paths out of quarantine and put others into it."""
-        self._database.executemany(
-            "DELETE FROM quarantine WHERE path = ?", ((path,) for path in removed)
-        )
-        self._database.executemany("INSERT OR REPLACE INTO quarantine VALUES (?, ?)", added)
-
-    def points_by_content(self, contents: Iterable[bytes]) -> dict[bytes, bytes]:
-        """The point of each content that some row holds."""
-        ask = "SELECT point FROM photos WHERE content = ? LIMIT 1"
-        found = {}
-        for content in contents:
-            row = self._database.execute(ask, (content,)).fetchone()
-            if row:
-                found[content] = bytes(row[0])
-        return found
-
-    def points(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Ids (N,) and points (N, D) of all rows by id, in blocks."""
-        cursor = self._database.execute("SELECT id, point FROM photos ORDER BY id")
-        while block := cursor.fetchmany(_POINTS_AT_ONCE):
-            yield _stacked(block)
-
-    def points_of(self, ids: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids (N,) and points (N, D) of those of some ids that have a row."""
-        ask = "SELECT id, point FROM photos WHERE id = ?"
-        found = (self._database.execute(ask, (number,)).fetchone() for number in sorted(ids))
-        return _stacked([row for row in found if row is not None])
-
-
-def _stacked(rows: list[tuple[int, bytes]]) -> tuple[np.ndarray, np.ndarray]:
-    ids = np.array([number for number, _ in rows], np.int64)
-    flat = np.frombuffer(b"".join(point for _, point in rows), "<f4")
-    return ids, flat.reshape(len(ids), -1 if len(ids) else 0)
-
-
-@contextmanager
-def drafting(index: Path, *, anew: bool) -> Iterator[Draft]:
-    """A catalogue to be filled, which takes its place when the block ends well.
-
-    Args:
-        index: whose catalogue.
-        anew: start empty, instead of from the catalogue that is there.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    target = catalogue_path(index)
-    with replacing(target) as file:
-        if not anew:
-            shutil.copyfile(target, file)
-        try:
-            database = sqlite3.connect(file)
-            try:
-                # Nobody else sees the draft, and it is thrown away whole where this fails.
-                database.execute("PRAGMA journal_mode = OFF")
-                database.execute("PRAGMA synchronous = OFF")
-                if anew:
-                    database.executescript(_SCHEMA)
-                yield Draft(database)
-                database.commit()
-            finally:
-                database.close()
-        except (sqlite3.Error, OverflowError, UnicodeError) as error:
-            raise InputError(
-                f"writing {target} failed ({error}). Nothing was left behind; free some space or "
-                "choose another place, then run it again"
-            ) from error

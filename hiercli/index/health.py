@@ -17,7 +17,8 @@ from hiercli.errors import FileFormatError, HierError, ImageError
 from hiercli.geometry import poincare
 from hiercli.images import read_bytes
 from hiercli.index import contents, pair
-from hiercli.index.catalogue import Catalogue, Draft, Photo, catalogue_path, readable
+from hiercli.index.catalogue import Catalogue, Photo, catalogue_path, readable
+from hiercli.index.draft import Draft
 
 _AT_ONCE = 16_384
 

@@ -16,7 +16,8 @@ from hiercli.encoder.encoder import Encoder, ImageLike, pixels_of
 from hiercli.errors import ImageError, InputError, MismatchError
 from hiercli.images import Places
 from hiercli.index import kinds, pair
-from hiercli.index.catalogue import Draft, Photo, facts_of, levels_text
+from hiercli.index.catalogue import Photo, facts_of, levels_text
+from hiercli.index.draft import Draft
 from hiercli.index.reader import QUERIES_AT_ONCE, Hit, Reader
 from hiercli.index.update import Update, update
 

@@ -21,7 +21,8 @@ import numpy as np
 from hiercli.errors import FileFormatError, HierError, InputError, MismatchError
 from hiercli.files import open_regular, replacing, require_replaceable, sync_folder
 from hiercli.index import contents, kinds
-from hiercli.index.catalogue import Catalogue, Draft, catalogue_path, drafting
+from hiercli.index.catalogue import Catalogue, catalogue_path
+from hiercli.index.draft import Draft, drafting
 
 _LOOKS = 3
 """At a catalogue without its FAISS file, before that is damage and not a writer at work."""

@@ -8,7 +8,7 @@ from typing import TextIO
 
 import numpy as np
 
-from hiercli import collection
+from hiercli import collection, collection_files
 from hiercli.encoder.encoder import Encoder, pixels_of
 from hiercli.errors import InputError
 from hiercli.images import find
@@ -62,7 +62,7 @@ def gather(
 
 
 def _points(path: Path, photos: Searchable) -> np.ndarray:
-    points = collection.read_npy(path)
+    points = collection_files.read_npy(path)
     if points.shape[1] != photos.dim:
         raise InputError(
             f"expected points of {photos.dim} dimensions, (N, {photos.dim}), but {path} holds "

@@ -9,11 +9,9 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import sqlite3
 import threading
-import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -21,20 +19,18 @@ import numpy as np
 
 from hiercli.data.listing import Listing, gather
 from hiercli.encoder.encoder import Encoder, pixels_of
-from hiercli.encoder.metadata import Metadata
 from hiercli.errors import ImageError, InputError
-from hiercli.images import Places, Skipped, State, read_bytes, state_of
+from hiercli.images import Places, Skipped, read_bytes, state_of
 from hiercli.index import pair
 from hiercli.index.catalogue import (
-    Draft,
     Photo,
     facts_of,
     levels_text,
     readable,
-    require_plain,
 )
-
-_SECONDS_BETWEEN_SAVES = 1.0
+from hiercli.index.draft import Draft
+from hiercli.index.journal import Journal
+from hiercli.index.sync import Plan, Seen, folders_of, plan_sync, within
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,18 +127,20 @@ def update(
             _require_known(paths, roots, known, place)
         # A folder's listing leaves out what was named outright before; it is there all the same.
         for name in known:
-            if name not in listed and _within(name, roots) and not _within(name, closed):
+            if name not in listed and within(name, roots) and not within(name, closed):
                 file = Path(os.fsdecode(name))
                 if file.is_file():
                     listed[name] = file
                     labels[name] = known[name].label, known[name].levels
-        with closing(_Journal(index, encoder.metadata)) as journal:
+        with closing(Journal(index, encoder.metadata)) as journal:
             seen = _look(listed, known, encoder, journal, progress)
             for one in seen.values():
                 if one.problem:
                     pass_over(one.path, one.problem)
             named = {place(path) for path in paths}
-            plan = _plan(known, seen, labels, roots, closed, named, int(facts.get("next_id", 0)))
+            plan = plan_sync(
+                known, seen, labels, roots, closed, named, int(facts.get("next_id", 0))
+            )
             total = len(known) - len(plan.removed) + len(plan.added)
             emptied = prune and not anew and not problems
             if not (total or emptied) or (strict and problems):
@@ -152,7 +150,7 @@ def update(
                     "written"
                 )
             passed_over = {place(path): readable(os.fsencode(why)) for path, why in problems}
-            freed = {n for n in quarantined if n in seen or _within(n, roots)} - set(passed_over)
+            freed = {n for n in quarantined if n in seen or within(n, roots)} - set(passed_over)
             news = {n: why for n, why in passed_over.items() if quarantined.get(n) != why}
             wanted = facts_of(
                 encoder.fingerprint, encoder.c, encoder.embedding_dim, encoder.path
@@ -188,8 +186,8 @@ def update(
 
 def _require_pictures(roots: set[bytes], listed: dict[bytes, Path], known: Iterable[bytes]) -> None:
     """Refuse to empty a folder of the index only because nothing is seen in it today."""
-    silent = roots - {folder for name in listed for folder in _folders(name)}
-    lost = Counter(folder for name in known for folder in _folders(name) if folder in silent)
+    silent = roots - {folder for name in listed for folder in folders_of(name)}
+    lost = Counter(folder for name in known for folder in folders_of(name) if folder in silent)
     for folder, count in lost.items():
         raise InputError(
             f"expected pictures in {readable(folder)}, where {count} of the index lie, found none. "
@@ -201,7 +199,7 @@ def _require_known(
     paths: Sequence[Path], roots: set[bytes], known: Iterable[bytes], place: Places
 ) -> None:
     """A path that is missing, and of which the index knows nothing, is a slip of the finger."""
-    held = {folder for name in known for folder in (name, *_folders(name)) if folder in roots}
+    held = {folder for name in known for folder in (name, *folders_of(name)) if folder in roots}
     for path in paths:
         if not path.exists() and place(path) not in held:
             raise InputError(
@@ -213,36 +211,6 @@ def _require_known(
 def _root(path: Path, place: Places) -> bytes:
     """A folder as the places of its files begin; one that is gone by its name."""
     return os.path.dirname(place(path / "file")) if path.is_dir() else place(path)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Seen:
-    """A file as it was read just now, or why it could not be."""
-
-    path: Path
-    name: bytes
-    content: bytes = b""
-    state: State = (-1, 0, 0)
-    problem: str = ""
-    is_gone: bool = False
-
-
-@dataclasses.dataclass
-class _Plan:
-    """Rows to write, without their points, and ids to remove."""
-
-    next_id: int
-    added: list[Photo] = dataclasses.field(default_factory=list)
-    changed: list[Photo] = dataclasses.field(default_factory=list)
-    moved: list[Photo] = dataclasses.field(default_factory=list)
-    touched: list[Photo] = dataclasses.field(default_factory=list)
-    removed: list[int] = dataclasses.field(default_factory=list)
-    unchanged: int = 0
-    out_of_reach: set[bytes] = dataclasses.field(default_factory=set)
-
-    @property
-    def is_work(self) -> bool:
-        return bool(self.added or self.changed or self.moved or self.touched or self.removed)
 
 
 def _known(
@@ -260,18 +228,18 @@ def _look(
     listed: dict[bytes, Path],
     known: dict[bytes, Photo],
     encoder: Encoder,
-    journal: "_Journal",
+    journal: Journal,
     progress: Callable[[int, int], None] | None,
-) -> dict[bytes, _Seen]:
+) -> dict[bytes, Seen]:
     """Read what is not known, and put the points of what is new into the journal."""
     preprocessing = encoder.metadata.preprocessing
     contents = {photo.content for photo in known.values()} | journal.contents
     claims = threading.Lock()
 
-    def load(item: tuple[bytes, Path]) -> tuple[np.ndarray | None, _Seen]:
+    def load(item: tuple[bytes, Path]) -> tuple[np.ndarray | None, Seen]:
         name, path = item
         old = known.get(name)
-        seen = _Seen(path, name)
+        seen = Seen(path, name)
         try:
             with contextlib.suppress(OSError):  # reading it says why
                 if old is not None and old.state == state_of(os.stat(path)):
@@ -291,7 +259,7 @@ def _look(
         # What was read and is no picture is gone as one.
         return pixels, dataclasses.replace(seen, problem=problem, is_gone=bool(problem))
 
-    found: dict[bytes, _Seen] = {}
+    found: dict[bytes, Seen] = {}
     bad: dict[bytes, str] = {}
     for done, (seen, point) in enumerate(encoder.stream(listed.items(), load), 1):
         if point is not None:
@@ -308,49 +276,7 @@ def _look(
     return found
 
 
-def _plan(
-    known: dict[bytes, Photo],
-    seen: dict[bytes, _Seen],
-    labels: dict[bytes, tuple[str, str]],
-    roots: set[bytes],
-    closed: set[bytes],
-    named: set[bytes],
-    next_id: int,
-) -> _Plan:
-    plan = _Plan(next_id)
-    gone: dict[bytes, list[Photo]] = defaultdict(list)
-    for name, photo in known.items():
-        if name in seen and seen[name].problem:
-            if seen[name].is_gone:
-                plan.removed.append(photo.id)
-            else:
-                plan.out_of_reach.add(name)
-        asked = name in named or (_within(name, roots) and not _within(name, closed))
-        if asked and name not in seen:
-            gone[photo.content].append(photo)
-    for name, one in seen.items():
-        if one.problem:
-            continue
-        row = Photo(-1, name, *labels[name], one.content, one.state)
-        old = known.get(name)
-        if old is not None:
-            row = dataclasses.replace(row, id=old.id)
-            if old.content != one.content:
-                plan.changed.append(row)
-            else:
-                plan.unchanged += 1
-                if row != old:
-                    plan.touched.append(row)
-        elif gone[one.content]:
-            plan.moved.append(dataclasses.replace(row, id=gone[one.content].pop().id))
-        else:
-            plan.added.append(dataclasses.replace(row, id=plan.next_id))
-            plan.next_id += 1
-    plan.removed += [photo.id for left in gone.values() for photo in left]
-    return plan
-
-
-def _carry_out(plan: _Plan, draft: Draft, journal: "_Journal") -> None:
+def _carry_out(plan: Plan, draft: Draft, journal: Journal) -> None:
     new = [*plan.changed, *plan.added]
     # What is not in the journal must be taken from rows that may be about to change.
     kept = draft.points_by_content({row.content for row in new} - journal.contents)
@@ -360,113 +286,3 @@ def _carry_out(plan: _Plan, draft: Draft, journal: "_Journal") -> None:
         dataclasses.replace(row, point=kept.get(row.content) or journal.point(row.content))
         for row in new
     )
-
-
-def _within(name: bytes, folders: set[bytes]) -> bool:
-    """Whether any folder that holds the file is among some."""
-    return any(folder in folders for folder in _folders(name))
-
-
-def _folders(name: bytes) -> Iterator[bytes]:
-    """All folders that hold a file, the nearest first."""
-    while (parent := os.path.dirname(name)) != name:
-        yield parent
-        name = parent
-
-
-class _Journal:
-    """Points by content, on disk as soon as they are made, until the index holds them.
-
-    Attributes:
-        contents: hashes of the files whose points it has.
-        embedded: points that were added in this run.
-    """
-
-    def __init__(self, index: Path, metadata: Metadata) -> None:
-        self.index, self.path = index, pair.journal_path(index)
-        self.embedded = 0
-        self._database: sqlite3.Connection | None = None
-        try:
-            self.contents = self._open(metadata)
-        except (sqlite3.Error, TypeError, ValueError):
-            # Damaged, say by a loss of power: it holds nothing that cannot be made again.
-            try:
-                self.remove()
-                self.contents = self._open(metadata)
-            except (sqlite3.Error, OSError) as error:
-                with contextlib.suppress(OSError):
-                    self.remove()
-                raise InputError(
-                    f"writing {index} failed: its journal {self.path.name} cannot be written "
-                    f"({error}). The index is as it was: free some space or choose another place, "
-                    "then run it again"
-                ) from error
-
-    def _open(self, metadata: Metadata) -> set[bytes]:
-        database = self._database = sqlite3.connect(self.path)
-        require_plain(database)
-        database.execute("PRAGMA synchronous = NORMAL")
-        database.execute("CREATE TABLE IF NOT EXISTS encoder (fingerprint TEXT UNIQUE)")
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS points (content BLOB PRIMARY KEY, point BLOB NOT NULL, "
-            "seal BLOB NOT NULL) WITHOUT ROWID"
-        )
-        encoders = database.execute("SELECT fingerprint FROM encoder LIMIT 2").fetchall()
-        if encoders != [(metadata.fingerprint,)]:
-            database.execute("DELETE FROM encoder")
-            database.execute("DELETE FROM points")
-            database.execute("INSERT INTO encoder VALUES (?)", (metadata.fingerprint,))
-        contents = set()
-        for content, point, seal in database.execute("SELECT content, point, seal FROM points"):
-            if seal != _sealed(content, point) or len(point) != 4 * metadata.embedding_dim:
-                raise ValueError("a point was changed")
-            contents.add(content)
-        database.commit()
-        self._saved = time.monotonic()
-        return contents
-
-    def point(self, content: bytes) -> bytes:
-        assert self._database is not None
-        (point,) = self._database.execute(
-            "SELECT point FROM points WHERE content = ?", (content,)
-        ).fetchone()
-        return bytes(point)
-
-    def add(self, content: bytes, point: np.ndarray) -> None:
-        assert self._database is not None
-        self.embedded += 1
-        row = point.astype("<f4").tobytes()
-        try:
-            self._database.execute(
-                "INSERT OR REPLACE INTO points VALUES (?, ?, ?)",
-                (content, row, _sealed(content, row)),
-            )
-            if time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES:
-                self._database.commit()
-                self._saved = time.monotonic()
-        except sqlite3.Error as error:
-            raise InputError(
-                f"writing {self.index} failed: its journal {self.path.name} cannot be written "
-                f"({error}). The index is as it was, and what was embedded is kept: free some "
-                "space, then run it again"
-            ) from error
-        self.contents.add(content)
-
-    def close(self) -> None:
-        """Keep what is there for the next run; nothing happens once it is removed."""
-        if self._database is not None:
-            with contextlib.suppress(sqlite3.Error):  # a full disk has had its word already
-                self._database.commit()
-            self._database.close()
-
-    def remove(self) -> None:
-        """All of it is in the index, or none of it is of use."""
-        if self._database is not None:
-            self._database.close()
-            self._database = None
-        for file in (self.path, self.path.with_name(self.path.name + "-journal")):
-            file.unlink(missing_ok=True)
-
-
-def _sealed(content: bytes, point: bytes) -> bytes:
-    return hashlib.blake2b(content + point, digest_size=8).digest()

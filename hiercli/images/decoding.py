@@ -1,6 +1,5 @@
-"""The one path from a picture file to a network's input, in training, evaluation and serving.
+"""Decoding: from a picture file, a Pillow image or an array to upright RGB.
 
-Pillow decodes and resizes, NumPy normalises; nothing here knows which framework comes next.
 Orientation (EXIF) is applied, transparency is laid on white, 16-bit greys are scaled to 8 bits,
 CMYK and palettes become RGB, and of an animation the first frame counts.
 """
@@ -10,19 +9,16 @@ import os
 import re
 import stat
 import warnings
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from hiercli import png
-from hiercli.bounds import MAX_SIZE, MIN_CROP_SHARE
 from hiercli.errors import ImageError, InputError
 from hiercli.files import open_regular
+from hiercli.images import png
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 """What is decoded, as Pillow names it (its JPEG reads MPO too). Left to choose by itself, Pillow
@@ -45,15 +41,6 @@ _OTHER_KINDS = (
     (re.compile(rb"SQLite format 3"), "a SQLite database"),
 )
 """What people give by mistake, by its first bytes."""
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
-"""File names that a folder is searched for."""
-
-_FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 
 MAX_PIXELS = 160_000_000
 """Pixels of the largest picture that is decoded: more than any camera takes in one shot. Within
@@ -81,88 +68,6 @@ _TURNS = {
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # Malformed EXIF, an odd palette: what costs a picture nothing is not worth a word on stderr.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a decoded picture becomes a network's input at evaluation time.
-
-    Attributes:
-        size: side of the square crop in pixels.
-        crop_share: share of the short side that the crop covers, in (0, 1]. 0.875 is the usual
-            "resize to 256, crop 224".
-        mean, std: of each RGB channel, on a scale of 0 to 1.
-        interpolation: ``bilinear``, ``bicubic`` or ``lanczos``.
-    """
-
-    size: int
-    crop_share: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str = "bicubic"
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.size <= MAX_SIZE or not MIN_CROP_SHARE <= self.crop_share <= 1:
-            raise InputError(
-                f"expected a size of 1 to {MAX_SIZE} and a crop_share of {MIN_CROP_SHARE} to 1, "
-                f"got {self.size} and {self.crop_share}"
-            )
-        if not all(abs(value) < 1e3 for value in (*self.mean, *self.std)) or min(self.std) < 1e-4:
-            raise InputError(f"expected a mean and a std above 0, got {self.mean}, {self.std}")
-        if self.interpolation not in _FILTERS:
-            raise InputError(
-                f"expected an interpolation of {', '.join(_FILTERS)}, got {self.interpolation!r}"
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON and for the fingerprint."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
-        """The inverse of `to_dict`."""
-        return cls(
-            size=int(values["size"]),
-            crop_share=float(values["crop_share"]),
-            mean=_three(values["mean"]),
-            std=_three(values["std"]),
-            interpolation=str(values["interpolation"]),
-        )
-
-    def __call__(self, picture: Image.Image) -> np.ndarray:
-        """Centre crop, resize and normalise an RGB picture: float32 (3, size, size)."""
-        return self.normalise(self.crop(picture, centre_box(picture, self.crop_share)))
-
-    def crop(self, picture: Image.Image, box: tuple[float, float, float, float]) -> np.ndarray:
-        """Resample ``box`` (left, top, right, bottom, in pixels) to uint8 (size, size, 3)."""
-        side = (self.size, self.size)
-        return np.asarray(picture.resize(side, _FILTERS[self.interpolation], box=box))
-
-    def normalise(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) to float32 (3, H, W) of zero mean and unit spread per channel."""
-        planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
-        middle = np.float32(255) * np.asarray(self.mean, np.float32)[:, None, None]
-        scaled = np.subtract(planes, middle, dtype=np.float32)
-        scaled /= np.float32(255) * np.asarray(self.std, np.float32)[:, None, None]
-        return scaled
-
-    @property
-    def shortest_side(self) -> int:
-        """Length of the short side, in pixels, at which the crop needs no enlarging."""
-        return round(self.size / self.crop_share)
-
-
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = values
-    return float(red), float(green), float(blue)
-
-
-def centre_box(picture: Image.Image, share: float) -> tuple[float, float, float, float]:
-    """The centred square whose side is ``share`` of the picture's short side."""
-    width, height = picture.size
-    side = share * min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    return left, top, left + side, top + side
 
 
 def read(
@@ -397,139 +302,3 @@ def _upright(picture: Image.Image) -> Image.Image:
         return picture
     turn = _TURNS.get(orientation)
     return picture if turn is None else picture.transpose(turn)
-
-
-class Places:
-    """Where a file lies, whatever way it was reached: its folder without links, and its name.
-
-    What it has found out about folders it remembers: keep it no longer than one piece of work.
-    """
-
-    def __init__(self) -> None:
-        self._folders: dict[str, str] = {}
-
-    def __call__(self, path: Path | str) -> bytes:
-        text = os.fspath(path)
-        parent, name = os.path.split(text)
-        if name in ("", ".", ".."):  # a folder, and not under its own name
-            return os.fsencode(self._real(text))
-        return os.fsencode(os.path.join(self._real(parent), name))
-
-    def _real(self, folder: str) -> str:
-        if folder not in self._folders:
-            real = os.path.realpath(folder or ".")
-            # Two slashes at the front are kept by POSIX and mean one.
-            self._folders[folder] = "/" + real.lstrip("/") if real.startswith("//") else real
-        return self._folders[folder]
-
-
-Skipped = Callable[[Path, str], None]
-"""Told of something that was passed over, and why."""
-
-
-def find(
-    paths: Sequence[Path | str],
-    skipped: Skipped | None = None,
-    *,
-    absent: bool = False,
-    linked: list[Path] | None = None,
-) -> list[Path]:
-    """All pictures under the given files and folders, see `find_under`."""
-    return [path for path, _ in find_under(paths, skipped, absent=absent, linked=linked)]
-
-
-def find_under(
-    paths: Sequence[Path | str],
-    skipped: Skipped | None = None,
-    *,
-    absent: bool = False,
-    linked: list[Path] | None = None,
-) -> list[tuple[Path, Path | None]]:
-    """All pictures under the given files and folders, each folder in natural path order.
-
-    A file that is named outright is taken whatever its suffix; folders are walked with hidden
-    entries left out and links to folders followed once.
-
-    Args:
-        paths: files and folders.
-        skipped: told of each folder that cannot be read; without it such a folder raises.
-        absent: paths may be missing, and there may be no pictures.
-        linked: takes the folders that were reached by a link.
-
-    Returns:
-        pairs of a picture and the given folder that it was found under; ``None`` for a file.
-
-    Raises:
-        InputError: a path is missing, nothing that looks like a picture was found, or a folder
-            cannot be read and nobody is there to be told.
-    """
-    closed: list[str] = []
-
-    def pass_over(folder: Path, reason: str) -> None:
-        if skipped is None:
-            raise InputError(f"{reason}. Permit reading it, or move it away")
-        closed.append(reason)
-        skipped(folder, reason)
-
-    found: dict[bytes, tuple[Path, Path | None]] = {}
-    others: Counter[str] = Counter()
-    place = Places()
-    for path in map(Path, paths):
-        if path.is_dir():
-            for picture in _walk(path, pass_over, [] if linked is None else linked, others):
-                found.setdefault(place(picture), (picture, path))
-        elif path.exists():
-            found.setdefault(place(path), (path, None))
-        elif not absent:
-            raise InputError(f"expected a picture or a folder of pictures, but {path} is missing")
-    if not found and not absent:
-        where = ", ".join(map(str, paths))
-        suffixes = " ".join(sorted(SUFFIXES))
-        seen = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in
-                         others.most_common(3))  # fmt: skip
-        raise InputError(
-            f"no pictures in {where}: looked, also in subfolders, for {suffixes}"
-            + (f"; found other files: {seen}" if others else "")
-            + "".join(f"; {reason}" for reason in closed[:1])
-        )
-    return list(found.values())
-
-
-def _walk(folder: Path, skipped: Skipped, linked: list[Path], others: Counter[str]) -> list[Path]:
-    def closed(error: OSError) -> None:
-        name = os.fsdecode(error.filename)
-        skipped(Path(name), f"{name}: the folder cannot be read ({error.strerror})")
-
-    pictures: list[Path] = []
-    seen: set[tuple[int, int]] = set()
-    for parent, folders, files in os.walk(folder, onerror=closed, followlinks=True):
-        here = os.stat(parent)
-        if (here.st_dev, here.st_ino) in seen:  # links can form a circle
-            folders.clear()
-            continue
-        seen.add((here.st_dev, here.st_ino))
-        if os.path.islink(parent):
-            linked.append(Path(parent))
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        # A folder that can be reached by two names goes by its own.
-        folders.sort(key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
-        for name in files:
-            suffix = os.path.splitext(name)[1].lower()
-            if name.startswith("."):
-                continue
-            if suffix in SUFFIXES:
-                pictures.append(Path(parent, name))
-            else:
-                others[suffix] += 1
-    return sorted(pictures, key=lambda path: [natural_key(part) for part in path.parts])
-
-
-def natural_key(text: str) -> list[tuple[int, int, str, str]]:
-    """Sort key under which ``img2`` comes before ``img10``; total, so ids never depend on luck."""
-    pieces = re.split(r"([0-9]+)", text)
-    # Length, then digits: so numbers compare, and a name may hold more digits than an int takes.
-    return [
-        (0, len(piece.lstrip("0")), piece.lstrip("0"), piece) if index % 2 else (1, 0, piece, "")
-        for index, piece in enumerate(pieces)
-        if piece
-    ]

@@ -1,0 +1,29 @@
+"""Picture files: decoding, preprocessing, and the listing of folders."""
+
+from hiercli.images.decoding import (
+    FORMATS,
+    MAX_PIXELS,
+    READABLE,
+    State,
+    from_array,
+    prepared,
+    probe,
+    read,
+    read_bytes,
+    state_of,
+)
+from hiercli.images.listing import (
+    SUFFIXES,
+    Places,
+    Skipped,
+    find,
+    find_under,
+    natural_key,
+)
+from hiercli.images.preprocessing import Preprocessing, centre_box
+
+__all__ = [
+    "FORMATS", "MAX_PIXELS", "READABLE", "SUFFIXES", "Places", "Preprocessing", "Skipped", "State",
+    "centre_box", "find", "find_under", "from_array", "natural_key", "prepared", "probe", "read",
+    "read_bytes", "state_of",
+]  # fmt: skip
