@@ -1,5 +1,7 @@
 """The whole way by the command line, each command in a process of its own."""
 
+import ast
+import dataclasses
 import io
 import json
 import os
@@ -24,6 +26,7 @@ from hiercli.data import catalogue
 from hiercli.encoder import onnx_file
 from hiercli.geometry import poincare
 from hiercli.images import find
+from hiercli.training import recipe
 
 COMMANDS = ("train", "eval", "export", "embed", "search", "hierarchy", "index", "verify", "data")
 README = Path(__file__).parents[1] / "README.md"
@@ -42,7 +45,7 @@ def test_a_run_holds_what_it_promises(trained: Path) -> None:
     names = {entry.name for entry in trained.iterdir()}
     assert names == {
         "config.toml", "metrics.jsonl", "tensorboard", "last.pt", "best.pt",
-        "curves.png", "test.json", "neighbours.html",
+        "curves.png", "test.json", "neighbours.html", "untrained.json",
     }  # fmt: skip
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
@@ -254,7 +257,8 @@ def test_every_command_and_option_is_explained(hier: Hier) -> None:
 
     root = get_command(app)
     assert set(COMMANDS) == set(root.commands)
-    readme = README.read_text()
+    pages = [README, *(README.parent / "docs").rglob("*.md")]
+    readme = "\n".join(page.read_text() for page in pages)
     below = {
         f"{name} {word}": own
         for name, group in root.commands.items()
@@ -265,6 +269,25 @@ def test_every_command_and_option_is_explained(hier: Hier) -> None:
         assert "hier " in (command.help or "") or name in below, f"{name} has no example"
         for parameter in command.params:
             assert getattr(parameter, "help", None), (name, parameter.name)
+
+
+def test_options_of_train_have_headings_and_defaults(hier: Hier) -> None:
+    text = hier("train", "--help").stdout.decode()
+    headings = re.findall(r"^(\w+):$", text, re.MULTILINE)
+    assert headings == ["Data", "Run", "Model", "Loss", "Hierarchy", "Optimiser", "Machine"]
+    words = " ".join(text[text.index("Data:") :].split())
+    for setting in dataclasses.fields(recipe.Recipe):
+        flag = f"--{setting.name.replace('_', '-')}"
+        told = words[words.index(f"{flag} ") :]
+        assert told.index("[recipe hier: ") < 420, flag
+
+
+def test_commands_translate_and_no_more() -> None:
+    for file in (README.parent / "hiercli" / "cli").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) and node.body[1:] else node.body
+                assert (body[-1].end_lineno or 0) - body[0].lineno < 60, (file.name, node.name)
 
 
 def test_version_and_usage_errors(hier: Hier) -> None:

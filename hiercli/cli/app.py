@@ -48,28 +48,30 @@ def hier(
 ) -> None:
     """Visual search that understands hierarchy.
 
-    Train image encoders with HIER, prove them, export them, embed folders of photos, search them
-    exactly in hyperbolic space, and look at the tree that was discovered.
+    Embed folders of images, search them exactly in hyperbolic space, and show the tree that
+    connects them. Train image encoders with HIER, score them, and export them to ONNX.
 
     Exit codes: 0 done, 1 a fault of hier itself, 2 wrong usage or input, 3 done with some inputs
     skipped, 4 files that do not belong together, 130 interrupted.
     """
 
 
+app.command("train", short_help="Train an encoder and score it.", cls=train.GroupedCommand)(
+    train.train
+)
 for name, command, summary in (
-    ("train", train.train, "Train an encoder, judge it on unseen classes."),
-    ("eval", evaluate.evaluate, "Score an encoder on a data set's test classes."),
-    ("export", export.export, "Write an encoder as ONNX, with proof."),
-    ("embed", embed.embed, "Turn pictures into points, or into an index."),
-    ("search", search.search, "Find the nearest pictures of an index."),
+    ("eval", evaluate.evaluate, "Score an encoder on the test classes of a data set."),
+    ("export", export.export, "Export to ONNX and check that the outputs match."),
+    ("embed", embed.embed, "Embed images; build or update a search index."),
+    ("search", search.search, "Find the nearest images in an index."),
     ("verify", verify.verify, "Check an exported encoder on this machine."),
 ):
     app.command(name, short_help=summary)(command)
 app.add_typer(
-    hierarchy.app, name="hierarchy", short_help="Show the tree that an encoder discovered."
+    hierarchy.app, name="hierarchy", short_help="Show the tree of an encoder or an index."
 )
-app.add_typer(data.app, name="data", short_help="List data sets, fetch one.")
-app.add_typer(index.app, name="index", short_help="Look into an index, check it, mend it.")
+app.add_typer(data.app, name="data", short_help="List data sets, or fetch one.")
+app.add_typer(index.app, name="index", short_help="Inspect, check and repair an index.")
 
 
 def main() -> None:

@@ -78,10 +78,10 @@ def get(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="cub, cars, sop, inshop or demo.")],
     species: Annotated[
-        int, typer.Option(min=8, help="With demo: draw flowers of so many species.")
+        int, typer.Option(min=8, help="With demo: draw flowers of this many species.")
     ] = 80,
     photos: Annotated[
-        int, typer.Option(min=2, help="With demo: draw so many photos of each species.")
+        int, typer.Option(min=2, help="With demo: draw this many photos of each species.")
     ] = 24,
     data_root: options.DataRoot = None,
 ) -> None:

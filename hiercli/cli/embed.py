@@ -77,7 +77,7 @@ def embed(
     threads: options.Threads = 0,
     batch: Annotated[
         int,
-        typer.Option(min=0, help="Embed so many images together; 0: by device."),
+        typer.Option(min=0, help="Embed this many images together; 0: by device."),
     ] = 0,
     strict: options.Strict = False,
     json_output: options.Json = False,

@@ -60,7 +60,7 @@ def export(
     ] = False,
     largest_loss: Annotated[
         float,
-        typer.Option(help="Accept a loss of so many points of Recall@1 with --int8 and --fp16."),
+        typer.Option(help="Accept a loss of this many points of Recall@1 with --int8 and --fp16."),
     ] = 1.0,
     tolerance: Annotated[
         float, typer.Option(help="Accept differences of a coordinate up to this.")

@@ -89,10 +89,10 @@ def hierarchy(
         str | None, typer.Option(help="Only this node and what is below it: its id or name.")
     ] = None,
     depth: Annotated[
-        int | None, typer.Option(min=0, help="Only so many levels below the root.")
+        int | None, typer.Option(min=0, help="Only this many levels below the root.")
     ] = None,
     min_size: Annotated[
-        int, typer.Option(min=1, help="Only nodes with so many photos, or else classes.")
+        int, typer.Option(min=1, help="Only nodes with this many photos, or else classes.")
     ] = 1,
     images: Annotated[
         bool, typer.Option("--images", help="Draw the photo in the middle of each node, as text.")

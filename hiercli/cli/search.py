@@ -71,8 +71,8 @@ def search(
         int | None,
         typer.Option(
             min=0,
-            help="Search in breadth: go so many levels up in the tree, and show the nearest image "
-            "of each class there, then each one's next. 0: only the query's own class.",
+            help="Go this many levels up in the tree and search in breadth: the nearest image of "
+            "each class there, then each one's next. 0: only the query's own class.",
         ),
     ] = None,
     exact: Annotated[

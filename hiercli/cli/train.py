@@ -6,15 +6,23 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from hiercli import extras
 from hiercli.cli import options
 from hiercli.cli.render import TrainingProgress, progress, say, table, warn
 from hiercli.errors import EXIT_SKIPPED, InterruptError, TrainingError
 from hiercli.training import recipe as recipes
+
+if TYPE_CHECKING:
+    from hiercli.data.records import Dataset
+    from hiercli.evaluation.comparison import Comparison
+    from hiercli.training.distributed import World
+    from hiercli.training.trainer import Result
+    from hiercli.training.untrained import Baseline
 
 
 def _train(
@@ -69,11 +77,11 @@ def _train(
     json_output: options.Json = False,
     **settings: Any,
 ) -> None:
-    """Train an encoder and judge it once on classes that it never saw.
+    """Train an encoder, and score it once on classes that it never saw.
 
-    Every setting of the recipe is also an option, which overrides it. The run's folder holds the
-    configuration, metrics.jsonl, TensorBoard curves, last.pt and best.pt, curves.png and a page of
-    neighbours.
+    Every setting of the recipe is also an option that overrides it. The folder of the run holds
+    best.pt, last.pt, config.toml, metrics.jsonl, curves.png, TensorBoard curves and a page of
+    neighbours. At the end the scores stand beside those of the untrained backbone.
 
     Examples:
 
@@ -99,30 +107,16 @@ def _train(
             "expected --out with --resume: name the folder of the run to go on with"
         )
 
-    from hiercli.data import catalogue
-    from hiercli.data.records import Dataset
-    from hiercli.labels import summary
+    def loaded() -> "Dataset":
+        return _load(data, data_root, download, resolved.seed, test_share, nested)
 
-    root = data_root or catalogue.default_root()
-
-    def fetched() -> Dataset:
-        if download:
-            _fetch(data, root)
-        with progress("drawing the demo flora") as drawing:
-            return catalogue.load(
-                data, root, seed=resolved.seed, test_share=test_share, nested=nested,
-                progress=drawing,
-            )  # fmt: skip
-
-    # A mistake is told before the seconds that torch takes to import.
-    dataset = None if "LOCAL_RANK" in os.environ else fetched()
-    for note in dataset.notes if dataset else ():
-        say(f"note: {note}")
+    # A mistake is reported before the seconds that torch takes to import.
+    dataset = None if "LOCAL_RANK" in os.environ else loaded()
     if dataset is not None:
-        say(summary((*dataset.train, *dataset.query), dataset.level_names, data))
+        _describe(dataset, data)
 
-    from hiercli.training import distributed, trainer
-    from hiercli.training.baseline import metric_loss_alone, train_baseline
+    from hiercli.training import distributed
+    from hiercli.training.baseline import metric_loss_alone
     from hiercli.training.run_folder import numbered_folder
 
     if baseline:
@@ -133,89 +127,154 @@ def _train(
         return
     world, device = distributed.join(resolved.device)
     if world.is_main:
-        dataset = dataset or fetched()
+        dataset = dataset or loaded()
     world.same(True)  # the others find it complete
-    dataset = dataset or fetched()
+    dataset = dataset or loaded()
     resolved = dataclasses.replace(resolved, device=device)
     target = world.same(out or numbered_folder(Path("runs"), data))
+    runs = _run(
+        resolved, dataset, target, world, resume=resume, overwrite=overwrite, baseline=baseline,
+        untrained=untrained,
+    )  # fmt: skip
+    distributed.leave()
+    if world.is_main:
+        _report(runs, target, data, json_output)
+
+
+@dataclasses.dataclass
+class _Runs:
+    """What was trained and what stands beside it."""
+
+    result: "Result"
+    plain: "Result | None" = None
+    comparison: "Comparison | None" = None
+    before: "Baseline | None" = None
+
+
+def _load(
+    data: str, data_root: Path | None, download: bool, seed: int, test_share: float, nested: bool
+) -> "Dataset":
+    from hiercli.data import catalogue
+
+    root = data_root or catalogue.default_root()
+    if download:
+        from hiercli.cli.data import fetch
+
+        fetch(data, root)
+    with progress("drawing the demo flora") as drawing:
+        return catalogue.load(
+            data, root, seed=seed, test_share=test_share, nested=nested, progress=drawing
+        )
+
+
+def _describe(dataset: "Dataset", data: str) -> None:
+    from hiercli.labels import summary
+
+    for note in dataset.notes:
+        say(f"note: {note}")
+    say(summary((*dataset.train, *dataset.query), dataset.level_names, data))
+
+
+def _run(
+    recipe: recipes.Recipe,
+    dataset: "Dataset",
+    target: Path,
+    world: "World",
+    *,
+    resume: bool,
+    overwrite: bool,
+    baseline: bool,
+    untrained: bool,
+) -> _Runs:
+    """Train, and score what the result is compared with."""
+    from hiercli.training import trainer
+    from hiercli.training.baseline import train_baseline
+
     reporter = TrainingProgress()
     try:
-        result = trainer.train(
-            resolved, dataset, target, reporter, resume=resume, overwrite=overwrite, world=world
+        runs = _Runs(
+            trainer.train(
+                recipe, dataset, target, reporter, resume=resume, overwrite=overwrite, world=world
+            )
         )
-        plain, found = None, None
         if baseline:
             if world.is_main:
                 say("baseline: the metric loss alone")
-            plain, found = train_baseline(result, resolved, dataset, reporter, world)
-        before = None
-        if untrained and resolved.epochs and world.is_main and result.test:
+            runs.plain, runs.comparison = train_baseline(
+                runs.result, recipe, dataset, reporter, world
+            )
+        if untrained and recipe.epochs and world.is_main and runs.result.test:
             from hiercli.training.untrained import score_untrained
 
-            before = score_untrained(
-                resolved, dataset, target, lambda _, done, total: reporter.judged(done, total)
+            runs.before = score_untrained(
+                recipe, dataset, target, lambda _, done, total: reporter.judged(done, total)
             )
+        return runs
     except KeyboardInterrupt as error:
         raise InterruptError(
             f"interrupted. Go on with the same command and --out {target} --resume"
         ) from error
     finally:
         reporter.close()
-    distributed.leave()
-    if not world.is_main:
-        return
+
+
+def _report(runs: _Runs, target: Path, data: str, json_output: bool) -> None:
+    result = runs.result
     for problem in result.problems:
         warn(problem)
     if result.familiar and result.test:
         some = ", ".join(result.familiar[:3]) + (", ..." if len(result.familiar) > 3 else "")
         say(f"note: {len(result.familiar)} of the test classes were trained on, they are not "
             f"unseen: {some}")  # fmt: skip
-    if result.retrieval is not None:
-        for note in result.retrieval.notes:
-            say(f"note: {note}")
+    for note in result.retrieval.notes if result.retrieval else ():
+        say(f"note: {note}")
     if json_output:
-        printed = {"out": str(target), "best_epoch": result.best_epoch, **result.test}
-        printed |= {"classes_trained_on": result.familiar}
-        if plain and found:
-            printed |= {"baseline": plain.test, "comparison": dataclasses.asdict(found)}
-            printed |= {"verdict": found.verdict}
-        if before:
-            printed |= {"untrained": dataclasses.asdict(before)}
-            printed |= {"training": before.verdict(result.test)}
-        print(json.dumps(printed))
+        print(json.dumps(_as_json(runs, target)))
     else:
-        columns = {"trained": result.test}
-        if plain:
-            columns = {"with hierarchy": result.test, "metric loss alone": plain.test}
-        if before:
-            pooling = before.pooling or "own"
-            columns[f"untrained ({pooling} pooling, crop {before.crop_share:g})"] = before.scores
-        scores = [
-            [name, *(f"{one[name]:g}" if name in one else "" for one in columns.values())]
-            for name in result.test
-        ]
-        title = f"{data}: {'test' if result.familiar else 'unseen'} classes, weights of epoch "
-        if scores:
-            table(f"{title}{result.best_epoch} ({result.chosen_by})", ["", *columns], scores)
-        if before:
-            moved = ", ".join(
-                f"{name} {before.scores[name]:.1f} -> {result.test[name]:.1f}"
-                for name in ("recall@1", "map@r")
-                if name in before.scores
-            )
-            say(f"{before.verdict(result.test)} ({moved})")
-        if found:
-            print(f"with hierarchy: {found.verdict}")
-        made = ("best.pt", "curves.png", "neighbours.html")
-        say(f"in {target}: " + ", ".join(name for name in made if (target / name).exists()))
+        _show(runs, target, data)
     if result.problems:
         raise typer.Exit(EXIT_SKIPPED)
 
 
-def _fetch(name: str, root: Path) -> None:
-    from hiercli.cli.data import fetch
+def _as_json(runs: _Runs, target: Path) -> dict[str, Any]:
+    result = runs.result
+    printed = {"out": str(target), "best_epoch": result.best_epoch, **result.test}
+    printed |= {"classes_trained_on": result.familiar}
+    if runs.plain and runs.comparison:
+        printed |= {"baseline": runs.plain.test, "verdict": runs.comparison.verdict}
+        printed |= {"comparison": dataclasses.asdict(runs.comparison)}
+    if runs.before:
+        printed |= {"untrained": dataclasses.asdict(runs.before)}
+        printed |= {"training": runs.before.verdict(result.test)}
+    return printed
 
-    fetch(name, root)
+
+def _show(runs: _Runs, target: Path, data: str) -> None:
+    result, before = runs.result, runs.before
+    columns = {"trained": result.test}
+    if runs.plain:
+        columns = {"with hierarchy": result.test, "metric loss alone": runs.plain.test}
+    if before:
+        pooling = before.pooling or "own"
+        columns[f"untrained ({pooling} pooling, crop {before.crop_share:g})"] = before.scores
+    scores = [
+        [name, *(f"{one[name]:g}" if name in one else "" for one in columns.values())]
+        for name in result.test
+    ]
+    title = f"{data}: {'test' if result.familiar else 'unseen'} classes, weights of epoch "
+    if scores:
+        table(f"{title}{result.best_epoch} ({result.chosen_by})", ["", *columns], scores)
+    if before:
+        moved = ", ".join(
+            f"{name} {before.scores[name]:.1f} -> {result.test[name]:.1f}"
+            for name in ("recall@1", "map@r")
+            if name in before.scores
+        )
+        say(f"{before.verdict(result.test)} ({moved})")
+    if runs.comparison:
+        print(f"with hierarchy: {runs.comparison.verdict}")
+    made = ("best.pt", "curves.png", "neighbours.html")
+    say(f"in {target}: " + ", ".join(name for name in made if (target / name).exists()))
 
 
 def _with_recipe_options(function: Any) -> Any:
@@ -229,7 +288,8 @@ def _with_recipe_options(function: Any) -> Any:
         kind = type(setting.default)
         flag = "--" + setting.name.replace("_", "-")
         names = (f"{flag}/--no-{flag[2:]}",) if kind is bool else (flag,)
-        option = typer.Option(*names, help=text + ".", rich_help_panel="Recipe settings")
+        group = setting.metadata["group"]
+        option = typer.Option(*names, help=text + ".", rich_help_panel=group)
         added.append(
             inspect.Parameter(
                 setting.name,
@@ -242,6 +302,39 @@ def _with_recipe_options(function: Any) -> Any:
     function.__signature__ = signature.replace(parameters=parameters)
     function.__annotations__ = {p.name: p.annotation for p in parameters}
     return function
+
+
+_OWN_GROUPS = {
+    **dict.fromkeys(("data", "data_root", "download", "nested", "test_share"), "Data"),
+    **dict.fromkeys(
+        ("recipe", "out", "resume", "overwrite", "baseline", "untrained", "list_recipes",
+         "json_output", "help"), "Run"
+    ),
+}  # fmt: skip
+"""Options that are no settings of a recipe, by heading."""
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose help has a heading for each group of options, and shows every default."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options under the headings of `recipes.GROUPS`."""
+        usual = recipes.load(recipes.DEFAULT)
+        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in recipes.GROUPS}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+            name, text = str(parameter.name), record[1]
+            if hasattr(usual, name):
+                value = getattr(usual, name)
+                told = str(value).lower() if isinstance(value, bool) else str(value)
+                text += f"  [recipe {recipes.DEFAULT}: {told or 'empty'}]"
+            group = _OWN_GROUPS.get(name) or parameter.rich_help_panel  # type: ignore[attr-defined]
+            groups[group].append((record[0], text))
+        for name, records in groups.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
 
 
 train = _with_recipe_options(_train)

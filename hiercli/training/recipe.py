@@ -26,106 +26,166 @@ _LARGEST_FILE = 2**15
 """Bytes of a recipe."""
 
 
-def _setting(default: Any, doc: str, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"doc": doc, "choices": choices})
+GROUPS = ("Data", "Run", "Model", "Loss", "Hierarchy", "Optimiser", "Machine")
+"""Headings of the settings, in the order in which they are shown."""
+
+
+def _setting(default: Any, doc: str, group: str, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"doc": doc, "group": group, "choices": choices})
 
 
 @dataclass(frozen=True)
 class Recipe:
     """All settings of a run. Each field is also a flag of `hier train`, which overrides it."""
 
-    backbone: str = _setting("tf_efficientnet_lite0", "timm model to fine-tune")
-    weights: str = _setting("auto", "auto, hub, none (random), or the path of a state dict")
-    pooling: str = _setting("", "global pooling: avg, avgmax, token, gem; empty: the model's own")
-    embedding_dim: int = _setting(128, "dimensions of the ball")
-    c: float = _setting(0.1, "curvature magnitude (the space has curvature -c)")
-    clip_radius: float = _setting(2.3, "longest tangent vector kept")
+    backbone: str = _setting("tf_efficientnet_lite0", "Fine-tune this timm model", "Model")
+    weights: str = _setting(
+        "auto", "Start from these weights: auto, hub, none (random), or a state dict", "Model"
+    )
+    pooling: str = _setting(
+        "", "Pool features by avg, avgmax, token or gem; empty: the model's own", "Model"
+    )
+    embedding_dim: int = _setting(128, "Embed in this many dimensions", "Model")
+    c: float = _setting(0.1, "Set the curvature magnitude c (the space has curvature -c)", "Model")
+    clip_radius: float = _setting(
+        2.3, "Clip the embedding norm before mapping to hyperbolic space", "Model"
+    )
     head_init: str = _setting(
         "orthogonal",
-        "first weights of the head: random orthogonal, or the principal directions of pretrained "
-        "features",
+        "Initialise the head at random, or by the principal directions of pretrained features",
+        "Model",
         ("orthogonal", "pca"),
     )
     head_whitening: float = _setting(
-        0.0, "how far a pca head evens out the spread of its directions, 0 to 1"
+        0.0, "Even out the spread of these directions, 0 to 1", "Model"
     )
     learned_radius: bool = _setting(
-        False, "let the head give direction and length of a tangent vector separately"
+        False, "Let the head learn direction and norm separately", "Model"
     )
     initial_radius: float = _setting(
-        0.0, "mean tangent length of the photos at the start; 0: what the head gives"
+        0.0, "Scale the mean embedding norm at the start; 0: as the head gives it", "Model"
     )
-    train_size: int = _setting(224, "side of the training crops in pixels")
-    eval_size: int = _setting(224, "side of the centre crop at evaluation and in serving, pixels")
-    eval_crop_share: float = _setting(0.875, "share of the short side that this crop covers")
-    crop_scale_min: float = _setting(0.2, "smallest area of a random training crop, 0 to 1")
-
+    train_size: int = _setting(224, "Crop training images to this side, in pixels", "Data")
+    eval_size: int = _setting(
+        224, "Crop images to this side for evaluation and serving, in pixels", "Model"
+    )
+    eval_crop_share: float = _setting(
+        0.875, "Cover this share of the short side with that crop", "Model"
+    )
+    crop_scale_min: float = _setting(
+        0.2, "Crop at least this share of a training image, 0 to 1", "Data"
+    )
     loss: str = _setting(
         "proxy-anchor",
-        "metric loss",
+        "Use this metric loss",
+        "Loss",
         ("proxy-anchor", "multi-similarity", "soft-triple", "proxy-nca", "supcon", "triplet"),
     )
     class_proxy_init: str = _setting(
         "random",
-        "first places of the class proxies of proxy-anchor and proxy-nca: at random, or the means "
-        "of the classes under pretrained features",
+        "Place the class proxies of proxy-anchor and proxy-nca at random or at class means",
+        "Loss",
         ("random", "mean"),
     )
-    hier_weight: float = _setting(0.5, "weight of HIER beside the metric loss; 0 switches it off")
-    num_proxies: int = _setting(512, "hierarchical proxies")
-    temperature: float = _setting(0.1, "tau of HIER's ancestor draws")
-    margin: float = _setting(0.1, "margin of HIER's hinge")
+    hier_weight: float = _setting(
+        0.5, "Weight HIER beside the metric loss; 0 switches it off", "Hierarchy"
+    )
+    num_proxies: int = _setting(512, "Use this many hierarchical proxies", "Hierarchy")
+    temperature: float = _setting(
+        0.1, "Set the temperature tau of HIER's ancestor draws", "Hierarchy"
+    )
+    margin: float = _setting(0.1, "Set the margin of HIER's hinge", "Hierarchy")
     proxy_init: str = _setting(
         "random",
-        "first places of hierarchical proxies: at random, or the nodes of the training classes' "
-        "tree under pretrained features",
+        "Place hierarchical proxies at random, or at the nodes of the tree of the training classes",
+        "Hierarchy",
         ("random", "tree"),
     )
-    freeze_proxies: bool = _setting(False, "leave hierarchical proxies where they start")
-    num_neighbours: int = _setting(20, "neighbours that HIER examines for reciprocity")
-    triplets_per_anchor: int = _setting(50, "HIER triplets drawn for each photo and each proxy")
-
+    freeze_proxies: bool = _setting(
+        False, "Keep hierarchical proxies where they start", "Hierarchy"
+    )
+    num_neighbours: int = _setting(
+        20, "Examine this many neighbours for reciprocity in HIER", "Hierarchy"
+    )
+    triplets_per_anchor: int = _setting(
+        50, "Draw this many HIER triplets for each image and each proxy", "Hierarchy"
+    )
     relation_weight: float = _setting(
-        0.0, "weight of keeping the pretrained relations between classes; 0 switches it off"
+        0.0, "Weight the pretrained relations between classes; 0 switches them off", "Loss"
     )
-    relation_temperature: float = _setting(0.1, "temperature of those relations")
-
-    epochs: int = _setting(100, "passes over the training images; 0: only the start, untrained")
-    batch_size: int = _setting(180, "photos a step")
-    samples_per_class: int = _setting(2, "photos of each class in a batch")
-    lr: float = _setting(1e-4, "learning rate of the backbone for a batch of 180, scaled linearly")
-    head_lr_factor: float = _setting(1.0, "learning rate of the head over the backbone's")
-    proxy_lr_factor: float = _setting(50.0, "learning rate of hierarchical proxies, likewise")
-    radius_lr_factor: float = _setting(1.0, "learning rate of the learned radius, likewise")
-    class_proxy_lr_factor: float = _setting(1e4, "learning rate of the loss's proxies, likewise")
-    weight_decay: float = _setting(1e-2, "AdamW weight decay")
-    adam_eps: float = _setting(1e-8, "AdamW epsilon")
-    warmup_epochs: int = _setting(1, "epochs in which the backbone is held still")
-    schedule: str = _setting("constant", "learning rate over time", ("constant", "step", "cosine"))
-    lr_step: int = _setting(10, "epochs between two cuts, with --schedule step")
-    lr_decay: float = _setting(0.5, "factor of each cut, with --schedule step")
-    freeze_batch_norm: bool = _setting(False, "keep the statistics of batch normalisation")
-    gradient_clip: float = _setting(10.0, "largest absolute gradient value; 0 does not clip")
-    ema_decay: float = _setting(0.0, "decay a step of the averaged weights; 0 switches it off")
-    patience: int = _setting(0, "epochs without a better validation before stopping; 0: never")
-
-    published_faults: bool = _setting(
-        False, "repeat what the published code does amiss, as the paper recipes do"
+    relation_temperature: float = _setting(0.1, "Set the temperature of these relations", "Loss")
+    epochs: int = _setting(
+        100, "Pass over the training images this many times; 0: no training", "Run"
     )
-    validation_share: float = _setting(0.15, "share of training classes held out to choose by")
-    seed: int = _setting(0, "seed of everything random")
+    batch_size: int = _setting(180, "Use batches of this many images", "Data")
+    samples_per_class: int = _setting(2, "Draw this many images of each class in a batch", "Data")
+    lr: float = _setting(
+        0.0001,
+        "Set the learning rate of the backbone for a batch of 180; it scales linearly",
+        "Optimiser",
+    )
+    head_lr_factor: float = _setting(1.0, "Multiply the learning rate for the head", "Optimiser")
+    proxy_lr_factor: float = _setting(
+        50.0, "Multiply the learning rate for hierarchical proxies", "Optimiser"
+    )
+    radius_lr_factor: float = _setting(
+        1.0, "Multiply the learning rate for the learned norm", "Optimiser"
+    )
+    class_proxy_lr_factor: float = _setting(
+        10000.0, "Multiply the learning rate for the proxies of the metric loss", "Optimiser"
+    )
+    weight_decay: float = _setting(0.01, "Set the weight decay of AdamW", "Optimiser")
+    adam_eps: float = _setting(1e-08, "Set the epsilon of AdamW", "Optimiser")
+    warmup_epochs: int = _setting(1, "Freeze the backbone for this many epochs", "Optimiser")
+    schedule: str = _setting(
+        "constant",
+        "Change the learning rate over time",
+        "Optimiser",
+        ("constant", "step", "cosine"),
+    )
+    lr_step: int = _setting(
+        10, "Cut the learning rate after this many epochs, with --schedule step", "Optimiser"
+    )
+    lr_decay: float = _setting(
+        0.5, "Multiply the learning rate at each cut, with --schedule step", "Optimiser"
+    )
+    freeze_batch_norm: bool = _setting(
+        False, "Freeze the statistics of batch normalisation", "Optimiser"
+    )
+    gradient_clip: float = _setting(
+        10.0, "Clip gradients to this absolute value; 0 does not clip", "Optimiser"
+    )
+    ema_decay: float = _setting(
+        0.0, "Average weights with this decay a step; 0 switches it off", "Optimiser"
+    )
+    patience: int = _setting(
+        0, "Stop after this many epochs without a better validation; 0: never", "Run"
+    )
+    published_faults: bool = _setting(False, "Reproduce known bugs of the original code", "Run")
+    validation_share: float = _setting(
+        0.15,
+        "Hold out this share of the training classes to choose the best epoch; 0: none",
+        "Data",
+    )
+    seed: int = _setting(0, "Seed everything random", "Run")
     precision: str = _setting(
-        "auto", "arithmetic of the backbone", ("auto", "fp32", "bf16", "fp16")
+        "auto",
+        "Compute the backbone in this precision",
+        "Machine",
+        ("auto", "fp32", "bf16", "fp16"),
     )
-    device: str = _setting("auto", "auto, cpu, cuda, or cuda:1 and so on")
-    processes: int = _setting(1, "processes that train together, one a GPU where there are some")
-    workers: int = _setting(2, "processes that decode pictures; 0 decodes in the main one")
+    device: str = _setting("auto", "Train on auto, cpu, cuda, cuda:1, ...", "Machine")
+    processes: int = _setting(
+        1, "Train in this many processes, one a GPU where there are GPUs", "Machine"
+    )
+    workers: int = _setting(2, "Decode images in this many processes; 0: the main one", "Machine")
     cache: str = _setting(
         "none",
-        "keep decoded pictures in memory (ram), or on the training device and crop them there",
+        "Keep decoded images in memory (ram), or on the training device and crop them there",
+        "Machine",
         ("none", "ram", "device"),
     )
-    checkpoint_minutes: float = _setting(5.0, "minutes between two saves within an epoch")
+    checkpoint_minutes: float = _setting(5.0, "Save every this many minutes within an epoch", "Run")
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
