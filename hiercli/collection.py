@@ -79,7 +79,7 @@ class Collection:
                 given, "labels", "the collection")  # fmt: skip
             for row, name in enumerate(names):
                 if not isinstance(name, str):
-                    raise InputError(f"expected labels as texts, got {name!r} at position {row}")
+                    raise InputError(f"expected labels as text, got {name!r} at position {row}")
             change(self, "labels", [labels.as_label(name) for name in names])
         if self.levels is not None:
             change(self, "levels", [tuple(groups) for groups in self.levels])
@@ -89,7 +89,7 @@ class Collection:
                 change(self, "level_names", named)
             if widths - {len(self.level_names)}:
                 raise InputError(
-                    f"expected {len(self.level_names)} groups for each image, one a level, got "
+                    f"expected {len(self.level_names)} groups for each image (one per level), got "
                     f"{', '.join(map(str, sorted(widths)))}"
                 )
         for name in ("paths", "labels", "levels"):
@@ -198,14 +198,14 @@ def concatenate(collections: Sequence[Collection]) -> Collection:
         MismatchError: they are of different encoders, curvatures or dimensions.
     """
     if not collections:
-        raise InputError("expected collections to put together, got none")
+        raise InputError("expected at least one collection to join, got none")
     first = collections[0]
     for other in collections[1:]:
         facts = [(one.fingerprint, one.c, one.points.shape[1]) for one in (first, other)]
         if facts[0] != facts[1]:
             raise MismatchError(
-                f"expected collections of one encoder, got {facts[0]} and {facts[1]} (fingerprint, "
-                "c, dimensions): embed them with the same one"
+                f"expected collections of one encoder, got {facts[0]} and {facts[1]} "
+                "(fingerprint, c, dimensions). Embed both with the same encoder"
             )
     level_names = tuple(dict.fromkeys(name for one in collections for name in one.level_names))
 
@@ -238,6 +238,6 @@ def require_in_ball(points: np.ndarray, c: float, source: Path | str) -> None:
     # Not so where a number is none, or infinite.
     if not (c * np.square(points.astype(np.float64)).sum(axis=1) < 1).all():
         raise InputError(
-            f"expected {source} inside the ball of curvature -{c:g}, but some lie outside it or "
-            "are not finite: they were embedded by another encoder, or by none"
+            f"expected {source} inside the ball of curvature -{c:g}, but some points lie outside "
+            "it or are not finite. Use the c of the encoder that embedded them"
         )

@@ -77,9 +77,9 @@ def _read_npy(source: Path) -> Collection:
             lines = [line.removesuffix("\r") for line in lines]
             paths = [parse_json(line) if line.startswith('"') else line for line in lines]
             if not all(isinstance(path, str) for path in paths):
-                raise ValueError("a path is no text")
+                raise ValueError("a path is not text")
         except ValueError as error:
-            raise FileFormatError(f"{listing} is no list of paths ({error})") from error
+            raise FileFormatError(f"{listing} is not a list of paths ({error})") from error
     facts: dict[str, Any] = {}
     classes = _folders(paths)
     level_names: tuple[str, ...] = ()
@@ -88,8 +88,8 @@ def _read_npy(source: Path) -> Collection:
         facts = _parsed(note)
         if facts.get("points") != _digest(points) or facts.get("paths") != _sha256(content):
             raise MismatchError(
-                f"{source}, {listing.name} and {note.name} were not written by one run, or one of "
-                "them was changed: embed again"
+                f"{source}, {listing.name} and {note.name} do not belong together: they were "
+                "written by different runs, or one was changed. Embed again"
             )
         if "labels" in facts:
             classes, levels, level_names = _noted_labels(facts, len(points), note)
@@ -233,7 +233,7 @@ def _read_parquet(source: Path) -> Collection:
         )
         facts = parse_json((table.schema.metadata or {}).get(b"hier", b"{}"))
         if not isinstance(facts, dict) or not isinstance(facts.get("fingerprint", ""), str):
-            raise ValueError("what it says of its encoder is damaged")
+            raise ValueError("its encoder metadata is damaged")
         classes = _folders(paths)
         if "label" in table.column_names:
             classes = _classes(labels.from_column(table.column("label"), "label", source), source)
@@ -270,8 +270,8 @@ def _parts(folder: Path) -> list[str]:
             raise FileFormatError(f"{about} is damaged: embed again")
         if len(found) != -(-count // size):
             raise InputError(
-                f"expected {-(-count // size)} files in {folder}, found {len(found)}: the run that "
-                "writes them is not finished. Give its command again"
+                f"expected {-(-count // size)} files in {folder}, found {len(found)}: the run "
+                "that writes them is not finished. Run its command again"
             )
     return found
 
@@ -282,7 +282,7 @@ def _vectors(column: Any) -> np.ndarray:
     flat = whole.flatten().to_numpy(zero_copy_only=False)
     count = len(whole)
     if not count or whole.null_count or len(flat) % count:
-        raise ValueError("points are missing, or of different lengths")
+        raise ValueError("points are missing or have different lengths")
     lengths = np.diff(whole.offsets.to_numpy()) if hasattr(whole, "offsets") else np.ones(1)
     if np.ptp(lengths):
         raise ValueError("points of different lengths")

@@ -91,11 +91,14 @@ def main() -> None:
         complain(_noted_down(error) if told is None else str(told))
         sys.exit(EXIT_FAULT if told is None else told.exit_code)
     except MemoryError:
-        complain("there is not enough memory for this: give it less at a time, or close programs")
+        complain("not enough memory. Give fewer inputs at a time, or close other programs")
         sys.exit(EXIT_INPUT)
     except OSError as error:
         # A full disk or a closed device behind stdout; files of ours report theirs themselves.
-        complain(f"the system refused: {error}. Free some space or choose another place")
+        complain(
+            f"the operating system reported an error: {error}. Free some space, or choose another "
+            "folder"
+        )
         sys.exit(EXIT_INPUT)
     except KeyboardInterrupt:
         _interrupted()
@@ -111,7 +114,7 @@ def main() -> None:
 
 
 def _interrupted() -> None:
-    complain("interrupted. Nothing is half-written: give the same command again")
+    complain("interrupted. No file is half-written. Run the same command again")
     sys.exit(EXIT_INTERRUPTED)
 
 
@@ -124,8 +127,8 @@ def _refuse_empty(words: Sequence[str]) -> None:
     for before, word in zip(("", *words), words, strict=False):
         if not word and before != "--pooling":  # there it stands for the backbone's own
             raise InputError(
-                f"expected no empty argument, got '' after {before or 'hier'!r}. Is a variable of "
-                "the shell not set?"
+                f"expected no empty argument, got '' after {before or 'hier'!r}. Check whether a "
+                "shell variable is not set"
             )
 
 
@@ -161,7 +164,7 @@ _MEANWHILE = 120
 def _noted_down(error: Exception) -> str:
     """One sentence on a fault of hier itself, after the details are written to a file."""
     what = traceback.format_exception_only(error)[-1].strip()[:200]
-    told = f"hier failed where it should not ({what})"
+    told = f"hier failed because of a bug ({what})"
     details = [
         f"hier {__version__}, Python {platform.python_version()}, {platform.platform()}",
         f"hier {' '.join(map(repr, sys.argv[1:]))}",
@@ -174,5 +177,5 @@ def _noted_down(error: Exception) -> str:
         ) as file:  # fmt: skip
             file.write("\n".join(details))
     except OSError:
-        return f"{told}. Please report it with the command that you gave"
-    return f"{told}. Please report it, with the details in {file.name}"
+        return f"{told}. Please report it together with the command"
+    return f"{told}. Please report it together with the details in {file.name}"

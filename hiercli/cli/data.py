@@ -36,7 +36,7 @@ def data(
     rows: list[dict[str, Any]] = []
     for name in catalogue.NAMES:
         if name == "demo" and not (root / "demo" / "flora.json").exists():
-            rows.append({"name": name, "present": False, "note": "drawn on first use"})
+            rows.append({"name": name, "present": False, "note": "generated on first use"})
             continue
         try:
             dataset = catalogue.load(name, root)

@@ -26,8 +26,9 @@ def embed(
         list[str],
         typer.Argument(
             metavar="PATHS...",
-            help="Images, folders of images, and tables of images (CSV, TSV, Parquet with path, "
-            "label and levels); with --engine ray also s3://BUCKET/FOLDER and the like.",
+            help="Embed these images, folders of images, and tables of images (CSV, TSV or Parquet "
+            "with the columns path, label and levels). --engine ray also accepts URLs such as "
+            "s3://BUCKET/FOLDER.",
         ),
     ],
     model: options.Model = None,
@@ -38,46 +39,53 @@ def embed(
             "--output",
             "-o",
             metavar="PATH",
-            help="Write points to .npy (with a list of paths) or .parquet; with --engine ray to a "
-            "folder of Parquet files, also s3://BUCKET/FOLDER and the like.",
+            help="Write the points to this .npy file (with a list of paths) or .parquet file. With "
+            "--engine ray: write them to this folder of Parquet files, or to a URL such as "
+            "s3://BUCKET/FOLDER.",
         ),
     ] = None,
     index: Annotated[
         str | None,
         typer.Option(
-            help="Write a search index, or bring it up to date: a FAISS file, milvus:FILE.db or "
+            help="Build or update this search index: a FAISS file, milvus:FILE.db or "
             "milvus://HOST:PORT/NAME."
         ),
     ] = None,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="With --index: discard what it holds and start anew.")
+        bool,
+        typer.Option(
+            "--rebuild", help="With --index: delete the contents of the index and build it again."
+        ),
     ] = False,
     prune: Annotated[
         bool,
         typer.Option(
             "--prune",
-            help="With --index: remove images of folders that are empty or missing, too.",
+            help="With --index: also remove images whose folder is empty or missing.",
         ),
     ] = False,
     index_type: Annotated[
         str | None,
         typer.Option(
-            help="With --index: flat or sq8 (exact), ivf or hnsw (faster for millions), or auto."
+            help="With --index: use this index type: flat or sq8 (exact), ivf or hnsw (faster for "
+            "millions of images), or auto."
         ),
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option(help="Embed on a Ray cluster (ray), into a folder of Parquet files (-o)."),
+        typer.Option(help="Embed on a Ray cluster (ray). Write a folder of Parquet files (-o)."),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="With --engine ray: join this cluster (auto: this machine's)."),
+        typer.Option(
+            help="With --engine ray: join this cluster (auto: the cluster of this machine)."
+        ),
     ] = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
     batch: Annotated[
         int,
-        typer.Option(min=0, help="Embed this many images together; 0: by device."),
+        typer.Option(min=0, help="Embed this many images in one batch (0: choose by device)."),
     ] = 0,
     strict: options.Strict = False,
     json_output: options.Json = False,
@@ -112,20 +120,20 @@ def embed(
                   device != "auto")  # fmt: skip
         if engine != "ray" or target is None or any(others):
             raise InputError(
-                "expected --engine ray with -o FOLDER, and beside it no options but --model, "
-                "--address and --json"
+                "expected --engine ray with -o FOLDER. Only --model, --address and --json can be "
+                "added"
             )
         _with_ray(sources, target, model, address, json_output)
         return
     output = None if target is None else Path(target)
     _require_usable(output, index, json_output)
     if (rebuild or prune or index_type) and index is None:
-        raise InputError(
-            "--rebuild, --prune and --index-type are about an index: name it with --index"
-        )
+        raise InputError("--rebuild, --prune and --index-type need an index. Name it with --index")
     in_milvus = index is not None and index.startswith("milvus:")
     if in_milvus and (prune or index_type or strict or output is not None):
-        raise InputError("--prune, --index-type, --strict and -o are not for an index in Milvus")
+        raise InputError(
+            "an index in Milvus does not support --prune, --index-type, --strict and -o"
+        )
     encoder = _open(model, device, threads, batch)
     paths = [Path(source) for source in sources]
     if index is not None and in_milvus:
@@ -162,11 +170,11 @@ def _require_usable(output: Path | None, index: str | None, json_output: bool) -
     if output is None and index is None:
         if sys.stdout.isatty():
             raise InputError(
-                "the points would fill the terminal: redirect them (> vecs.npy), or name a file "
-                "with -o or an index with --index"
+                "stdout is a terminal, and the points are binary. Redirect them (> vecs.npy), "
+                "name a file with -o, or name an index with --index"
             )
         if json_output:
-            raise InputError("--json and the points cannot share stdout: name a file with -o")
+            raise InputError("--json and the points cannot both go to stdout. Name a file with -o")
     from hiercli import collection_files
     from hiercli.files import require_replaceable
 
@@ -203,8 +211,8 @@ def _into_points(paths: list[Path], encoder: "Encoder", nested: bool, strict: bo
         warn(problem)
     if found is None or (strict and problems):
         raise InputError(
-            f"{len(problems)} inputs could not be read, {len(found or ())} images could; nothing "
-            "was written"
+            f"{len(problems)} inputs cannot be read, {len(found or ())} images can. Nothing was "
+            "written"
         )
     return _Done(listing, len(found), problems, found)
 
@@ -299,7 +307,7 @@ def _with_ray(
         )
     for _, reason in done.problems:
         warn(reason)
-    again = f", {done.before} of them were there already" if done.before else ""
+    again = f", {done.before} of them by an earlier run" if done.before else ""
     say(f"{done.embedded} images embedded into {done.shards} files in {target}{again}")
     if json_output:
         facts = {"embedded": done.embedded, "skipped": len(done.problems), "output": target,

@@ -27,33 +27,42 @@ def evaluate(
         typer.Option(help="Score the raw features of this timm model by cosine, as a baseline."),
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="With --backbone: side of the images in pixels.")
+        int | None, typer.Option(help="With --backbone: use images of this side, in pixels.")
     ] = None,
     pooling: Annotated[
-        str, typer.Option(help="With --backbone: avg, avgmax, token, gem; empty: the model's own.")
+        str,
+        typer.Option(
+            help="With --backbone: pool features by avg, avgmax, token or gem (empty: as the model "
+            "does)."
+        ),
     ] = "",
     crop_share: Annotated[
         float | None,
-        typer.Option(min=0.01, max=1, help="With --backbone: share of the short side to crop."),
+        typer.Option(min=0.01, max=1, help="With --backbone: crop this share of the short side."),
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="With --backbone: auto, hub, none (random), or a state dict.")
+        str,
+        typer.Option(
+            help="With --backbone: start from these weights: auto, hub, none (random), or a state dict."
+        ),
     ] = "auto",
     points: Annotated[
         Path | None,
         typer.Option(
             help="Score embeddings with labels instead: .npy, .parquet, or .npz with points, "
-            "labels and, if there are any, c and proxies. With --model: the encoder that made them."
+            "labels and, optionally, c and proxies. Name their encoder with --model."
         ),
     ] = None,
     taxonomy: Annotated[
         str | None,
         typer.Option(
-            help="Judge the hierarchy too, beside its controls, against a CSV (classes, then "
-            "levels from fine to coarse), a Newick tree, or `own`: the levels of the data."
+            help="Score the hierarchy and its controls against this taxonomy: a CSV (classes, then "
+            "levels from fine to coarse), a Newick tree, or `own` (the levels of the data)."
         ),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the judgement as PNG.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the scores of the hierarchy to this PNG file.")
+    ] = None,
     per_class: Annotated[
         bool, typer.Option("--per-class", help="Add a row for each class.")
     ] = False,
@@ -89,11 +98,9 @@ def evaluate(
     """
     given = [option for option in (checkpoint, model, backbone) if option is not None]
     if points is None and len(given) != 1:
-        raise InputError(
-            f"expected one of --checkpoint, --model and --backbone, got {len(given)} of them"
-        )
+        raise InputError(f"expected one of --checkpoint, --model and --backbone, got {len(given)}")
     if backbone is None and (pooling or crop_share or image_size):
-        raise InputError("--image-size, --pooling and --crop-share go with --backbone")
+        raise InputError("--image-size, --pooling and --crop-share need --backbone")
     _require_usable(plot, taxonomy, [points, checkpoint, model], points is not None)
     if points is not None:
         _only(context, {"--points", "--model", "--taxonomy", "--plot", "--json"})
@@ -125,7 +132,7 @@ def evaluate(
 
         name = points.name if points else f"{Path(given[0]).name} on {Path(data).name}"
         judgement.draw(found.judgement, plot, name)
-        say(f"{plot}: the judgement as a picture")
+        say(f"{plot}: a plot of the scores of the hierarchy")
     if found.problems:
         raise typer.Exit(EXIT_SKIPPED)
 
@@ -139,11 +146,11 @@ def _require_usable(
 
         require_replaceable(plot)
         if plot.suffix.lower() != ".png":
-            raise InputError(f"expected --plot with a name that ends in .png, got {plot}")
+            raise InputError(f"expected --plot to name a .png file, got {plot}")
         files = [*named, Path(taxonomy) if taxonomy else None]
         require_apart(plot, [file for file in files if file is not None])
         if taxonomy is None and not of_points:
-            raise InputError("--plot draws a judgement: add --taxonomy")
+            raise InputError("--plot draws the scores of the hierarchy. Add --taxonomy")
     if taxonomy not in (None, "own") and not Path(str(taxonomy)).is_file():
         raise InputError(
             f"expected a taxonomy as CSV or Newick, or `own`, but {taxonomy} is missing"
@@ -217,5 +224,5 @@ def _show_judgement(judged: "Judgement") -> None:
                  for scores in judged.columns.values())]
         for name in judged.names
     ]  # fmt: skip
-    title = f"The hierarchy, judged on {judged.num_photos} images of {judged.num_classes} classes"
+    title = f"Scores of the hierarchy: {judged.num_photos} images of {judged.num_classes} classes"
     table(title, ["", *judged.columns], rows)

@@ -19,51 +19,63 @@ def export(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(help="Make this exported encoder smaller, instead of --checkpoint."),
+        typer.Option(
+            help="Write a smaller variant of this exported encoder, with --int8 or --fp16."
+        ),
     ] = None,
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="Export this timm model without training, instead of --checkpoint; --data gives "
-            "its head the images' main directions."
+            help="Export this timm model without training. Its head is computed from the images of "
+            "--data."
         ),
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="With --backbone: auto, hub, none (random), or a state dict.")
+        str,
+        typer.Option(
+            help="With --backbone: start from these weights: auto, hub, none (random), or a state dict."
+        ),
     ] = "auto",
     pooling: Annotated[
-        str, typer.Option(help="With --backbone: avg, avgmax, token, gem; empty: the model's own.")
+        str,
+        typer.Option(
+            help="With --backbone: pool features by avg, avgmax, token or gem (empty: as the model "
+            "does)."
+        ),
     ] = "",
     embedding_dim: Annotated[
-        int | None, typer.Option(min=2, help="With --backbone: dimensions (384 or fewer).")
+        int | None,
+        typer.Option(min=2, help="With --backbone: embed in this many dimensions (384 or fewer)."),
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(min=16, help="With --backbone: side of the input in pixels.")
+        int | None,
+        typer.Option(min=16, help="With --backbone: use images of this side, in pixels."),
     ] = None,
     crop_share: Annotated[
-        float, typer.Option(min=0.01, max=1, help="With --backbone: share of the short side.")
+        float,
+        typer.Option(min=0.01, max=1, help="With --backbone: crop this share of the short side."),
     ] = 1.0,
     data: Annotated[
         str | None,
         typer.Option(
-            help="Check the export on these images, and show the change of Recall@1. With "
-            "--backbone also a folder or table without labels."
+            help="Check the export on these images, and show how Recall@1 changes. With "
+            "--backbone, labels are not needed."
         ),
     ] = None,
     int8: Annotated[
         bool,
-        typer.Option("--int8", help="Quantise the backbone to 8 bits, for CPUs; needs --data."),
+        typer.Option("--int8", help="Quantize the backbone to 8 bits, for CPUs. Needs --data."),
     ] = False,
     fp16: Annotated[
         bool,
-        typer.Option("--fp16", help="Use half precision in the backbone, for GPUs; needs --data."),
+        typer.Option("--fp16", help="Use half precision in the backbone, for GPUs. Needs --data."),
     ] = False,
     largest_loss: Annotated[
         float,
-        typer.Option(help="Accept a loss of this many points of Recall@1 with --int8 and --fp16."),
+        typer.Option(help="With --int8 and --fp16: accept a loss of this many points of Recall@1."),
     ] = 1.0,
     tolerance: Annotated[
-        float, typer.Option(help="Accept differences of a coordinate up to this.")
+        float, typer.Option(help="Accept differences up to this in a coordinate.")
     ] = 1e-3,
     data_root: options.DataRoot = None,
     json_output: options.Json = False,
@@ -86,19 +98,24 @@ def export(
     sources = [source for source in (checkpoint, model, backbone) if source is not None]
     if len(sources) != 1:
         raise InputError(
-            "expected one of --checkpoint, --model and --backbone: what is to be exported?"
+            "expected one of --checkpoint, --model and --backbone. It names what to export"
         )
     if int8 and fp16:
-        raise InputError("expected one of --int8 and --fp16: write one file after the other")
+        raise InputError(
+            "expected one of --int8 and --fp16, got both. Export twice, once with each"
+        )
     if model is not None and not (int8 or fp16):
-        raise InputError("--model is exported already: add --int8 or --fp16 to make it smaller")
+        raise InputError(
+            "the encoder of --model is already exported. Add --int8 or --fp16 to write a smaller "
+            "variant"
+        )
     if (int8 or fp16) and (data is None or backbone is not None):
         raise InputError(
-            "expected --checkpoint or --model, and --data, with --int8 and --fp16: a variant is "
-            "judged on labelled images (a benchmark, a folder of class folders, or a table)"
+            "--int8 and --fp16 need --data, and --checkpoint or --model. A variant is scored on "
+            "labelled images (a benchmark, a folder of class folders, or a table)"
         )
     if backbone is None and (pooling or embedding_dim or image_size or weights != "auto"):
-        raise InputError("--weights, --pooling, --embedding-dim, --image-size go with --backbone")
+        raise InputError("--weights, --pooling, --embedding-dim and --image-size need --backbone")
     if backbone is not None:
         proof = _of_backbone(
             backbone, output, data, data_root, tolerance, weights=weights, pooling=pooling,
@@ -142,7 +159,7 @@ def _of_file(
         return catalogue.load(str(data), data_root, seed=seed, to_train=False)
 
     if data is None:
-        say("checking the export on random pixels; --data checks it on images")
+        say("the export is checked on random pixels. Use --data to check it on images")
     proof: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, progress("checking") as bar:
         whole = model
@@ -189,7 +206,10 @@ def _of_backbone(
         listing = gather([Path(data)], skipped=lambda _, reason: problems.append(reason))
         records = listing.records
     else:
-        say("without --data the head mixes features at random: give some of your images")
+        say(
+            "without --data the head is random. Name some of your images with --data for better "
+            "embeddings"
+        )
     with progress("embedding") as bar:
         encoder = untrained_encoder(
             name, records=records, skipped=problems.append, progress=bar, **settings

@@ -44,31 +44,31 @@ class Leaves(StrEnum):
 
 Index = Annotated[
     Path | None,
-    typer.Option(help="Index of photos: the tree stands on them, not on the training classes."),
+    typer.Option(help="Show the tree of the photos of this index."),
 ]
 Points = Annotated[
     Path | None,
     typer.Option(
-        help="Embeddings of photos instead of an index: .npy, .parquet, or .npz with points, c, "
-        "proxies and labels."
+        help="Show the tree of these embeddings: .npy, .parquet, or .npz with points, c, proxies "
+        "and labels."
     ),
 ]
 LeavesOption = Annotated[
     Leaves,
     typer.Option(
-        help="Over photos: classes by label, or the photos nearest to each proxy, whatever their "
-        "labels."
+        help="With --index or --points: use classes as leaves, or groups of the photos nearest to "
+        "each proxy."
     ),
 ]
 Model = Annotated[
     Path | None,
     typer.Option(
-        help="Encoder written by `hier export`. Without it and --checkpoint: the one that built "
-        "--index, or the general encoder of hier."
+        help="Use this encoder written by `hier export`. Default: the encoder that built --index, "
+        "or the general encoder of hier."
     ),
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="File to write instead of stdout.")
+    Path | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")
 ]
 
 
@@ -76,35 +76,49 @@ Output = Annotated[
 def hierarchy(
     context: typer.Context,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Checkpoint of `hier train`, or an exported .onnx.")
+        Path | None,
+        typer.Option(
+            help="Show the tree of this checkpoint of `hier train`, or of an exported .onnx."
+        ),
     ] = None,
     model: Model = None,
     index: Index = None,
     points: Points = None,
     leaves: LeavesOption = Leaves.classes,
     format: Annotated[
-        Format, typer.Option(help="How to write the tree; html is a page to walk in.")
+        Format, typer.Option(help="Write the tree in this format. html writes an interactive page.")
     ] = Format.text,
     root: Annotated[
-        str | None, typer.Option(help="Only this node and what is below it: its id or name.")
+        str | None,
+        typer.Option(help="Show only this node and its descendants. Give its id or name."),
     ] = None,
     depth: Annotated[
-        int | None, typer.Option(min=0, help="Only this many levels below the root.")
+        int | None, typer.Option(min=0, help="Show only this many levels below the root.")
     ] = None,
     min_size: Annotated[
-        int, typer.Option(min=1, help="Only nodes with this many photos, or else classes.")
+        int,
+        typer.Option(
+            min=1,
+            help="Show only nodes with at least this many photos (classes, where there are no photos).",
+        ),
     ] = 1,
     images: Annotated[
-        bool, typer.Option("--images", help="Draw the photo in the middle of each node, as text.")
+        bool, typer.Option("--images", help="Show the central photo of each node in the terminal.")
     ] = False,
     thumbnails: Annotated[
-        str, typer.Option(help="How, with --images: auto, kitty, sixel or blocks.")
+        str, typer.Option(help="With --images: show photos by auto, kitty, sixel or blocks.")
     ] = "auto",
     pictures: Annotated[
-        int, typer.Option(min=0, help="Photos shown as pictures in a page; others are dots.")
+        int,
+        typer.Option(
+            min=0,
+            help="With --format html: show this many photos as images, and the others as dots.",
+        ),
     ] = 1500,
     output: Output = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Write JSON; the same as --format json.")
+    ] = False,
 ) -> None:
     """Show the tree of hierarchical proxies and classes that an encoder holds.
 
@@ -144,7 +158,7 @@ def hierarchy(
 
     format = Format.json if json_output else format
     if format is Format.html and output is None:
-        raise InputError("expected a file for the page: add -o tree.html")
+        raise InputError("expected a file for the page. Add -o tree.html")
     if output is not None:
         require_replaceable(output)
         require_apart(output, files_of(checkpoint, model, index, points))
@@ -172,12 +186,13 @@ def _load(
     from hiercli.hierarchy.tree import Tree, images_of
 
     if images is None and by_proxy:
-        raise InputError("--leaves proxies groups images: give --index or --points")
+        raise InputError("--leaves proxies groups images. Add --index or --points")
     if images is None:
         tree = Tree.of_encoder(checkpoint or model)
     elif checkpoint is not None and checkpoint.suffix.lower() != ".onnx":
         raise InputError(
-            "a checkpoint embeds no images: export it with `hier export`, and give --model"
+            "expected an exported encoder, got a checkpoint. Export it with `hier export`, then "
+            "name it with --model"
         )
     else:
         collection, files = images_of(images, checkpoint or model)
@@ -207,8 +222,8 @@ def _show_with_images(root: "Node", style: str) -> None:
 
     if style == "none" or root.photo is None:
         raise InputError(
-            "expected a tree with photos to draw with --images: give --index, and a --thumbnails "
-            "style other than none"
+            "--images needs a tree with photos. Add --index, and a --thumbnails style other than "
+            "none"
         )
 
     def label(node: "Node") -> Columns:
@@ -225,7 +240,7 @@ def _show_with_images(root: "Node", style: str) -> None:
     stdout().print(drawn)
     missing = {node.photo for node in root.walk() if node.photo and not Path(node.photo).is_file()}
     for photo in sorted(missing):
-        warn(f"{photo} is no longer there")
+        warn(f"{photo} is missing")
     if missing:
         raise typer.Exit(EXIT_SKIPPED)
 
@@ -234,11 +249,13 @@ def _show_with_images(root: "Node", style: str) -> None:
 def diff(
     first: Annotated[
         Path,
-        typer.Argument(help="Checkpoint, .onnx, index, .npz with proxies, or a tree: .json, .nwk."),
+        typer.Argument(
+            help="Compare this checkpoint, .onnx, index, .npz with proxies, or tree (.json, .nwk)."
+        ),
     ],
-    second: Annotated[Path, typer.Argument(help="The same, to compare it with.")],
+    second: Annotated[Path, typer.Argument(help="Compare it with this one, of the same kinds.")],
     html: Annotated[
-        Path | None, typer.Option(help="Write a page with both trees face to face.")
+        Path | None, typer.Option(help="Write an HTML page with both trees side by side.")
     ] = None,
     json_output: options.Json = False,
 ) -> None:
@@ -272,7 +289,7 @@ def diff(
             (first.name, second.name) if first.name != second.name else (str(first), str(second))
         )
         facing.write(html, roots, names, found)
-        say(f"{html}: both trees face to face")
+        say(f"{html}: both trees side by side")
     if json_output:
         print(json.dumps(dataclasses.asdict(found)))
     else:
@@ -281,8 +298,8 @@ def diff(
 
 def _show_difference(found: "Difference") -> None:
     facts = [
-        ["distance (0 same, 1 nothing in common)", f"{found.distance:.3f}"],
-        ["correlation of nearness", f"{found.correlation:.3f}"],
+        ["distance (0: equal, 1: nothing in common)", f"{found.distance:.3f}"],
+        ["correlation of merge heights", f"{found.correlation:.3f}"],
         ["leaves in both", str(found.num_leaves)],
         ["only in the first", ", ".join(found.only_first[:5]) or "-"],
         ["only in the second", ", ".join(found.only_second[:5]) or "-"],
@@ -304,10 +321,14 @@ def suggest(
     model: Model = None,
     confidence: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Only suggestions of this confidence or more, 0 to 1."),
+        typer.Option(
+            min=0, max=1, help="Show only suggestions of at least this confidence, 0 to 1."
+        ),
     ] = 0.4,
     output: Output = None,
-    json_output: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line.")
+    ] = False,
 ) -> None:
     """List what may be wrong with labels and classes, as CSV to review.
 
@@ -327,7 +348,7 @@ def suggest(
     from hiercli.hierarchy.tree import Tree, files_of, images_of
 
     if (index is None) == (points is None):
-        raise InputError("expected images: give one of --index and --points")
+        raise InputError("expected one of --index and --points")
     if output is not None:
         require_replaceable(output)
         require_apart(output, files_of(index, points, model))
@@ -336,8 +357,8 @@ def suggest(
     collection, files = images_of(source, model)
     if len(collection.classes) < 2:
         raise InputError(
-            "expected images of two labels or more (the names of their folders, or a column "
-            "label): without them there is nothing to check"
+            "expected images with at least two different labels. A label is the name of the "
+            "folder, or the column label of a table"
         )
     tree = Tree.of_collection(collection, files=files)
     tree.require_apart(output)
@@ -360,4 +381,4 @@ def suggest(
     counts = ", ".join(
         f"{sum(one.kind == kind for one in found)} to {kind}" for kind in suggestions.KINDS
     )
-    say(f"{len(collection)} images looked at: {counts}")
+    say(f"{len(collection)} images checked: {counts}")

@@ -92,7 +92,7 @@ def show_table(
             rows = _by_branch(rows, _ancestors(query, hits, tree))
         table(title, columns, rows)
         if not hits:
-            say(f"{query.name}: no image is that near")
+            say(f"{query.name}: no image lies within --max-distance")
 
 
 def _by_branch(

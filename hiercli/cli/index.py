@@ -13,7 +13,7 @@ from hiercli.errors import EXIT_INPUT, EXIT_SKIPPED
 
 app = typer.Typer(no_args_is_help=True)
 
-Index = Annotated[Path, typer.Argument(help="Index written by `hier embed --index`.")]
+Index = Annotated[Path, typer.Argument(help="Use this index written by `hier embed --index`.")]
 
 
 @app.callback()
@@ -52,7 +52,7 @@ def stats(index: Index, json_output: options.Json = False) -> None:
 def verify(
     index: Index,
     files: Annotated[
-        bool, typer.Option("--files", help="Compare every picture with its file too.")
+        bool, typer.Option("--files", help="Also compare every image with its file.")
     ] = False,
     json_output: options.Json = False,
 ) -> None:
@@ -71,14 +71,14 @@ def verify(
             say(line)
     if found.damage:
         say(
-            f"{index} is damaged in {len(found.damage)} places: `hier index repair {index}` saves "
-            "what can be saved, and the next `hier embed` of the same folders adds the rest"
+            f"{index} is damaged in {len(found.damage)} places. `hier index repair {index}` keeps "
+            "the valid images. The next `hier embed` of the same folders adds the others"
         )
         raise typer.Exit(EXIT_INPUT)
-    say(f"{index} is whole")
+    say(f"{index} is valid")
     if found.outdated:
-        say(f"{len(found.outdated)} pictures are not what they were: `hier embed` of their folders "
-            "brings the index up to date")  # fmt: skip
+        say(f"{len(found.outdated)} files have changed or are missing. `hier embed` of their "
+            "folders updates the index")  # fmt: skip
         raise typer.Exit(EXIT_SKIPPED)
 
 
@@ -90,8 +90,8 @@ def repair(index: Index, json_output: options.Json = False) -> None:
     done = health.repair(index)
     if json_output:
         print(json.dumps({"index": str(index), "kept": done.kept, "lost": done.lost}))
-    again = ": the next `hier embed` of their folders adds them again" if done.lost else ""
-    say(f"{done.kept} pictures kept, {done.lost} lost{again}")
+    again = ". The next `hier embed` of their folders adds them again" if done.lost else ""
+    say(f"{done.kept} images kept, {done.lost} lost{again}")
 
 
 @app.command()

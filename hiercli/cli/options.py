@@ -9,36 +9,40 @@ Data = Annotated[
     str,
     typer.Option(
         "--data",
-        help="cub, cars, sop, inshop, demo, a folder of class folders, or a table of images.",
+        help="Use this data: cub, cars, sop, inshop, demo, a folder of class folders, or a table "
+        "of images.",
     ),
 ]
 DataRoot = Annotated[
     Path | None,
-    typer.Option("--data-root", envvar="HIER_DATA", help="Where benchmarks live (default: data)."),
+    typer.Option("--data-root", envvar="HIER_DATA", help="Keep benchmarks in this folder."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Device = Annotated[
     str,
-    typer.Option(help="auto, cpu or cuda. Where the GPU cannot be used it says so and goes on."),
+    typer.Option(
+        help="Run on auto, cpu or cuda. If the GPU cannot be used, hier prints a note and runs on the "
+        "CPU."
+    ),
 ]
-Threads = Annotated[int, typer.Option(min=0, help="Cores for inference; 0: all.")]
+Threads = Annotated[int, typer.Option(min=0, help="Use this many CPU cores (0: all).")]
 Model = Annotated[
     Path | None,
     typer.Option(
         "--model",
         envvar="HIER_MODEL",
-        help="Encoder written by `hier export`. Without it: the general encoder of hier.",
+        help="Use this encoder written by `hier export`. Default: the general encoder of hier.",
     ),
 ]
 Nested = Annotated[
     bool,
     typer.Option(
         "--nested",
-        help="Take the innermost folders as labels, and the folders above them as their levels.",
+        help="Use the innermost folder as the label, and the folders above it as levels.",
     ),
 ]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Stop where an image or a folder cannot be read or used.")
+    bool, typer.Option("--strict", help="Stop if an image or a folder cannot be read.")
 ]
 
 

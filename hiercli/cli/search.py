@@ -30,21 +30,28 @@ if TYPE_CHECKING:
 def search(
     queries: Annotated[
         list[Path],
-        typer.Argument(help="Images, folders, .npy files of points, or - for an image on stdin."),
+        typer.Argument(
+            help="Search for these images, folders or .npy files of points; - reads an image from "
+            "stdin."
+        ),
     ],
     index: Annotated[
         str,
         typer.Option(
-            help="Index written by `hier embed --index`: a file, milvus:FILE.db or "
+            help="Search this index, written by `hier embed --index`: a file, milvus:FILE.db or "
             "milvus://HOST:PORT/NAME."
         ),
     ],
     k: Annotated[
         int | None,
-        typer.Option("-k", min=1, help="Hits for each query (10; all with --max-distance)."),
+        typer.Option(
+            "-k",
+            min=1,
+            help="Show this many hits for each query. Default: 10, or all with --max-distance.",
+        ),
     ] = None,
     max_distance: Annotated[
-        float | None, typer.Option(min=0, help="Show only images at this distance or nearer.")
+        float | None, typer.Option(min=0, help="Show only hits up to this hyperbolic distance.")
     ] = None,
     radius: Annotated[
         float | None, typer.Option(min=0, hidden=True, help="Same as --max-distance.")
@@ -52,31 +59,33 @@ def search(
     where: Annotated[
         list[str] | None,
         typer.Option(
-            help="Search only images with label=PATTERN, path=PATTERN or LEVEL=PATTERN; * and ? "
-            "stand for anything. Several must all hold."
+            help="Search only images with label=PATTERN, path=PATTERN or LEVEL=PATTERN. * stands "
+            "for any text, ? for any character. If repeated, all conditions must hold."
         ),
     ] = None,
     unique: Annotated[
-        bool, typer.Option("--unique", help="Show images of the same content once.")
+        bool, typer.Option("--unique", help="Show files with the same content only once.")
     ] = False,
     branches: Annotated[
         bool,
         typer.Option(
             "--branches",
-            help="Group hits by their common ancestor with the query in the tree of the index's "
-            "classes (of the encoder's, where the index has none).",
+            help="Group hits by their lowest common ancestor with the query. The tree is that of "
+            "the classes in the index, or of the encoder if the index has no labels.",
         ),
     ] = False,
     level: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Go this many levels up in the tree and search in breadth: the nearest image of "
-            "each class there, then each one's next. 0: only the query's own class.",
+            help="Go this many levels up from the class of the query (0: stay). Show the nearest "
+            "image of each class below that node, then the second nearest of each class, and "
+            "so on.",
         ),
     ] = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Compare every image, whatever the index type.")
+        bool,
+        typer.Option("--exact", help="Compare the query with every image, for every index type."),
     ] = False,
     model: Annotated[
         Path | None,
@@ -123,9 +132,9 @@ def search(
     """
     max_distance = radius if max_distance is None else max_distance
     if level is not None and (index.startswith("milvus:") or max_distance is not None):
-        raise InputError("--level needs an index file, and goes without --max-distance")
+        raise InputError("--level needs an index file and cannot be combined with --max-distance")
     if csv_output and json_output:
-        raise InputError("--csv and --json cannot share stdout: give one of them")
+        raise InputError("--csv and --json cannot be combined. Give one of them")
     conditions = [_condition(text) for text in where or ()]
     if thumbnails not in STYLES:
         raise InputError(f"expected --thumbnails {'|'.join(STYLES)}, got {thumbnails!r}")
@@ -149,7 +158,7 @@ def search(
         for problem in problems:
             warn(problem)
         if not asked or (strict and problems):
-            raise InputError(f"{len(problems)} queries could not be read, {len(asked)} could")
+            raise InputError(f"{len(problems)} queries cannot be read, {len(asked)} can")
         found = _find(asked, images, tree, level, k, max_distance, conditions, unique, exact)
         if html is not None:
             found = list(found)
@@ -211,7 +220,7 @@ def _encoder(
 
     if model is None and not images.model.is_file():
         where = f"is no longer at {images.model}" if images.model.name else "is not known"
-        raise InputError(f"the encoder that built {index} {where}: name it with --model")
+        raise InputError(f"the encoder that built {index} {where}. Name it with --model")
     if ahead is not None:
         encoder = ahead.result()
     else:
@@ -244,7 +253,7 @@ def _condition(text: str) -> tuple[str, str]:
     if not name or not pattern:
         raise InputError(
             f"expected --where label=PATTERN, path=PATTERN or LEVEL=PATTERN, got {text!r}. Quote "
-            "patterns, so that the shell leaves them alone"
+            "patterns so that the shell does not expand them"
         )
     return name, pattern
 
@@ -295,7 +304,9 @@ def _akin(
     found = akin(points, images, tree, level, k, where=conditions, unique=unique)
     for query, one in zip(asked, found, strict=True):
         branch = one.branch
-        say(f"{query.name}: among {len(branch.leaves)} of the classes, {branch.name} ({branch.id})")
+        say(
+            f"{query.name}: searched {len(branch.leaves)} classes below {branch.name} ({branch.id})"
+        )
         yield one.hits
 
 
@@ -310,11 +321,11 @@ def _write_page(
 
     paths = [hit.path for hits in found for hit in hits]
     if strict and (gone := [path for path in paths if not os.path.isfile(path)]):
-        raise InputError(f"{gone[0]} is in {index}, but there is no such file here")
+        raise InputError(f"{gone[0]} is in {index}, but the file is missing")
     rows = [(query.name, query.path, query.content, hits)
             for query, hits in zip(asked, found, strict=True)]  # fmt: skip
     missing = neighbours.write_hits(html, rows, f"Nearest in {Path(index).name}")
-    say(f"{html}: {len(rows)} queries with their hits")
+    say(f"{html}: {len(rows)} queries and their hits")
     if missing:
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        say(f"{len(missing)} images could not be opened here and are named only: {some}")
+        say(f"{len(missing)} images cannot be opened and appear without a thumbnail: {some}")

@@ -29,35 +29,35 @@ def _train(
     data: options.Data = "demo",
     recipe: Annotated[
         str,
-        typer.Option(help="A shipped recipe (see --list-recipes) or the path of a .toml file."),
+        typer.Option(help="Use this shipped recipe (see --list-recipes) or .toml file."),
     ] = recipes.DEFAULT,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the run; without it a new numbered one under runs/."),
+        typer.Option(help="Write the run to this folder."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out after an interruption.")
+        bool, typer.Option("--resume", help="Resume the interrupted run in --out.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in --out.")
     ] = False,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch the benchmark first where it is missing.")
+        bool, typer.Option("--download", help="Download the benchmark first if it is missing.")
     ] = False,
     baseline: Annotated[
         bool,
         typer.Option(
             "--baseline",
-            help="Train the metric loss alone too, with all else equal, into OUT/baseline, and say "
-            "whether hierarchy helped.",
+            help="Also train with the metric loss alone, into OUT/baseline, and report whether the "
+            "hierarchy helps.",
         ),
     ] = False,
     untrained: Annotated[
         bool,
         typer.Option(
             "--untrained/--no-untrained",
-            help="Score the untrained backbone on the test classes too, and say whether training "
-            "helped.",
+            help="Also score the untrained backbone on the test classes, and report whether "
+            "training helps.",
         ),
     ] = True,
     test_share: Annotated[
@@ -65,8 +65,8 @@ def _train(
         typer.Option(
             min=0,
             max=0.95,
-            help="Keep this share of the classes of a folder or table for the test; 0: train on "
-            "all.",
+            help="Keep this share of the classes of a folder or table for the test (0: train on "
+            "all).",
         ),
     ] = 0.5,
     nested: options.Nested = False,
@@ -103,9 +103,7 @@ def _train(
     chosen = {name: value for name, value in settings.items() if value is not None}
     resolved = recipes.load(recipe, chosen)
     if resume and out is None:
-        raise TrainingError(
-            "expected --out with --resume: name the folder of the run to go on with"
-        )
+        raise TrainingError("--resume needs --out. Name the folder of the run to resume")
 
     def loaded() -> "Dataset":
         return _load(data, data_root, download, resolved.seed, test_share, nested)
@@ -161,7 +159,7 @@ def _load(
         from hiercli.cli.data import fetch
 
         fetch(data, root)
-    with progress("drawing the demo flora") as drawing:
+    with progress("generating the demo data") as drawing:
         return catalogue.load(
             data, root, seed=seed, test_share=test_share, nested=nested, progress=drawing
         )
@@ -212,7 +210,7 @@ def _run(
         return runs
     except KeyboardInterrupt as error:
         raise InterruptError(
-            f"interrupted. Go on with the same command and --out {target} --resume"
+            f"interrupted. To resume, run the same command with --out {target} --resume"
         ) from error
     finally:
         reporter.close()
@@ -224,8 +222,8 @@ def _report(runs: _Runs, target: Path, data: str, json_output: bool) -> None:
         warn(problem)
     if result.familiar and result.test:
         some = ", ".join(result.familiar[:3]) + (", ..." if len(result.familiar) > 3 else "")
-        say(f"note: {len(result.familiar)} of the test classes were trained on, they are not "
-            f"unseen: {some}")  # fmt: skip
+        say(f"note: {len(result.familiar)} of the test classes are also training classes, so they "
+            f"are not unseen: {some}")  # fmt: skip
     for note in result.retrieval.notes if result.retrieval else ():
         say(f"note: {note}")
     if json_output:
@@ -272,7 +270,7 @@ def _show(runs: _Runs, target: Path, data: str) -> None:
         )
         say(f"{before.verdict(result.test)} ({moved})")
     if runs.comparison:
-        print(f"with hierarchy: {runs.comparison.verdict}")
+        print(f"hierarchy: {runs.comparison.verdict}")
     made = ("best.pt", "curves.png", "neighbours.html")
     say(f"in {target}: " + ", ".join(name for name in made if (target / name).exists()))
 

@@ -13,9 +13,10 @@ from hiercli.errors import EXIT_INPUT
 
 
 def verify(
-    model: Annotated[Path, typer.Argument(help="Encoder written by `hier export`.")],
+    model: Annotated[Path, typer.Argument(help="Check this encoder written by `hier export`.")],
     golden: Annotated[
-        Path | None, typer.Option(help="Golden vectors, where they do not lie beside the encoder.")
+        Path | None,
+        typer.Option(help="Use these golden vectors instead of those beside the encoder."),
     ] = None,
     device: options.Device = "auto",
     json_output: options.Json = False,
@@ -42,13 +43,13 @@ def verify(
         rows = [
             ["pictures", str(done.pictures), ""],
             ["tensors", f"{done.tensor_difference:.2g}", f"{vectors.TENSOR_TOLERANCE:g}"],
-            ["points of their tensors", f"{done.point_difference:.2g}",
+            ["points from the stored tensors", f"{done.point_difference:.2g}",
              f"{done.point_tolerance:g}"],
-            ["points of the pictures", f"{done.whole_difference:.2g}",
+            ["points from the images", f"{done.whole_difference:.2g}",
              f"{done.point_tolerance:g}"],
         ]  # fmt: skip
         table(str(model), ["", "largest difference", "accepted"], rows)
     if not done.passed:
-        say(f"{model} does not give here what it gave where it was exported: compare the versions "
-            "of Pillow and ONNX Runtime, and run it with --device cpu")  # fmt: skip
+        say(f"the outputs of {model} differ from those at export. Compare the versions of Pillow "
+            "and ONNX Runtime, and run with --device cpu")  # fmt: skip
         raise typer.Exit(EXIT_INPUT)

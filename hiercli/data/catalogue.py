@@ -64,7 +64,7 @@ def load(
         return _checked(manifest.load(path, test_share=test_share, seed=seed), to_train)
     raise DataError(
         f"expected {', '.join(NAMES)}, a folder of class folders, or a manifest (.csv, .tsv, "
-        f".parquet); {name!r} is none of these"
+        f".parquet); got {name!r}"
     )
 
 
@@ -72,8 +72,8 @@ def _checked(dataset: Dataset, to_train: bool) -> Dataset:
     classes = dataset.train_classes
     if to_train and len(classes) < 2:
         raise DataError(
-            f"expected at least 2 classes to learn from in {dataset.name}, found {len(classes)}: "
-            f"{', '.join(classes) or 'none'}. A metric is learned from differences: add a class"
+            f"expected at least 2 training classes in {dataset.name}, found {len(classes)}: "
+            f"{', '.join(classes) or 'none'}. Add a class"
         )
     return dataclasses.replace(dataset, notes=(*dataset.notes, *_overlaps(dataset)))
 
@@ -90,7 +90,7 @@ def _overlaps(dataset: Dataset) -> list[str]:
         shared = [record.path for record in part if place(record.path) in learned]
         if shared:
             notes.append(
-                f"{len(shared)} of the {len(part)} {name} pictures are also trained on, so their "
-                f"scores say nothing of unseen pictures: {shared[0]}"
+                f"{len(shared)} of the {len(part)} {name} images are also training images, so "
+                f"their scores do not measure unseen images: {shared[0]}"
             )
     return notes

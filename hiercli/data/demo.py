@@ -104,7 +104,7 @@ def generate(
     ):
         if value < least:
             raise DataError(
-                f"expected {name} of at least {least}, got {value}: choose a larger one"
+                f"expected {name} of at least {least}, got {value}"
             )
     folder = Path(root) / "demo"
     made: dict[str, str | int] = {
@@ -136,8 +136,8 @@ def generate(
         if _is_complete(folder, made):
             return folder  # another run made the same set in the meantime
         raise DataError(
-            f"expected to be able to write the demo data set to {folder}, but: "
-            f"{error.strerror or error}. Free some space or choose another folder for data sets"
+            f"cannot write the demo data set to {folder}: {error.strerror or error}. Free some "
+            "space or choose another folder for data sets"
         ) from error
     return folder
 

@@ -64,19 +64,21 @@ def fetch(
         if not missing:
             return folder
         raise DataError(
-            f"expected {folder} to hold {source.name} whole; it lacks {', '.join(missing)}. "
-            "Complete it, or move it away and run this again to fetch it anew"
+            f"expected all of {source.name} in {folder}, but it lacks {', '.join(missing)}. Add "
+            "the missing files, or move the folder away and run the command again to download "
+            "everything"
         )
     tell = notice or (lambda message: None)
     tell(source.terms)
     if not source.archives:
         raise DataError(
-            f"expected {source.name} at {folder}; it has no direct public link. Follow the "
-            f"instructions on {source.homepage}, then unpack it so that {folder} holds "
-            f"{', '.join(source.required)}"
+            f"expected {source.name} in {folder}, but it is missing and has no public download "
+            f"link. Follow the instructions on {source.homepage}, then unpack the files so that "
+            f"{folder} contains {', '.join(source.required)}"
         )
     names = " and ".join(archive.filename for archive in source.archives)
-    advice = f"To get it by hand, see {source.homepage}, put {names} into {downloads}, run it again"
+    advice = f"To download it by hand, see {source.homepage}, put {names} into {downloads}, and run "
+             "the command again"
     transfers = [
         Transfer(archive, downloads, advice, progress, tell, retries, timeout, pause)
         for archive in source.archives

@@ -264,7 +264,7 @@ def _finish(root: _Branch, groups: _Groups, depth: np.ndarray) -> Node:
         branch = waiting.pop()
         every.append(branch)
         waiting.extend(reversed(branch.children))
-    ids = _ids(every, groups)
+    ids, shared = _ids(every, groups), _shared_groups(every, groups)
     kept: dict[int, Node] = {}
     for branch in reversed(every):
         size, photo = len(branch.leaves), None
@@ -279,7 +279,9 @@ def _finish(root: _Branch, groups: _Groups, depth: np.ndarray) -> Node:
         leaf, proxy = branch.leaves[0], branch.proxy
         kept[id(branch)] = Node(
             id=ids[id(branch)],
-            name=groups.names[leaf] if proxy is None else _name(branch, groups),
+            name=groups.names[leaf]
+            if proxy is None
+            else shared.get(id(branch)) or _name(branch, groups),
             proxy=proxy,
             radius=float(groups.radius[leaf] if proxy is None else depth[proxy]),
             height=branch.height,
@@ -313,9 +315,6 @@ def _leaf_ids(names: Sequence[str]) -> list[str]:
 def _name(branch: _Branch, groups: _Groups) -> str:
     """What the classes below have in common, those in the middle first."""
     photos = groups.photos
-    shared = _shared_group([groups.lineages.get(groups.names[leaf]) for leaf in branch.leaves])
-    if shared:
-        return shared
     if photos is not None and photos.classes is not None and photos.labels is not None:
         own = np.concatenate([photos.members[leaf] for leaf in branch.leaves])
         counts = np.bincount(photos.labels[own], minlength=len(photos.classes))
@@ -324,6 +323,19 @@ def _name(branch: _Branch, groups: _Groups) -> str:
     middle = points.mean(axis=0)
     order = np.argsort(np.linalg.norm(points - middle, axis=1), kind="stable")
     return common_name([groups.names[branch.leaves[place]] for place in order], groups.said)
+
+
+def _shared_groups(every: list[_Branch], groups: _Groups) -> dict[int, str]:
+    """Of each branch whose classes share a group that the branch above does not: its name."""
+    if not groups.lineages:
+        return {}
+    own = {
+        id(branch): _shared_group([groups.lineages.get(groups.names[leaf])
+                                   for leaf in branch.leaves])
+        for branch in every
+    }  # fmt: skip
+    parents = {id(child): id(branch) for branch in every for child in branch.children}
+    return {one: name for one, name in own.items() if name != own.get(parents.get(one, 0))}
 
 
 def _shared_group(lines: Sequence[tuple[str, ...] | None]) -> str:
