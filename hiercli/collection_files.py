@@ -174,7 +174,8 @@ def _sha256(content: bytes) -> str:
 def _as_points(points: np.ndarray, source: Path) -> np.ndarray:
     if points.ndim != 2 or not points.size or points.dtype.kind != "f":
         raise InputError(
-            f"expected points as floats, (N, D), but {source} holds {points.dtype} {points.shape}"
+            f"expected points as floats, (N, D), but {source} contains {points.dtype} "
+            f"{points.shape}"
         )
     with np.errstate(over="ignore"):
         narrow: np.ndarray = points.astype(np.float32)
@@ -261,7 +262,7 @@ def _parts(folder: Path) -> list[str]:
     """The Parquet files of a folder, which are all there if a cluster run wrote them."""
     found = sorted(str(file) for file in folder.glob("*.parquet") if file.is_file())
     if not found:
-        raise InputError(f"expected a folder of Parquet files, but {folder} holds none")
+        raise InputError(f"expected a folder of Parquet files, but {folder} contains none")
     about = folder / "hier.json"
     if about.is_file():
         facts = _parsed(about)

@@ -22,7 +22,8 @@ def missing(error: ImportError) -> MissingExtraError | None:
     if package not in _EXTRAS:
         return None
     return MissingExtraError(
-        f"this needs {package}, which is not installed: `pip install 'hiercli[{_EXTRAS[package]}]'`"
+        f"this command needs {package}, which is not installed. Run `pip install "
+        f"'hiercli[{_EXTRAS[package]}]'`"
     )
 
 

@@ -55,8 +55,8 @@ def replacing(target: Path | str) -> Iterator[Path]:
         sync_folder(target.parent)
     except OSError as error:
         raise InputError(
-            f"writing {target} failed: {error.strerror or error}. Nothing was left behind; "
-            "free some space or choose another place, then run it again"
+            f"writing {target} failed: {error.strerror or error}. No partial file remains. Free "
+            "some space or choose another folder, then run the command again"
         ) from error
     finally:
         draft.unlink(missing_ok=True)
@@ -69,10 +69,12 @@ def require_replaceable(target: Path) -> None:
         InputError: a folder, a device or a pipe is there.
     """
     if target.is_dir():
-        raise InputError(f"expected a file name to write to, but {target} is a folder: add a name")
+        raise InputError(
+            f"expected a file name to write to, but {target} is a folder. Add a file name"
+        )
     if target.exists() and not target.is_file():
         raise InputError(
-            f"expected a file to write to, but {target} is a device or a pipe: name another"
+            f"expected a file to write to, but {target} is a device or a pipe. Name another file"
         )
 
 
@@ -87,7 +89,9 @@ def require_apart(target: Path | None, others: Iterable[Path | str]) -> None:
     own = os.path.realpath(target)
     for other in others:
         if own == os.path.realpath(other):
-            raise InputError(f"writing {target} would destroy what it is made from: name another")
+            raise InputError(
+                f"writing {target} would overwrite an input of this command. Name another file"
+            )
 
 
 def write_text(target: Path | str, text: str) -> None:
@@ -133,15 +137,15 @@ def read_text(source: Path, *, most: int = 2**28) -> str:
     with open_regular(source) as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise InputError(f"expected a text of at most {most:,} bytes, but {source} is larger")
+        raise InputError(f"expected a text file of at most {most:,} bytes, but {source} is larger")
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise InputError(f"expected UTF-8, but {source} is UTF-16: save it as UTF-8")
+        raise InputError(f"expected UTF-8, but {source} is UTF-16. Save it as UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"expected UTF-8, but byte {error.start} of {source} is something else (Latin-1, "
-            "Windows-1252?): save it as UTF-8"
+            f"expected UTF-8, but byte {error.start} of {source} is not UTF-8 (perhaps Latin-1 or "
+            "Windows-1252). Save the file as UTF-8"
         ) from error
 
 

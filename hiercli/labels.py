@@ -147,13 +147,13 @@ def from_array(values: np.ndarray, name: str, source: object) -> list[str]:
     """
     if values.dtype.kind not in "USiu":
         raise DataError(
-            f"{source}: expected {name} as text or whole numbers, found {values.dtype}: save them "
+            f"{source}: expected {name} as text or whole numbers, found {values.dtype}. Save them "
             "as an array of strings"
         )
     if values.dtype.kind == "U":
         codes = np.frombuffer(values.tobytes(), np.dtype("u4").newbyteorder(values.dtype.byteorder))
         if codes.size and (codes.max() > 0x10FFFF or ((codes >> 11) == 0x1B).any()):
-            raise DataError(f"{source}: expected {name} as text, found what is no Unicode")
+            raise DataError(f"{source}: expected {name} as text, found invalid Unicode")
     flat = values.ravel().tolist()
     if values.dtype.kind == "S":
         return [_decoded(value, name, row, source) for row, value in enumerate(flat, 1)]
@@ -176,7 +176,7 @@ def from_column(column: "pa.ChunkedArray", name: str, source: object) -> list[st
     if not is_text(column):
         raise DataError(
             f"{source}: expected text in the column {name}, found {str(column.type)[:200]}. Save "
-            "it as text; a column of whole numbers with gaps becomes one of fractions"
+            "it as text. (Whole numbers with empty cells are read as fractions.)"
         )
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -184,7 +184,7 @@ def from_column(column: "pa.ChunkedArray", name: str, source: object) -> list[st
         values = column.to_pylist()
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{source}: the column {name} holds what is not text in UTF-8 ({error.reason})"
+            f"{source}: the column {name} contains text that is not UTF-8 ({error.reason})"
         ) from error
     if types.is_integer(column.type):
         return [None if value is None else str(value) for value in values]
@@ -216,7 +216,7 @@ def require_all(values: list[str | None], name: str, source: object) -> list[str
     """
     for row, value in enumerate(values, 1):
         if not value:
-            raise DataError(f"{source}: row {row} has no {name}. Fill it in, or take the row out")
+            raise DataError(f"{source}: row {row} has no {name}. Fill it in, or delete the row")
     return [value for value in values if value]
 
 
@@ -233,8 +233,8 @@ def require_rows(table: "parquet.ParquetFile", source: object) -> None:
     )  # fmt: skip
     if table.metadata.num_rows > max(_FEW_ROWS, _ROWS_PER_BYTE * packed):
         raise DataError(
-            f"{source}: it claims {table.metadata.num_rows:,} rows in {packed:,} bytes, which is "
-            "more than paths take: write the table again"
+            f"{source}: its header states {table.metadata.num_rows:,} rows in {packed:,} bytes, "
+            "which is not plausible. Write the table again"
         )
 
 
@@ -246,5 +246,5 @@ def _decoded(value: bytes, name: str, row: int, source: object) -> str:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{source}: the {name} of row {row} is not text in UTF-8 ({value[:20]!r})"
+            f"{source}: the {name} in row {row} is not UTF-8 ({value[:20]!r})"
         ) from error

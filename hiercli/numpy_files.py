@@ -77,7 +77,7 @@ def read_npz(source: Path, names: Collection[str]) -> dict[str, np.ndarray]:
                     with archive.open(member) as packed:
                         found[name] = _read(packed, member.file_size)
         except _DAMAGED as error:
-            raise FileFormatError(f"{source} is not a whole NumPy archive ({error})") from error
+            raise FileFormatError(f"{source} is not a valid NumPy archive ({error})") from error
     return found
 
 
@@ -85,7 +85,7 @@ def _checked(file: IO[bytes], size: int, source: str) -> np.ndarray:
     try:
         return _read(file, size)
     except _DAMAGED as error:
-        raise FileFormatError(f"{source} does not hold a whole NumPy array ({error})") from error
+        raise FileFormatError(f"{source} does not contain a valid NumPy array ({error})") from error
 
 
 def _read(file: IO[bytes], size: int) -> np.ndarray:
@@ -94,7 +94,7 @@ def _read(file: IO[bytes], size: int) -> np.ndarray:
         raise ValueError(f"version {version} of the format")
     shape, is_fortran, dtype = _HEADERS[version](file)
     if dtype.hasobject:
-        raise ValueError("it holds Python objects, which may run code")
+        raise ValueError("it contains Python objects, which could run code")
     count = math.prod(shape)
     if min(shape, default=0) < 0 or (count and not dtype.itemsize) or len(shape) > 8:
         raise ValueError(f"its shape is {shape} of {dtype}")

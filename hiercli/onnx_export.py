@@ -109,8 +109,8 @@ def write(
         if not proof["largest_difference"] <= tolerance:
             raise ExportError(
                 f"the exported encoder differs from {name} by {proof['largest_difference']:.2e} "
-                f"in a coordinate, more than the tolerance {tolerance:g}: nothing was written. "
-                "Please report the backbone; --tolerance accepts more"
+                f"in a coordinate, more than the tolerance {tolerance:g}. Nothing was written. "
+                "Please report the backbone, or accept more with --tolerance"
             )
         digest = _describe(draft, encoder, proof)
         golden.write(vectors, session.metadata, digest, _torch_points(encoder), proof)
@@ -146,7 +146,7 @@ def _write_graph(encoder: Trained, file: Path) -> None:
             cause = cause.__cause__
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
         raise ExportError(
-            f"torch cannot export {encoder.recipe.backbone} to ONNX ({lines[0][:200]}): nothing "
+            f"torch cannot export {encoder.recipe.backbone} to ONNX ({lines[0][:200]}). Nothing "
             "was written. Train another backbone"
         ) from error
     assert program is not None
@@ -186,7 +186,7 @@ def _prove(
         pixels = np.random.default_rng(0).standard_normal((8, 3, size, size)).astype(np.float32)
         expected = _torch_points(encoder)(pixels)
         difference = float(np.abs(session.run(pixels) - expected).max())
-        return {"pictures": "8 of random pixels", "largest_difference": difference}
+        return {"pictures": "8 random images", "largest_difference": difference}
     records: Sequence[Record] = dataset.query
     alone = dataset.gallery is None
     if not alone:  # Recall@1 would need the gallery too: a sample shows the difference
@@ -196,7 +196,7 @@ def _prove(
         device=torch.device("cpu"), progress=progress,
     )  # fmt: skip
     if not kept:
-        raise DataError(f"no picture of {dataset.name} can be read to prove the export on")
+        raise DataError(f"no image of {dataset.name} can be read to check the export")
     got = session.embed_records([records[index] for index in kept], progress=progress).points
     proof: dict[str, Any] = {
         "pictures": f"{len(kept)} of {dataset.name}",

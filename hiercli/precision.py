@@ -78,15 +78,15 @@ def reduce(
     whole = Encoder(source, device="cpu")
     if whole.metadata.precision != "fp32":
         raise InputError(
-            f"expected a float32 encoder, {source} is {whole.metadata.precision}: start from the "
-            "file that it was made from"
+            f"expected a float32 encoder, but {source} is {whole.metadata.precision}. Use the "
+            "float32 file that it was made from"
         )
     with replacing(golden.golden_path(target)) as vectors, replacing(target) as draft:
         if precision == "int8":
             if not dataset.train:
                 raise DataError(
-                    f"expected training pictures in {dataset.name} to measure the ranges of int8 "
-                    "on, found none: add rows with the split train, or use --fp16"
+                    f"expected training images in {dataset.name} to measure the ranges of int8, "
+                    "found none. Add rows with the split train, or use --fp16"
                 )
             _to_int8(source, draft, whole, dataset.train)
         else:
@@ -102,8 +102,8 @@ def reduce(
         if not loss <= largest_loss:
             raise ExportError(
                 f"in {precision} the encoder loses {loss:.2f} points of Recall@1 on "
-                f"{dataset.name}, more than {largest_loss:g}: nothing was written. fp16 loses "
-                "less than int8; --largest-loss accepts more"
+                f"{dataset.name}, more than {largest_loss:g}. Nothing was written. Use --fp16 "
+                "instead of --int8, or accept more with --largest-loss"
             )
         digest = _describe(draft, replace(metadata, proof=report))
         golden.write(vectors, metadata, digest, Encoder(draft, device="cpu").run, report)
@@ -235,8 +235,7 @@ def _judge(
     )  # fmt: skip
     if len(before) < 2:
         raise DataError(
-            f"expected pictures to judge the encoder on, but {dataset.name} has {len(before)} "
-            "queries that can be read"
+            f"expected readable queries to score the encoder, but {dataset.name} has {len(before)}"
         )
     assert before.paths is not None and before.labels is not None
     after = part.embed_records(

@@ -52,11 +52,11 @@ def test_a_size_that_a_backbone_cannot_take_is_answered_by_sizes_that_it_can(nam
         backbone.create(name, weights="none", image_size=150)
     said = str(refused.value)
     assert said.startswith(f"{name} cannot take images of 150 x 150 pixels (")
-    assert said.endswith("Change --image-size: it takes 128, 160, 224 (its own)")
+    assert said.endswith("Change --image-size. It accepts 128, 160, 224 (its default)")
     for size in (128, 160):
         assert backbone.create(name, weights="none", image_size=size)
     for size in (0, -5):
-        with pytest.raises(InputError, match=f"{size} x {size}.*: it takes .*224"):
+        with pytest.raises(InputError, match=f"{size} x {size}.*. It accepts .*224"):
             backbone.create(name, weights="none", image_size=size)
 
 
@@ -150,7 +150,8 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     ("error", "said"),
     [(OSError("No such host."), r"\(No such host\)\. Name a file"),
      (RuntimeError("Error(s) in loading state_dict:\n\tsize mismatch for pos_embed"),
-      r"\(size mismatch for pos_embed\)\. Change --image-size to its own, 160\. Name a file")],
+       r"\(size mismatch for pos_embed\)\. Set --image-size to 160, the image "
+       r"size of these weights\. Name a file")],
 )  # fmt: skip
 def test_weights_of_the_hub_that_cannot_be_had(
     error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
@@ -176,7 +177,7 @@ def test_both_classifiers_of_a_distilled_model_may_be_missing(tmp_path: Path) ->
 
 
 def test_models_that_are_no_classifiers_and_poolings_that_a_model_lacks() -> None:
-    with torch.device("meta"), pytest.raises(InputError, match="not a classifier of images"):
+    with torch.device("meta"), pytest.raises(InputError, match="does not classify images"):
         backbone.create("mobilenetv5_300m_enc", weights="none")
     with pytest.raises(InputError, match=r"with pooling token .*another backbone or pooling"):
         backbone.create("test_efficientnet", weights="none", pooling="token")

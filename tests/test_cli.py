@@ -294,7 +294,7 @@ def test_version_and_usage_errors(hier: Hier) -> None:
     assert re.fullmatch(rb"hier \d+\.\d+\.\d+\n", hier("--version").stdout)
     fails(hier("train", "--no-such-option"), 2, "No such option")
     fails(hier("eval", "--data", "demo"), 2, "one of --checkpoint, --model and --backbone")
-    fails(hier("train", "--data", "nowhere"), 2, "none of these")
+    fails(hier("train", "--data", "nowhere"), 2, "got 'nowhere'")
     fails(
         hier("train", "--data", "cub", "--data-root", "/nowhere"),
         2,
@@ -351,7 +351,10 @@ def test_what_a_folder_leaves_out_is_named_and_counted(
     shutil.copy(folder / "kind0" / "photo0.jpg", folder / "loose.jpg")
     (folder / "kind0" / "inner").mkdir()
     closed(folder / "kind0" / "inner")
-    words = ("kind0/inner: the folder cannot be read", "loose.jpg: lies beside the class folders")
+    words = (
+        "kind0/inner: the folder cannot be read",
+        "loose.jpg: it lies beside the class folders",
+    )
     done = inside("train", "--data", folder, "--out", tmp_path / "run", *TINY, "--epochs", "1")
     fails(done, 3, *words)
     done = inside("eval", "--model", exported, "--data", folder, "--json")
@@ -362,7 +365,7 @@ def test_what_a_folder_leaves_out_is_named_and_counted(
     export = ("export", "--checkpoint", trained / "best.pt", "-o", tmp_path / "m.onnx")
     fails(inside(*export, "--data", folder), 3, *words)
     embed = ("embed", folder, "--model", exported, "--index", index)
-    fails(inside(*embed, "--strict"), 2, words[0], "nothing was written")
+    fails(inside(*embed, "--strict"), 2, words[0], "Nothing was written")
     assert not index.exists()
     done = inside(*embed, "--json")
     fails(done, 3, words[0], "0 images embedded", "49 added", "1 skipped")  # the journal had all
@@ -407,10 +410,10 @@ def test_nothing_readable_is_one_message(
     manifest.write_text("path,label,split\n" + "\n".join(rows) + "\n")
     for data in (tmp_path, manifest):
         done = inside("eval", "--model", exported, "--data", data)
-        fails(done, 2, "expected a test part", "unreadable", "damaged")
+        fails(done, 2, "expected a test class", "unreadable", "damaged")
         assert done.stderr.decode().count("error:") == 1
     done = inside("embed", tmp_path, "--model", exported, "-o", tmp_path / "v.npy")
-    fails(done, 2, "kind7/photo5.jpg", "48 inputs could not be read", "nothing was written")
+    fails(done, 2, "kind7/photo5.jpg", "48 inputs cannot be read", "Nothing was written")
     assert done.stderr.decode().count("error:") == 1
     assert not (tmp_path / "v.npy").exists()
 
@@ -432,7 +435,11 @@ def test_training_goes_on_past_damaged_pictures(
 
 
 def test_folders_without_pictures(exported: Path, hier: Hier, tmp_path: Path) -> None:
-    fails(hier("embed", tmp_path, "--model", exported, "-o", tmp_path / "v.npy"), 2, "no pictures")
+    fails(
+        hier("embed", tmp_path, "--model", exported, "-o", tmp_path / "v.npy"),
+        2,
+        "expected images in",
+    )
     fails(
         hier("embed", tmp_path / "gone", "--model", exported, "-o", tmp_path / "v.npy"),
         2,
@@ -507,7 +514,7 @@ def test_files_that_do_not_belong_together(
     mixed = tmp_path / "idx.faiss"
     hier("embed", photos / "kind0", "--model", exported, "--index", mixed)
     shutil.copy(index, mixed)
-    fails(hier("search", picture, "--index", mixed), 4, "is not the file that its catalogue")
+    fails(hier("search", picture, "--index", mixed), 4, "does not match its catalogue")
     fails(hier("search", picture, "--index", tmp_path / "gone.faiss"), 2, "missing")
     Path(f"{mixed}.sqlite").write_text("hello")
     fails(hier("search", picture, "--index", mixed), 2, "not the catalogue")
@@ -537,13 +544,13 @@ def test_a_test_part_that_cannot_be_scored_is_refused_before_training(
     }.items():
         manifest = tmp_path / f"{name}.csv"
         manifest.write_text("path,label,split\n" + "\n".join(rows + test) + "\n")
-        fails(inside(*run, manifest), 2, "expected a test part", "Add pictures")
+        fails(inside(*run, manifest), 2, "expected a test class", "Add images")
     split = tmp_path / "split"
     shutil.copytree(photos, split / "train")
     for number in range(8):
         (split / "test" / f"new{number}").mkdir(parents=True)
         shutil.copy(photos / f"kind{number}" / "photo0.jpg", split / "test" / f"new{number}")
-    fails(inside(*run, split), 2, "none in 8 pictures of 8 classes", "Add pictures")
+    fails(inside(*run, split), 2, "none in 8 images of 8 classes", "Add images")
     assert not (tmp_path / "run").exists()
 
 
@@ -591,7 +598,7 @@ def test_a_disk_that_fills_up_leaves_what_was_there(
         [sys.executable, "-c", LIMITED, str(limit), *map(str, words), str(photos)],
         capture_output=True, check=False,
     )  # fmt: skip
-    fails(done, 2, f"writing {tmp_path / target}", "failed", "free some space")
+    fails(done, 2, f"writing {tmp_path / target}", "failed", "Free some space")
     assert done.stderr.decode().count("error:") == 1
     journal = tmp_path / ".idx.faiss.hier-part"
     assert journal.exists() == (limit > 8192)

@@ -19,7 +19,11 @@ LABELS = [str(number % 40) for number in range(2000)]
 
 
 def test_a_real_difference_is_found_and_chance_is_not() -> None:
-    for first, second, word in ((0.6, 0.75, "better"), (0.75, 0.6, "worse"), (0.7, 0.7, "no diff")):
+    for first, second, word in (
+        (0.6, 0.75, "better"),
+        (0.75, 0.6, "worse"),
+        (0.7, 0.7, "no significant diff"),
+    ):
         found = compare(answers(first, 1), answers(second, 2), LABELS)
         assert found.verdict.startswith(word)
         assert found.low < found.difference < found.high
@@ -73,5 +77,5 @@ def test_nothing_to_compare_is_said_before_training(
     done = hier("train", "--data", photos, *TINY, "--hier-weight", "0", "--relation-weight", "0",
                 "--baseline", "--out", tmp_path / "run")  # fmt: skip
     assert done.returncode == 2
-    assert "leave out --baseline" in done.stderr.decode()
+    assert "Remove --baseline" in done.stderr.decode()
     assert not (tmp_path / "run").exists()

@@ -101,7 +101,7 @@ def test_inshop_keeps_query_and_gallery_apart(tmp_path: Path) -> None:
 def test_a_missing_benchmark_names_its_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"image_class_labels\.txt"):
         catalogue.load("cub", tmp_path)
-    with pytest.raises(DataError, match="none of these"):
+    with pytest.raises(DataError, match="got 'no-such-thing'"):
         catalogue.load("no-such-thing", tmp_path)
 
 
@@ -164,7 +164,7 @@ def test_a_test_part_without_answers_is_refused(photos: Path, tmp_path: Path) ->
         (whole[:6], whole[6:]),
         (whole[:6], []),
     ):
-        with pytest.raises(DataError, match="two readable pictures"):
+        with pytest.raises(DataError, match="two readable images"):
             require_answers(data(query, gallery))
     for query, gallery in (([cut, whole[0]], None), ([cut], whole), (whole[:3], [cut])):
         with pytest.raises(DataError, match=r"1 of them unreadable \(.*cut.jpg: .*damaged"):
@@ -172,7 +172,7 @@ def test_a_test_part_without_answers_is_refused(photos: Path, tmp_path: Path) ->
 
 
 def test_folder_refusals(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="one folder a class"):
+    with pytest.raises(DataError, match="one folder per class"):
         (tmp_path / "a.jpg").touch()
         catalogue.load(str(tmp_path))
     for name in ("x", "y"):
@@ -216,8 +216,8 @@ def test_manifest(tmp_path: Path, suffix: str) -> None:
         ("path,name\na,b\n", "columns path and label"),
         ("path,label,split\na,b,training\n", "split of"),
         ("path,label\na\n", "cannot be read"),
-        ("path,label,split\na,b,query\n", "both query and gallery"),
-        ("path,label,split\na,b,train\n", "at least 2 classes"),
+        ("path,label,split\na,b,query\n", "only one of query and gallery"),
+        ("path,label,split\na,b,train\n", "at least 2 training classes"),
         ("", "cannot be read"),
     ],
 )

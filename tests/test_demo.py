@@ -223,5 +223,5 @@ def test_numbers_too_small_and_places_that_cannot_be_written_are_named(tmp_path:
     with pytest.raises(DataError, match="num_species of at least 8, got 3"):
         demo.generate(tmp_path, num_species=3)
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="expected to be able to write"):
+    with pytest.raises(DataError, match="cannot write the demo data set"):
         demo.generate(tmp_path / "file" / "below")

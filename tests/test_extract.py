@@ -26,7 +26,7 @@ def test_extract_counts_files(tmp_path: Path, mode: str) -> None:
     assert extract(write(tmp_path, content), target) == len(CONTENT)
     assert_complete(target / "toy")
     assert target.stat().st_mode & 0o777 == tmp_path.joinpath("deep").stat().st_mode & 0o777
-    with pytest.raises(InputError, match="move it away"):
+    with pytest.raises(InputError, match="Move it away"):
         extract(tmp_path / "archive", target)
 
 

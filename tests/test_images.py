@@ -115,7 +115,7 @@ def test_damage_is_one_clear_message(tmp_path: Path) -> None:
     for name, words in (
         ("cut", "damaged"),
         ("empty", "an empty file"),
-        ("text", "found a text or a table"),
+        ("text", "found text"),
     ):
         with pytest.raises(ImageError, match=words) as caught:
             read(tmp_path / f"{name}.jpg")
@@ -168,7 +168,7 @@ def test_folders_are_walked_in_natural_order_and_circles_end(tmp_path: Path) -> 
     with pytest.raises(InputError, match="missing"):
         find([tmp_path / "gone"])
     (tmp_path / "none").mkdir()
-    with pytest.raises(InputError, match="no pictures"):
+    with pytest.raises(InputError, match="expected images in"):
         find([tmp_path / "none"])
 
 
@@ -186,7 +186,7 @@ def test_a_folder_that_cannot_be_read_is_named(
     assert skipped == [(tmp_path / "shut", reason)]
     with pytest.raises(InputError, match="shut: the folder cannot be read"):
         find([tmp_path])
-    with pytest.raises(InputError, match=r"no pictures.*shut: the folder cannot be read"):
+    with pytest.raises(InputError, match=r"expected images in.*shut: the folder cannot be read"):
         find([tmp_path / "shut"], lambda path, reason: None)
 
 
@@ -194,14 +194,14 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.jpg"
     os.mkfifo(pipe)
     for function in (read, probe):
-        with pytest.raises(ImageError, match="not a file"):
+        with pytest.raises(ImageError, match="found a device"):
             function(pipe)
 
 
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.EACCES, "not permitted"),
+        (errno.EACCES, "permission denied"),
         (errno.ENOENT, "no such file"),
         (errno.EIO, "cannot be read"),
     ],

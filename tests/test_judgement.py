@@ -116,7 +116,7 @@ def test_more_queries_than_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_to_find() -> None:
     heights = kinship([("a",), ("b",), ("c",)])
-    with pytest.raises(DataError, match="relatives"):
+    with pytest.raises(DataError, match="related images"):
         relevance.score(np.eye(3, dtype=np.float32) * 0.5, np.arange(3), heights, c=C)
 
 
@@ -182,7 +182,7 @@ def test_classes_without_a_place_in_the_taxonomy_are_left_out() -> None:
     del known["kind7"]
     found = judgement.judge(points, labels, known, ("genus", "family"), c=C)
     assert (found.num_classes, found.num_photos, found.unknown) == (7, 63, ("kind7",))
-    with pytest.raises(DataError, match="three classes or more"):
+    with pytest.raises(DataError, match="at least three classes"):
         judgement.judge(points, labels, {"kind0": ("a",), "kind1": ("a",)}, ("g",), c=C)
 
 
@@ -230,11 +230,11 @@ def test_a_table_and_a_tree_say_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "kind", "words"),
     [
-        ("t.csv", "bird,genus\ndodo,a\n", DataError, "knows none of these classes"),
-        ("t.csv", "bird\nowl\n", DataError, "a level above"),
+        ("t.csv", "bird,genus\ndodo,a\n", DataError, "contains none of the classes"),
+        ("t.csv", "bird\nowl\n", DataError, "one level above"),
         ("t.csv", "bird,genus\nowl\n", DataError, "expected 2 columns"),
-        ("t.nwk", "(owl,wren);", DataError, "a level above"),
-        ("t.nwk", "owl,wren", FileFormatError, "not a Newick tree"),
+        ("t.nwk", "(owl,wren);", DataError, "one level above"),
+        ("t.nwk", "owl,wren", FileFormatError, "not a valid Newick tree"),
         ("t.nwk", "(\udce9,wren);", InputError, "UTF-8"),
         ("t.csv", "bird,genus\n\udce9,a\n", InputError, "UTF-8"),
     ],

@@ -56,7 +56,7 @@ NUMBERS = [0.0] * 8 + [1.0] * 4
         (pa.array([[text] for text in TEXT]), "found list"),
         (pa.array([{"name": text} for text in TEXT]), "found struct"),
         (pa.array([True] * 6 + [False] * 6), "found bool"),
-        (pa.array([b"\xff\xfe"] * 12), "row 1 is not text in UTF-8"),
+        (pa.array([b"\xff\xfe"] * 12), "row 1 is not UTF-8"),
     ],
 )
 def test_what_is_no_label_is_refused_with_its_row(
@@ -151,7 +151,7 @@ def test_pictures_that_are_trained_and_tested_on_are_named(tmp_path: Path) -> No
     rows = [*PLAIN, "a.png,x,test", "b.png,y,val"]
     data = catalogue.load(written(tmp_path, rows))
     assert [record.label for record in data.validation] == ["y"]
-    assert sum("also trained on" in note for note in data.notes) == 2
+    assert sum("also training images" in note for note in data.notes) == 2
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "dev", "Val"])
@@ -172,7 +172,7 @@ def test_every_name_of_validation(name: str, photos: Path, tmp_path: Path) -> No
 def test_a_part_that_is_only_scored_needs_nothing_to_learn_from(tmp_path: Path) -> None:
     source = written(tmp_path, PLAIN[2:])
     assert len(catalogue.load(source, to_train=False).query) == 2
-    with pytest.raises(DataError, match="at least 2 classes to learn from"):
+    with pytest.raises(DataError, match="at least 2 training classes"):
         catalogue.load(source)
 
 
@@ -269,7 +269,7 @@ def test_a_gallery_comes_with_its_labels() -> None:
     points = np.eye(4, dtype=np.float32) / 2
     labels = ["a", "a", "b", "b"]
     for gallery, names in ((points, None), (None, labels)):
-        with pytest.raises(DataError, match="one without the other"):
+        with pytest.raises(DataError, match="got only one of them"):
             retrieval.score(points, labels, gallery, names, c=0.1)
     with pytest.raises(DataError, match="a label for each point"):
         retrieval.score(points, labels[:3], c=0.1)

@@ -248,8 +248,8 @@ def test_it_can_be_read_in_the_dark(browser: Browser, tree: Path, scheme: Any) -
     assert (paper > 0.5) == (scheme == "light")
     shown.page.locator("#theme").click()
     assert shown.ask("document.documentElement.dataset.theme") != scheme
-    shown.page.select_option("#colouring", "radius")
-    assert "radius" in shown.page.inner_text("#legend")
+    shown.page.select_option("#colouring", "depth")
+    assert "depth" in shown.page.inner_text("#legend")
     assert shown.wrong == []
 
 

@@ -139,7 +139,7 @@ def test_ways_to_ask_and_to_be_answered(
         (np.zeros((3, 16), np.int64), b"as floats"),
         (np.full((3, 16), np.nan), b"inside the ball"),
         (np.full((3, 16), 1.0), b"inside the ball"),
-        (np.array([None]), b"whole NumPy array"),
+        (np.array([None]), b"valid NumPy array"),
         (np.zeros((0, 16), np.float32), b"(0, 16)"),
         (np.full((1, 16), 10**0.5 / 4 * (1 - 1e-12)), b"inside the ball"),
     ],
@@ -203,7 +203,7 @@ def test_a_page_of_pictures_that_are_gone(
     gone.unlink()
     done = inside("search", photos / "kind0", "--index", index, "-k", "50", "--html", page)
     assert done.returncode == 0
-    assert b"1 images could not be opened here" in done.stderr
+    assert b"1 images cannot be opened" in done.stderr
     assert os.fsencode(gone) in done.stderr
     assert str(gone) in page.read_text()
     page.unlink()

@@ -108,7 +108,7 @@ def test_a_separate_gallery_masks_nothing() -> None:
 
 
 def test_nothing_to_find_is_an_error() -> None:
-    with pytest.raises(DataError, match="two pictures"):
+    with pytest.raises(DataError, match="two images"):
         retrieval.score(ball(3, 0), list("abc"), c=0.1)
 
 

@@ -333,7 +333,7 @@ def test_a_run_that_is_not_finished_says_so(
     done = inside("embed", photos, "--model", tmp_path / "m.onnx", "-o", tmp_path / "v.npy")
     assert done.returncode == 0
     done = inside("hierarchy", "--model", tmp_path / "m.onnx")
-    assert (done.returncode, b"does not say where its classes lie" in done.stderr) == (2, True)
+    assert (done.returncode, b"has no class points" in done.stderr) == (2, True)
 
 
 def test_other_images_under_the_same_names_are_not_gone_on_with(
@@ -389,8 +389,8 @@ def test_classes_that_were_trained_on_are_not_called_unseen(
     (tmp_path / "m.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
     done = inside("train", "--data", tmp_path / "m.csv", "--out", tmp_path / "run", *TINY)
     assert b"unseen classes" not in done.stdout
-    assert b"4 of the test classes were trained on" in done.stderr
-    assert b"24 of the 24 test pictures are also trained on" in done.stderr
+    assert b"4 of the test classes are also training classes" in done.stderr
+    assert b"24 of the 24 test images are also training images" in done.stderr
 
 
 def test_a_full_disk_is_called_that(
@@ -507,7 +507,7 @@ def test_the_untrained_backbone_stands_beside_the_trained(trained: Path) -> None
     baseline = Baseline("", 1.0, {"recall@1": 50.0, "recall@2": 70.0, "map@r": 30.0})
     for recall, precision, words in (
         (51.0, 30.0, "training helped"), (50.0, 30.0, "training did not help"),
-        (49.0, 29.0, "training did not help"), (52.0, 29.0, "hurt the other"),
+        (49.0, 29.0, "training did not help"), (52.0, 29.0, "worsened the other"),
     ):  # fmt: skip
         assert words in baseline.verdict({"recall@1": recall, "map@r": precision})
 

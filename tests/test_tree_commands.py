@@ -80,7 +80,7 @@ def test_cut_and_rooted(index: Path, inside: Hier) -> None:
     assert formats.from_json(part, "x").children == ()
     done = inside("hierarchy", "--index", index, "--root", "kind44")
     assert done.returncode == 2
-    assert b"Near it are: kind4" in done.stderr
+    assert b"Similar names: kind4" in done.stderr
 
 
 def test_pictures_in_a_terminal_tree(index: Path, inside: Hier, trained: Path) -> None:
@@ -121,12 +121,12 @@ def test_a_page_says_which_photos_it_lacks(
         (("--format", "html"), "-o tree.html"),
         (("--checkpoint", "a.pt", "--model", "b.onnx"), "got both"),
         (("--index", "INDEX", "--points", "p.npy"), "one of --index and --points"),
-        (("--index", "INDEX", "-o", "INDEX"), "would destroy"),
+        (("--index", "INDEX", "-o", "INDEX"), "would overwrite"),
         (("--index", "missing.faiss"), "missing.faiss"),
         (("--points", "missing.npy"), "missing"),
         (("--points", "POINTS"), "--model"),
         (("--thumbnails", "sketch"), "kitty"),
-        (("--index", "INDEX", "-o", "CATALOGUE"), "would destroy"),
+        (("--index", "INDEX", "-o", "CATALOGUE"), "would overwrite"),
         (("--leaves", "proxies"), "--index or --points"),
         (("--index", "INDEX", "suggest"), "got --index before it"),
     ],
@@ -151,7 +151,7 @@ def test_photos_without_labels_are_grouped_by_proxy(
         (album / f"{number}.jpg").write_bytes(file.read_bytes())
     told(inside("embed", album, "--model", exported, "--index", index))
     done = inside("hierarchy", "--index", index, "--json")
-    assert b"grouped by proxy" in done.stderr
+    assert b"groups of images by proxy" in done.stderr
     tree = formats.from_json(told(done), "x")
     assert tree.size == 48 and tree.purity is None
     assert all(leaf.name.startswith("group ") for leaf in tree.leaves)
@@ -201,7 +201,9 @@ def test_trees_of_all_kinds_can_be_compared(index: Path, inside: Hier, tmp_path:
     files[2].write_text(tree.replace("kind0", "x").replace("kind7", "kind0").replace("x", "kind7"))
     found = json.loads(told(inside("hierarchy", "diff", index, files[2], "--json")))
     assert 0 < found["distance"] <= 1 and found["correlation"] < 0.999
-    assert "correlation of nearness" in told(inside("hierarchy", "diff", index, files[2]))
+    assert "Spearman correlation of LCA heights" in told(
+        inside("hierarchy", "diff", index, files[2])
+    )
 
 
 def test_what_cannot_be_compared(index: Path, photos: Path, inside: Hier, tmp_path: Path) -> None:
@@ -228,7 +230,7 @@ def test_suggestions_are_a_table_to_review(
         "kind", "path", "label", "proposal", "confidence", "branch", "shared", "reason",
     ]  # fmt: skip
     assert all(Path(row["path"]).is_file() for row in rows)
-    assert b"48 images looked at" in done.stderr
+    assert b"48 images checked" in done.stderr
     again = told(inside("hierarchy", "suggest", "--points", points, "--model", exported,
                         "--confidence", 0, "--json"))  # fmt: skip
     assert [json.loads(line)["path"] for line in again.splitlines()] == [r["path"] for r in rows]
@@ -257,7 +259,7 @@ def test_no_photo_and_no_source_is_written_over(
         ("search", points, *of_index, "--html", points),
     ):
         done = inside(*words)
-        assert (done.returncode, b"would destroy" in done.stderr) == (2, True), words
+        assert (done.returncode, b"would overwrite" in done.stderr) == (2, True), words
     assert {file: file.read_bytes() for file in held} == held
 
 
@@ -334,12 +336,12 @@ def test_a_published_model_is_little_better_than_random_proxies(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--taxonomy", "own"), "has no levels of its own"),
+        (("--taxonomy", "own"), "has no levels"),
         (("--taxonomy", "none.csv"), "none.csv is missing"),
         (("--checkpoint", "a.pt"), "--points alone"),
         (("--per-class",), "got --per-class too"),
         (("--data", "cub"), "got --data too"),
-        (("--plot", "POINTS"), "ends in .png"),
+        (("--plot", "POINTS"), "name a .png file"),
     ],
 )
 def test_judgements_that_cannot_be(
@@ -472,14 +474,14 @@ def test_archives_that_cannot_be_used(
 def test_an_array_under_the_name_of_an_archive(tmp_path: Path) -> None:
     with open(tmp_path / "x.npz", "wb") as file:
         np.save(file, np.eye(3))
-    with pytest.raises(FileFormatError, match="not a whole NumPy archive"):
+    with pytest.raises(FileFormatError, match="not a valid NumPy archive"):
         collection_files.read(tmp_path / "x.npz")
 
 
 def test_a_list_of_paths_that_is_none(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.eye(2) / 2)
     (tmp_path / "x.paths.txt").write_text('a.jpg\n"b\n')
-    with pytest.raises(FileFormatError, match="no list of paths"):
+    with pytest.raises(FileFormatError, match="not a list of paths"):
         collection_files.read(tmp_path / "x.npy")
 
 

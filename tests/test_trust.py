@@ -148,7 +148,7 @@ def test_a_changed_encoder_is_refused(
     model = altered(exported, tmp_path / "m.onnx", CHANGES[what])
     for command in (("embed", photos, "-o", tmp_path / "v.npy", "--model"), ("verify",)):
         done = inside(*command, model)
-        assert (done.returncode, b"not as it was exported" in done.stderr) == (2, True)
+        assert (done.returncode, b"checksum of" in done.stderr) == (2, True)
     assert not (tmp_path / "v.npy").exists()
 
 
@@ -162,7 +162,7 @@ def test_one_stamped_again_is_not_the_one_of_the_golden_vectors(
     model.write_bytes(onnx_file.stamped(onnx_file.without_digest(model.read_bytes())))
     golden_path(model).write_bytes(golden_path(exported).read_bytes())
     done = inside("verify", model)
-    assert (done.returncode, b"not exported together" in done.stderr) == (4, True)
+    assert (done.returncode, b"does not belong to" in done.stderr) == (4, True)
 
 
 def test_without_a_digest_an_encoder_is_refused(exported: Path, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_facts_that_cannot_be_are_refused(
 ) -> None:
     model = altered(exported, tmp_path / "m.onnx", _fact(name, value))
     model.write_bytes(onnx_file.stamped(onnx_file.without_digest(model.read_bytes())))
-    with pytest.raises(FileFormatError, match=r"metadata is damaged|cannot be run|can be run"):
+    with pytest.raises(FileFormatError, match=r"metadata is damaged|cannot load|not a valid ONNX"):
         Encoder(model)
 
 
@@ -239,7 +239,7 @@ def test_files_of_two_runs_are_not_taken_for_one(tmp_path: Path) -> None:
     assert (stored.c, stored.fingerprint) == (0.1, "f" * 16)
     for name in ("v.npy", "v.paths.txt", "v.hier.json"):  # as a kill between two renames leaves it
         (tmp_path / name).write_bytes(kept[f"first {name}"])
-        with pytest.raises(MismatchError, match="not written by one run"):
+        with pytest.raises(MismatchError, match="written by different runs"):
             embeddings.read(tmp_path / "v.npy")
         (tmp_path / name).write_bytes(kept[f"second {name}"])
 
@@ -315,7 +315,7 @@ def test_tensors_are_no_larger_than_their_file(tmp_path: Path) -> None:
         {"w": torch.zeros(4).as_strided((1000, 4), (0, 1))},
     ):
         torch.save(content, file)
-        with pytest.raises(FileFormatError, match="not a whole file of tensors"):
+        with pytest.raises(FileFormatError, match="not a valid file of tensors"):
             tensor_file.read(file)
     torch.save({"w": torch.zeros(2, 3)}, file)
     assert tensor_file.read(file)["w"].shape == (2, 3)
@@ -332,7 +332,7 @@ def test_tensors_are_no_larger_than_their_file(tmp_path: Path) -> None:
         with zipfile.ZipFile(file, "w", method) as archive:
             for name, part in content.items():
                 archive.writestr(name, part)
-        with pytest.raises(FileFormatError, match="not a whole file of tensors"):
+        with pytest.raises(FileFormatError, match="not a valid file of tensors"):
             tensor_file.read(file)
 
 
@@ -440,7 +440,7 @@ def test_texts_of_an_archive_are_unicode(tmp_path: Path) -> None:
     for code in (0x110000, 0xD800, 2**32 - 1):
         labels = np.array([code, 0x61], np.uint32).view("<U1")
         np.savez(tmp_path / "v.npz", points=np.zeros((2, 2), np.float32), labels=labels)
-        with pytest.raises(DataError, match="no Unicode"):
+        with pytest.raises(DataError, match="invalid Unicode"):
             embeddings.read(tmp_path / "v.npz")
 
 

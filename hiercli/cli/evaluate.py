@@ -43,7 +43,7 @@ def evaluate(
     weights: Annotated[
         str,
         typer.Option(
-            help="With --backbone: start from these weights: auto, hub, none (random), or a state dict."
+            help="With --backbone: load these weights: auto, hub, none (random), or a state dict."
         ),
     ] = "auto",
     points: Annotated[

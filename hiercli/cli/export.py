@@ -33,7 +33,7 @@ def export(
     weights: Annotated[
         str,
         typer.Option(
-            help="With --backbone: start from these weights: auto, hub, none (random), or a state dict."
+            help="With --backbone: load these weights: auto, hub, none (random), or a state dict."
         ),
     ] = "auto",
     pooling: Annotated[

@@ -99,7 +99,7 @@ def hierarchy(
         int,
         typer.Option(
             min=1,
-            help="Show only nodes with at least this many photos (classes, where there are no photos).",
+            help="Show only nodes with at least this many photos (without photos: classes).",
         ),
     ] = 1,
     images: Annotated[
@@ -299,7 +299,7 @@ def diff(
 def _show_difference(found: "Difference") -> None:
     facts = [
         ["distance (0: equal, 1: nothing in common)", f"{found.distance:.3f}"],
-        ["correlation of merge heights", f"{found.correlation:.3f}"],
+        ["Spearman correlation of LCA heights", f"{found.correlation:.3f}"],
         ["leaves in both", str(found.num_leaves)],
         ["only in the first", ", ".join(found.only_first[:5]) or "-"],
         ["only in the second", ", ".join(found.only_second[:5]) or "-"],

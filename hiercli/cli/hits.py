@@ -79,7 +79,7 @@ def show_table(
             for row, hit in zip(rows, hits, strict=True):
                 row.insert(3, " · ".join(hit.levels.values()))
         if with_pictures:
-            columns.insert(1, "picture")
+            columns.insert(1, "image")
             for row, hit in zip(rows, hits, strict=True):
                 row.insert(1, thumbnail(hit.path, thumbnails))
             if query.path is not None or query.content is not None:

@@ -21,7 +21,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Device = Annotated[
     str,
     typer.Option(
-        help="Run on auto, cpu or cuda. If the GPU cannot be used, hier prints a note and runs on the "
+        help="Run on auto, cpu or cuda. If no GPU can be used, hier prints a note and runs on the "
         "CPU."
     ),
 ]

@@ -103,9 +103,7 @@ def generate(
         ("size", size, 32),
     ):
         if value < least:
-            raise DataError(
-                f"expected {name} of at least {least}, got {value}"
-            )
+            raise DataError(f"expected {name} of at least {least}, got {value}")
     folder = Path(root) / "demo"
     made: dict[str, str | int] = {
         "generator": GENERATOR,

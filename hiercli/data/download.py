@@ -77,8 +77,10 @@ def fetch(
             f"{folder} contains {', '.join(source.required)}"
         )
     names = " and ".join(archive.filename for archive in source.archives)
-    advice = f"To download it by hand, see {source.homepage}, put {names} into {downloads}, and run "
-             "the command again"
+    advice = (
+        f"To download it by hand, see {source.homepage}, put {names} into {downloads}, and run "
+        "the command again"
+    )
     transfers = [
         Transfer(archive, downloads, advice, progress, tell, retries, timeout, pause)
         for archive in source.archives
@@ -91,8 +93,8 @@ def fetch(
         _install(source, transfers, folder)
     except OSError as error:
         raise InputError(
-            f"cannot write {source.name} under {root}: {error.strerror or error}. What has come "
-            "is kept: make room or choose another folder, then run this again"
+            f"cannot write {source.name} under {root}: {error.strerror or error}. The downloaded "
+            "part is kept. Free some space or choose another folder, then run the command again"
         ) from error
     return folder
 
@@ -100,13 +102,13 @@ def fetch(
 def _missing(source: Source, folder: Path) -> list[str]:
     """What ``folder`` lacks of the data set, in words; empty where it is complete."""
     if not folder.is_dir():
-        return ["everything: it is no folder"]
+        return ["everything (it is not a folder)"]
     missing = [pattern for pattern in source.required if not any(folder.glob(pattern))]
     if source.num_pictures and not missing:
         names = (name for _, _, files in os.walk(folder, followlinks=True) for name in files)
         num_pictures = sum(name.lower().endswith((".jpg", ".jpeg")) for name in names)
         if num_pictures < source.num_pictures:
-            missing.append(f"{source.num_pictures - num_pictures:,} of its pictures")
+            missing.append(f"{source.num_pictures - num_pictures:,} images")
     return missing
 
 
@@ -131,7 +133,8 @@ def _verify(transfer: Transfer, path: Path) -> None:
     size = path.stat().st_size
     if archive.size is not None and size != archive.size:
         raise DownloadError(
-            f"{path}: expected {archive.size:,} bytes, found {size:,}. Remove it and run this again"
+            f"{path}: expected {archive.size:,} bytes, found {size:,}. Remove it and run the "
+            "command again"
         )
     algorithm, _, expected = (archive.checksum or "sha256:").partition(":")
     with open_regular(path) as stream:
@@ -142,14 +145,14 @@ def _verify(transfer: Transfer, path: Path) -> None:
         record = transfer.downloads / f"{archive.filename}.sha256"
         write_text(record, f"{digest}  {archive.filename}\n")
         transfer.notice(
-            f"Warning: no checksum is published for {archive.filename}, so what came could not be "
+            f"Warning: no checksum is published for {archive.filename}, so the file could not be "
             f"verified. Its sha256 is {digest}, recorded in {record}"
         )
     elif digest != expected.lower():
         raise DownloadError(
             f"{archive.filename}: expected {algorithm} {expected}, got {digest}: this is not the "
-            "published file. What was downloaded is removed; remove what you put there yourself. "
-            f"Then run this again. {transfer.advice}"
+            "published file. A downloaded file is removed automatically. Remove a file that you "
+            f"put there yourself. Then run the command again. {transfer.advice}"
         )
 
 
@@ -170,8 +173,9 @@ def _install(source: Source, transfers: list[Transfer], folder: Path) -> None:
         missing = _missing(source, staging / source.folder)
         if missing:
             raise DownloadError(
-                f"expected {source.name} whole from its archives; they lack {', '.join(missing)}. "
-                f"Run this again to fetch them anew. {transfers[0].advice}"
+                f"expected all of {source.name} in its archives, but they lack "
+                f"{', '.join(missing)}. Run the command again to download them again. "
+                f"{transfers[0].advice}"
             )
         os.rename(staging / source.folder, folder)
     except DownloadError:

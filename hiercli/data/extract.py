@@ -55,7 +55,7 @@ def extract(archive: Path, target: Path) -> int:
     if archive.exists() and not archive.is_file():  # to read a pipe would be to wait for ever
         raise InputError(f"expected an archive, but {archive} is a folder, a device or a pipe")
     if os.path.lexists(target):
-        raise InputError(f"expected a new folder to unpack into; {target} exists: move it away")
+        raise InputError(f"expected to unpack into a new folder, but {target} exists. Move it away")
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpacking-"))
     try:
@@ -67,7 +67,7 @@ def extract(archive: Path, target: Path) -> int:
             num_files = unpack(archive, content)
         except DAMAGED as error:
             raise DownloadError(
-                f"expected a sound archive; {archive} is damaged, cut short or hostile: "
+                f"expected a valid archive, but {archive} is damaged or unsafe: "
                 f"{error or type(error).__name__}. Fetch it again"
             ) from error
         os.rename(content, target)
@@ -90,7 +90,7 @@ class _Header(tarfile.TarInfo):
         return member
 
     def _refuse_sparse(self, *_: object) -> None:
-        raise ValueError("it holds a sparse file")
+        raise ValueError("it contains a sparse file")
 
     _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
 
@@ -159,7 +159,7 @@ class _Budget:
             self._refuse(f"{name!r} leads outside the folder")
         self.num_members += 1
         if self.num_members > MAX_MEMBERS:
-            self._refuse(f"it holds more than {MAX_MEMBERS:,} entries")
+            self._refuse(f"it contains more than {MAX_MEMBERS:,} entries")
         self.spend(size)
 
     def spend(self, size: int) -> None:
@@ -170,6 +170,7 @@ class _Budget:
 
     def _refuse(self, reason: str) -> None:
         raise DownloadError(
-            f"expected an archive of plain files and folders; {self.archive}: {reason}. Refused: "
-            "fetch it again, and if this comes back, the published file is not what it was"
+            f"expected an archive of plain files and folders; {self.archive}: {reason}. The "
+            "archive was not unpacked. Download it again. If the error remains, the published "
+            "file has changed"
         )

@@ -47,8 +47,8 @@ def load(folder: Path, *, test_share: float = 0.5, seed: int = 0, nested: bool =
     chosen_by = [name for name in parted if name in VALIDATION]
     if len(chosen_by) > 1:
         raise DataError(
-            f"expected one validation part in {folder}, found {', '.join(chosen_by)}: keep one of "
-            "them"
+            f"expected one validation folder in {folder}, found {', '.join(chosen_by)}. Keep one "
+            "of them"
         )
     records, level_names = _records([folder / name for name in parted], folder, nested, problems)
     sides: dict[str, list[Record]] = {name: [] for name in parted}
@@ -56,7 +56,10 @@ def load(folder: Path, *, test_share: float = 0.5, seed: int = 0, nested: bool =
         sides[record.path.relative_to(folder).parts[0]].append(record)
     for name, side in sides.items():
         if not side:
-            raise DataError(f"expected images in {folder / name}, found none: add some, or move it")
+            raise DataError(
+                f"expected images in {folder / name}, found none. Add images, or move the folder "
+                "away"
+            )
     _name_others(folder, problems, tuple(parted))
     return Dataset(
         str(folder),
@@ -85,12 +88,12 @@ def _records(
     inside = [path for path, part in images if path.parent != part]
     if not inside:
         raise DataError(
-            f"expected one folder a class in {root}, found images only beside each other: move the "
-            "images of each class into a folder named after it"
+            f"expected one folder per class in {root}, found only images without class folders. "
+            "Move the images of each class into a folder named after the class"
             + "".join(f"; {reason}" for reason in problems[:1])
         )
     problems += [
-        f"{path}: lies beside the class folders, so it has no class: move it into one"
+        f"{path}: it lies beside the class folders, so it has no label. Move it into a class folder"
         for path, part in images
         if path.parent == part
     ]
@@ -109,8 +112,8 @@ def _name_others(folder: Path, problems: list[str], splits: tuple[str, ...]) -> 
             with contextlib.suppress(InputError):  # a folder without pictures is no loss
                 find([entry], lambda _, reason: problems.append(reason))
                 problems.append(
-                    f"{entry}: lies beside {' and '.join(splits)}, so it is in none of them: move "
-                    "it into one"
+                    f"{entry}: it lies beside {' and '.join(splits)}, so it belongs to no split. "
+                    "Move it into one of them"
                 )
 
 
@@ -123,8 +126,8 @@ def split_classes(
         return records, ()
     if len(names) < 4:
         raise DataError(
-            f"expected at least 4 classes in {source}, 2 to learn from and 2 to be tested on, "
-            f"found {len(names)}: {', '.join(names)}. Add classes"
+            f"expected at least 4 classes in {source} (2 for training, 2 for the test), found "
+            f"{len(names)}: {', '.join(names)}. Add classes"
         )
     num_test = min(max(2, round(test_share * len(names))), len(names) - 2)
     chosen = np.random.default_rng(seed).permutation(len(names))[:num_test]

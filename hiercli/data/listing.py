@@ -100,8 +100,8 @@ def _from_folders(
         found.append(([Record(path, labels.under(path, root, split)) for path, split in pairs], ()))
         if min(len(path.relative_to(root).parts) - 1 - split for path, split in pairs) >= 2:
             notes.append(
-                f"all images of {root} lie two or more folders deep, and their labels are the "
-                f"first folders below it ({found[-1][0][0].label}, ...). With --nested the "
+                f"all images of {root} lie two or more folders deep. Their labels are the names "
+                f"of the first folders below it ({found[-1][0][0].label}, ...). With --nested the "
                 "innermost folders are the labels, and the folders above them their levels"
             )
     return found

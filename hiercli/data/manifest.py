@@ -65,13 +65,15 @@ def read(file: Path, *, require_labels: bool = False) -> Table:
     paths = labels.require_all(columns[path_column], "path", file)
     bad = [row for row, path in enumerate(paths, 1) if "\0" in path]
     if bad:
-        raise DataError(f"{file}: the path of row {bad[0]} holds a zero byte: correct it")
+        raise DataError(f"{file}: the path in row {bad[0]} contains a zero byte. Correct it")
     if not paths:
         raise DataError(f"{file}: expected rows of path and label, found none")
     images = [file.parent / path for path in paths]
     if label_column is None:
         names = [labels.own_folder(image) for image in images]
-        others.append(f"{file} has no column label: labels are the names of the images' folders")
+        others.append(
+            f"{file} has no column label, so the folder names of the images are the labels"
+        )
     else:
         names = labels.require_all(columns[label_column], "label", file)
     splits = _splits(columns["split"], file) if "split" in columns else None
@@ -125,7 +127,8 @@ def load(file: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
         )
     if bool(sides["query"]) != bool(sides["gallery"]):
         raise DataError(
-            f"{file}: expected both query and gallery rows, or test rows, not one alone"
+            f"{file}: expected rows with the splits query and gallery, or test; found only one of "
+            "query and gallery"
         )
     return Dataset(
         str(file),
@@ -181,14 +184,14 @@ class _Listed:
         for other in before:
             if other.label != record.label:
                 raise DataError(
-                    f"{self._file}: {record.path} has two labels, {other.label} in row {other.row} "
-                    f"and {record.label} in row {row}: keep the right one"
+                    f"{self._file}: {record.path} has two labels, {other.label} in row "
+                    f"{other.row} and {record.label} in row {row}. Keep the correct row"
                 )
             if {other.split, split} == {"query", "gallery"}:
                 raise DataError(
                     f"{self._file}: {record.path} is a query and in the gallery (rows {other.row} "
-                    f"and {row}), so it would find itself: give such pictures the split test, and "
-                    "each searches the others"
+                    f"and {row}), so it would find itself. Use the split test for such images: "
+                    "each of them then searches all others"
                 )
             if other.split == split:
                 self.repeated.append((other.row, row))
@@ -232,8 +235,8 @@ def _columns(file: Path) -> tuple[dict[str, list[str | None]], list[str]]:
                 found[name] = labels.from_column(column, name, file)
             else:
                 notes.append(
-                    f"{file}: the column {name} holds {column.type}, not text: it is not a "
-                    "taxonomy level and is ignored"
+                    f"{file}: the column {name} contains {column.type}, not text. It is not used "
+                    "as a level"
                 )
         return found, notes
     except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
@@ -244,12 +247,12 @@ def _columns(file: Path) -> tuple[dict[str, list[str | None]], list[str]]:
 def _require_different(names: list[str], file: Path) -> None:
     if len(names) > MOST_COLUMNS:
         raise DataError(
-            f"{file}: expected at most {MOST_COLUMNS} columns, found {len(names):,}: keep path, "
-            "label, split and the levels of the taxonomy"
+            f"{file}: expected at most {MOST_COLUMNS} columns, found {len(names):,}. Keep path, "
+            "label, split and the levels"
         )
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(
             f"{file}: expected columns with different names, but {', '.join(twice)[:200]} appears "
-            "twice: keep one"
+            "twice. Keep one"
         )

@@ -87,9 +87,9 @@ def split_validation(
     num_held_out = max(2, round(share * len(names)))
     if len(candidates) < num_held_out or len(names) - num_held_out < 2:
         raise DataError(
-            "expected at least 4 classes, 2 of them with two pictures or more, so that some can "
-            f"be held out for validation; found {len(names)} classes. Add classes, or train on "
-            "all of them with --validation-share 0"
+            "expected at least 4 classes, 2 of them with two images or more, to hold some out for "
+            f"validation; found {len(names)} classes. Add classes, or train on all classes with "
+            "--validation-share 0"
         )
     order = np.random.default_rng(seed).permutation(len(candidates))[:num_held_out]
     held_out = {candidates[index] for index in order}
@@ -133,11 +133,10 @@ def require_answers(dataset: Dataset) -> None:
             return
     pictures = len(dataset.query) + len(dataset.gallery or ())
     raise DataError(
-        f"expected a test part of {dataset.name} in which a class has two readable pictures, one "
-        f"to search for and one to be found; found none in {pictures} pictures of {len(queries)} "
-        "classes"
+        f"expected a test class of {dataset.name} with two readable images (a query and a hit), "
+        f"found none in {pictures} images of {len(queries)} classes"
         + (f", {len(problems)} of them unreadable ({problems[0]})" if problems else "")
-        + ". Add pictures to the test classes; to train without a test, give a manifest with the "
+        + ". Add images to the test classes. To train without a test, use a table with the "
         "split train in every row"
     )
 
@@ -163,9 +162,9 @@ def require(folder: Path, files: Sequence[str], name: str) -> None:
     missing = [name for name in files if not (folder / name).exists()]
     if missing:
         raise DataError(
-            f"expected {', '.join(files)} in {folder}; missing: {', '.join(missing)}. Say where "
-            f"data sets live with --data-root or HIER_DATA, or fetch this one: "
-            f"`hier data get {name}`, or --download when training"
+            f"expected {', '.join(files)} in {folder}; missing: {', '.join(missing)}. Name the "
+            "folder of the data sets with --data-root or HIER_DATA, or download this one with "
+            f"`hier data get {name}`"
         )
 
 

@@ -59,16 +59,16 @@ def usable_levels(
             continue
         first, second = clash
         notes.append(
-            f"{source}: the column {level} is not a taxonomy level and is ignored: class "
-            f"{first.label} has {first.line[place]} in row {first.number} and {second.line[place]} "
-            f"in row {second.number}"
+            f"{source}: the column {level} is not used as a level, because it differs within a "
+            f"class: class {first.label} has {first.line[place]} in row {first.number} and "
+            f"{second.line[place]} in row {second.number}"
         )
     shared = [_two_parents(rows, *pair) for pair in itertools.pairwise(kept)]
     reverse = [_two_parents(rows, *pair) for pair in itertools.pairwise(kept[::-1])]
     if any(shared) and not any(reverse):
         raise DataError(
             f"expected the levels of {source} from fine to coarse, but "
-            f"{', '.join(levels[place] for place in kept)} go from coarse to fine: reverse the "
+            f"{', '.join(levels[place] for place in kept)} go from coarse to fine. Reverse the "
             "order of the columns"
         )
     for place, found in zip(kept, shared, strict=False):
@@ -76,8 +76,8 @@ def usable_levels(
             notes.append(
                 f"{source}: {levels[place]} {first.line[place]} has two parents, "
                 f"{first.line[above]} (row {first.number}) and {second.line[above]} (row "
-                f"{second.number}). They count as two groups; if {levels[place]} is not a taxonomy "
-                "level, remove the column"
+                f"{second.number}). They count as two groups. If {levels[place]} is not a level, "
+                "remove the column"
             )
     return kept, notes
 
@@ -149,7 +149,7 @@ def read_taxonomy(file: Path, *, first_column: bool = False) -> Taxonomy:
         columns = next(table, [])
         cells = [(table.line_num, row) for row in table if row]
     except csv.Error as error:
-        raise DataError(f"{file} is not a CSV that can be read ({error})") from error
+        raise DataError(f"{file} cannot be read as CSV ({error})") from error
     if len(columns) > MOST_COLUMNS:
         raise DataError(f"{file}: expected at most {MOST_COLUMNS} columns, found {len(columns):,}")
     key = columns[0] if first_column and columns else "class_name"
@@ -177,7 +177,7 @@ def read_taxonomy(file: Path, *, first_column: bool = False) -> Taxonomy:
         if other.line != one.line:
             raise DataError(
                 f"{file}: class {one.label} has different groups in line {other.number} and line "
-                f"{one.number}: keep one of the lines"
+                f"{one.number}. Keep one of the lines"
             )
     levels = [columns[place] for place in named]
     kept, notes = usable_levels(levels, rows, file)

@@ -71,7 +71,7 @@ def download(transfer: Transfer) -> None:
     reason = ""
     for attempt in range(transfer.retries + 1):
         if attempt:
-            transfer.notice(f"{transfer.archive.filename}: {reason}; taking it up again")
+            transfer.notice(f"{transfer.archive.filename}: {reason}. Resuming the download")
             time.sleep(min(transfer.pause * 2 ** (attempt - 1), LONGEST_PAUSE))
         try:
             _attempt(transfer)
@@ -79,9 +79,8 @@ def download(transfer: Transfer) -> None:
         except _BrokenOffError as error:
             reason = str(error)
     raise DownloadError(
-        f"expected the whole of {transfer.archive.url}; gave up after {transfer.retries + 1} "
-        f"attempts: {reason}. What has come is kept: run this again to go on from there. "
-        f"{transfer.advice}"
+        f"the download of {transfer.archive.url} failed {transfer.retries + 1} times: {reason}. "
+        f"The downloaded part is kept. Run the command again to resume. {transfer.advice}"
     )
 
 
@@ -103,7 +102,7 @@ def _attempt(transfer: Transfer) -> None:
         start, total = _stated_span(response)
         if start not in (0, offset):
             transfer.discard()
-            raise _BrokenOffError("the server sent another part than the one asked for")
+            raise _BrokenOffError("the server sent a part that was not requested")
         _check_total(transfer, response.headers, start, total)
         if start == 0:
             transfer.discard()
@@ -130,7 +129,7 @@ def require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
-            f"expected {needed:,} free bytes of disk, for the archive and the pictures; found "
+            f"expected {needed:,} free bytes of disk space for the archive and the images, found "
             f"{free:,} at {folder}. Free some space or choose another folder"
         )
 
@@ -171,8 +170,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         _check_scheme(newurl)
         if req.full_url.startswith("https:") and not newurl.startswith("https:"):
             raise DownloadError(
-                f"{req.full_url} redirects from https to plain http ({newurl}), which anyone on "
-                "the way could alter: refused. Fetch the file by hand from a source you trust"
+                f"{req.full_url} redirects from https to plain http ({newurl}), which is not "
+                "secure. The download was stopped. Download the file by hand from a source you "
+                "trust"
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -180,7 +180,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 def _check_scheme(url: str) -> None:
     """Raise DownloadError unless ``url`` is http or https."""
     if urlsplit(url).scheme not in ("http", "https"):
-        raise DownloadError(f"expected an http or https address, got {url}: refused")
+        raise DownloadError(f"expected an http or https address, got {url}")
 
 
 def _request(
@@ -198,7 +198,7 @@ def _request(
         if offset and error.headers.get("Content-Range", "").strip() == f"bytes */{offset}":
             return None
         transfer.discard()
-        raise _BrokenOffError("the server cannot go on from where the transfer stopped") from error
+        raise _BrokenOffError("the server cannot resume the download") from error
     except (OSError, http.client.HTTPException) as error:
         raise _network_error(transfer, error) from error
     assert isinstance(response, http.client.HTTPResponse)
@@ -210,7 +210,7 @@ def _refusal(transfer: Transfer, error: urllib.error.HTTPError) -> Exception:
     status = f"the server answered {error.code} {error.reason}"
     if error.code >= 500 or error.code in (408, 429):
         return _BrokenOffError(status)
-    meaning = "the file is not there any more" if error.code in (404, 410) else "it refuses it"
+    meaning = "the file no longer exists" if error.code in (404, 410) else "access is refused"
     return DownloadError(
         f"expected {transfer.archive.filename} at {transfer.archive.url}; {status}: {meaning}. "
         f"{transfer.advice}"
@@ -223,7 +223,7 @@ def _network_error(transfer: Transfer, error: Exception) -> Exception:
     if isinstance(reason, ssl.SSLCertVerificationError):
         return DownloadError(
             f"expected a valid certificate from {transfer.archive.url}; {reason.verify_message}. "
-            "Check the clock and the certificates of this computer, then run this again"
+            "Check the clock and the certificates of this computer, then run the command again"
         )
     return _BrokenOffError(f"the connection failed ({reason or type(error).__name__})")
 
@@ -246,13 +246,13 @@ def _check_total(transfer: Transfer, headers: Message, start: int, total: int | 
     if archive.size is not None and total not in (None, archive.size):
         kind = headers.get("Content-Type", "no stated type")
         problem = (
-            f"expected {archive.size:,} bytes, the server offers {total:,} ({kind}): this may be "
-            "a page of text in place of the file"
+            f"expected {archive.size:,} bytes, the server offers {total:,} ({kind}). The address "
+            "may return a web page instead of the file"
         )
     elif archive.size is None and archive.checksum is None and total is None:
         problem = (
-            "expected a stated length or a known checksum, found neither, so that a whole file "
-            "cannot be told from a broken one"
+            "expected a stated length or a known checksum, found neither. The download could not "
+            "be verified"
         )
     elif total is not None and not start <= total <= MAX_EXTRACTED_BYTES:
         problem = f"expected at most {MAX_EXTRACTED_BYTES:,} bytes, the server offers {total:,}"
@@ -279,13 +279,13 @@ def _receive(
             if transfer.progress is not None:
                 transfer.progress(archive.filename, received, length)
     if length is not None and received < length:
-        raise _BrokenOffError(f"it stopped after {received:,} of {length:,} bytes")
+        raise _BrokenOffError(f"the transfer stopped after {received:,} of {length:,} bytes")
     # Where a checksum decides, waiting for surplus bytes would gain nothing.
     if archive.checksum is None and _has_surplus(transfer, response):
         transfer.discard()
         raise DownloadError(
-            f"{archive.url}: expected {limit:,} bytes as stated, the server sent more, and no "
-            f"checksum could tell whether they are right: refused. {transfer.advice}"
+            f"{archive.url}: expected {limit:,} bytes as stated, but the server sent more. There "
+            f"is no checksum to verify the file, so it was deleted. {transfer.advice}"
         )
 
 

@@ -156,7 +156,7 @@ class _Worker:
                 files, name = opened.setdefault(path, _filesystem(path))
                 content = files.cat_file(name)
             except Exception as error:  # each file system has errors of its own
-                return None, (path, f"{path}: it cannot be read ({error})")
+                return None, (path, f"{path}: the file cannot be read ({error})")
             pixels, problem = pixels_of(self._encoder.metadata.preprocessing, path, content)
             return pixels, (path, problem)
 
@@ -243,8 +243,8 @@ def _listing(sources: Sequence[str]) -> list[str]:
             and not any(part.startswith(".") for part in PurePosixPath(name[len(path) :]).parts)
         ]
         if not pictures:
-            raise InputError(f"no pictures in {source}: looked, also in subfolders, for files "
-                             f"that end in {' '.join(sorted(SUFFIXES))}")  # fmt: skip
+            raise InputError(f"expected images in {source} or its subfolders, found none. Image "
+                             f"files end in {' '.join(sorted(SUFFIXES))}")  # fmt: skip
         pictures.sort(key=lambda name: [natural_key(part) for part in PurePosixPath(name).parts])
         found |= dict.fromkeys(str(files.unstrip_protocol(name)) for name in pictures)
     return list(found)
@@ -269,15 +269,17 @@ def _claim(files: Any, folder: str, about: dict[str, Any]) -> None:
         try:
             there = dict(parse_json(files.cat_file(note)))
         except (ValueError, TypeError) as error:
-            raise InputError(f"{note} is damaged: choose another folder") from error
+            raise InputError(f"{note} is damaged. Choose another folder") from error
         differs = [name for name in about if there.get(name) != about[name]]
         if differs:
             raise MismatchError(
-                f"{folder} holds the files of another run ({', '.join(differs)} differ): choose "
-                "another folder"
+                f"{folder} contains the files of another run ({', '.join(differs)} differ). "
+                "Choose another folder"
             )
     elif _names(files, folder):
-        raise InputError(f"expected an empty folder, but {folder} holds other files")
+        raise InputError(
+            f"expected an empty folder, but {folder} contains other files. Choose another folder"
+        )
     else:
         _put(files, note, json.dumps(about).encode())
 
@@ -315,7 +317,7 @@ def _summary(files: Any, folder: str, shards: int, before: int) -> Done:
             problems += [(str(path), str(reason)) for path, reason in facts["problems"]]
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(
-                f"{folder}/{_name(number)} was not written by hier, or is damaged: remove it, and "
-                "give the same command again"
+                f"{folder}/{_name(number)} was not written by hier, or is damaged. Remove it and "
+                "run the same command again"
             ) from error
     return Done(embedded, shards, before, problems)

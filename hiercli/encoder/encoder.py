@@ -111,7 +111,7 @@ class Encoder:
         except Exception as error:  # ONNX Runtime's own errors share no base but this
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise FileFormatError(
-                f"{path} is not an ONNX file that can be run ({reason[0]}): export it again"
+                f"ONNX Runtime cannot load {path} ({reason[0]}). Export it again"
             ) from error
         self.batch = batch or (128 if self.device == "cuda" else 16)
         self.fallback = ""
@@ -126,9 +126,13 @@ class Encoder:
         (pixels,), (points,) = self._session.get_inputs(), self._session.get_outputs()
         side, dim = self.metadata.preprocessing.size, self.metadata.embedding_dim
         if pixels.shape[1:] != [3, side, side] or len(points.shape) != 2:
-            raise ValueError(f"it takes {pixels.shape} and gives {points.shape}")
+            raise ValueError(
+                f"its input has the shape {pixels.shape} and its output {points.shape}"
+            )
         if isinstance(points.shape[1], int) and points.shape[1] != dim:
-            raise ValueError(f"it gives {points.shape[1]} dimensions, its metadata says {dim}")
+            raise ValueError(
+                f"it outputs {points.shape[1]} dimensions, but its metadata says {dim}"
+            )
         return str(pixels.name)
 
     @property
@@ -148,20 +152,20 @@ class Encoder:
         except Exception as error:  # ONNX Runtime's own errors share no base but this
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"ONNX Runtime cannot run {self.path} on {len(pixels)} images ({reason}): lower "
-                "--batch, or use --device cpu"
+                f"ONNX Runtime cannot run {self.path} on {len(pixels)} images ({reason}). Use a "
+                "smaller --batch, or --device cpu"
             ) from error
         expected = (len(pixels), self.metadata.embedding_dim)
         if points.shape != expected or points.dtype != np.float32:
             raise FileFormatError(
                 f"expected points of {expected} from {self.path}, got {points.dtype} "
-                f"{points.shape}: export it again"
+                f"{points.shape}. Export it again"
             )
         # Not so where a number is none.
         if not (self.metadata.c * np.square(points, dtype=np.float64).sum(axis=1) < 1).all():
             raise FileFormatError(
-                f"{self.path} gives points that are not finite, or not inside the ball of "
-                f"curvature -{self.metadata.c:g}: export it again"
+                f"{self.path} outputs points that are not finite, or not inside the ball of "
+                f"curvature -{self.metadata.c:g}. Export it again"
             )
         return points
 

@@ -21,6 +21,6 @@ def default_model() -> Path:
         if model.is_file():
             return model
     raise InputError(
-        "expected an encoder: name one with --model (written by `hier export`), or set HIER_MODEL; "
-        f"the general encoder {NAME} is missing from this installation"
+        f"expected an encoder, but the general encoder {NAME} is missing from this installation. "
+        "Name an encoder written by `hier export` with --model or HIER_MODEL"
     )

@@ -117,8 +117,8 @@ def replay(session: Encoder, file: Path) -> Replay:
     """
     if not file.is_file():
         raise InputError(
-            f"expected the golden vectors of {session.path}, but {file} is missing: `hier export` "
-            "writes them beside the encoder"
+            f"expected the golden vectors of {session.path}, but {file} is missing. `hier export` "
+            "writes it beside the encoder"
         )
     arrays = numpy_files.read_npz(file, ("about", "tensors", "points"))
     try:
@@ -135,15 +135,16 @@ def replay(session: Encoder, file: Path) -> Replay:
             [_tensor(n, data, session.metadata.preprocessing) for n, data in pictures.items()]
         )
         if found.shape != tensors.shape:
-            raise ValueError(f"tensors of {tensors.shape}, pictures of {found.shape}")
+            raise ValueError(f"tensors of shape {tensors.shape}, images of shape {found.shape}")
     except (ValueError, KeyError, TypeError, AttributeError, ImageError) as error:
         raise FileFormatError(
-            f"{file} does not hold golden vectors, or is damaged ({error}): export again"
+            f"{file} does not contain golden vectors, or is damaged ({error}). Export the encoder "
+            "again"
         ) from error
     if not belongs:
         raise MismatchError(
-            f"{file} was not exported together with {session.path}: give the file that was, or "
-            "export again"
+            f"{file} does not belong to {session.path}. Name the golden vectors of this export, "
+            "or export again"
         )
     return Replay(
         pictures=len(found),

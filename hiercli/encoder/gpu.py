@@ -34,4 +34,7 @@ def missing_gpu_build() -> str:
             "hides the GPU build: running on the CPU. Run `pip uninstall onnxruntime "
             "onnxruntime-gpu`, then `pip install onnxruntime-gpu`"
         )
-    return "this ONNX Runtime was built without CUDA (`pip install onnxruntime-gpu`): on the CPU"
+    return (
+        "this ONNX Runtime was built without CUDA: running on the CPU. Run `pip install "
+        "onnxruntime-gpu`"
+    )

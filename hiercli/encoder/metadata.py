@@ -87,7 +87,9 @@ class Metadata:
         try:
             facts = parse_json(properties[KEY])
             if facts["version"] > VERSION:
-                raise FileFormatError(f"{source} was written by a newer hier: upgrade hiercli")
+                raise FileFormatError(
+                    f"{source} was written by a newer version of hier. Upgrade hiercli"
+                )
             metadata = cls(
                 fingerprint=facts["fingerprint"],
                 preprocessing=Preprocessing.from_dict(facts["preprocessing"]),
@@ -120,13 +122,13 @@ class Metadata:
         """Raise ValueError where a fact is not what it can be."""
         texts = (self.fingerprint, self.backbone, self.precision, *self.class_names)
         if not all(isinstance(text, str) for text in texts):
-            raise ValueError("names must be texts")
+            raise ValueError("names must be text")
         if not is_curvature(self.c) or not 0 < self.clip_radius <= MAX_CLIP_RADIUS:
             raise ValueError(f"c is {self.c}, clip_radius {self.clip_radius}")
         if not 1 <= self.embedding_dim <= MAX_DIM or self.precision not in PRECISIONS:
             raise ValueError(f"{self.embedding_dim} dimensions in {self.precision}")
         if len(set(self.class_names)) < len(self.class_names):
-            raise ValueError("two classes have one name")
+            raise ValueError("two classes have the same name")
         if len(self.class_points) not in (0, len(self.class_names)):
             raise ValueError(f"{len(self.class_points)} points of {len(self.class_names)} classes")
         for points in (self.class_points, self.proxies):

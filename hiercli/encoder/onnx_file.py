@@ -84,17 +84,17 @@ def read(path: Path | str) -> EncoderFile:
         properties = dict(_properties(body))
     except ValueError as error:
         raise FileFormatError(
-            f"{path} is not an ONNX file that can be run ({error}): export it again"
+            f"{path} is not a valid ONNX file ({error}). Export it again"
         ) from error
     if not digest and KEY in properties:
         raise FileFormatError(
-            f"expected an encoder with a digest of its content, found none in {path}: it was "
-            "changed, or exported by an older hier. Export it again from its checkpoint"
+            f"expected a checksum in the metadata of {path}, found none. The file was changed, or "
+            "exported by an older version of hier. Export it again from its checkpoint"
         )
     if digest and hashlib.sha256(body).hexdigest() != digest:
         raise FileFormatError(
-            f"{path} is not as it was exported: weights, graph or metadata were changed, or it is "
-            "damaged. Export it again from its checkpoint, or fetch it again"
+            f"the checksum of {path} does not match: its weights, graph or metadata have changed "
+            "since the export. Export it again from its checkpoint, or copy it again"
         )
     return EncoderFile(content, digest, Metadata.from_properties(properties, str(path)))
 
@@ -133,7 +133,7 @@ def _fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
         elif kind in (1, 5):
             at += 8 if kind == 1 else 4
         else:
-            raise ValueError("it is no protocol buffer")
+            raise ValueError("it is not a protocol buffer")
         if at + size > len(content):
             raise ValueError("it is cut short, or no protocol buffer")
         yield tag >> 3, content[at : at + size]

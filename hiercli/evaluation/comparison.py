@@ -34,7 +34,7 @@ class Comparison:
             return f"better: {size}"
         if self.high < 0:
             return f"worse: {size}"
-        return f"no difference that these classes could show: {size}"
+        return f"no significant difference: {size}"
 
 
 def compare(first: np.ndarray, second: np.ndarray, labels: Sequence[str]) -> Comparison:
@@ -50,7 +50,7 @@ def compare(first: np.ndarray, second: np.ndarray, labels: Sequence[str]) -> Com
     if not len(first) == len(second) == len(labels) or not len(labels):
         raise DataError(
             f"expected the same queries twice, got {len(first)}, {len(second)} and {len(labels)} "
-            "labels: some photographs were unreadable in one of the runs only"
+            "labels. Some images could not be read in one of the runs"
         )
     codes = np.unique(labels, return_inverse=True)[1]
     gain = np.bincount(codes, second.astype(float) - first.astype(float))

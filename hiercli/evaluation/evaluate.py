@@ -114,11 +114,11 @@ def evaluate(
     else:
         dataset = catalogue.load(
             str(data), data_root, seed=scored.seed, nested=nested, to_train=False,
-            progress=lambda done, total: told("drawing the demo flora", done, total),
+            progress=lambda done, total: told("generating the demo data", done, total),
         )  # fmt: skip
     if not dataset.query:
         raise InputError(
-            f"{dataset.name} has no test images: mark some with split=test in its table"
+            f"{dataset.name} has no test images. Mark some rows of its table with the split test"
         )
     notes, problems = list(dataset.notes), list(dataset.problems)
     if strict and problems:
@@ -189,16 +189,14 @@ def evaluate_points(
     told = progress or (lambda *_: None)
     if collection.labels is None:
         raise InputError(
-            f"{name} names no classes: scores need labels (an array or column of that name, or "
-            "paths in folders of their class)"
+            f"expected labels in {name}, found none. Add an array or a column called labels, or "
+            "keep the images in class folders"
         )
     known, notes = Taxonomy(), list[str]()
     if taxonomy == "own":
         known = Taxonomy(collection.level_names, collection.lineages)
         if not known.lines:
-            raise InputError(
-                f"{name} has no levels of its own: name a taxonomy as CSV or Newick file"
-            )
+            raise InputError(f"{name} has no levels. Name a CSV or Newick file with --taxonomy")
     elif taxonomy is not None:
         known = lineages.read(Path(taxonomy), collection.classes)
         notes += known.notes
@@ -239,9 +237,9 @@ def _familiar(dataset: Dataset, trained: Sequence[str]) -> list[str]:
     if not familiar:
         return []
     return [
-        f"{len(familiar)} of the {len(tested)} test classes have the name of a class that the "
-        f"encoder was trained on ({', '.join(familiar[:3])}"
-        f"{', ...' if len(familiar) > 3 else ''}): if they are the same, they are not unseen"
+        f"{len(familiar)} of the {len(tested)} test classes have the name of a training class of "
+        f"the encoder ({', '.join(familiar[:3])}{', ...' if len(familiar) > 3 else ''}): if the "
+        "classes are the same, they are not unseen"
     ]
 
 
@@ -255,7 +253,7 @@ def _judge(
     )  # fmt: skip
     if judged.unknown:
         notes.append(
-            f"{len(judged.unknown)} classes are not in the taxonomy and were left out: "
+            f"{len(judged.unknown)} classes are not in the taxonomy and are not scored: "
             f"{', '.join(judged.unknown[:5])}"
         )
     return judged

@@ -102,9 +102,9 @@ def judge(
     names, codes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
     if len(names) < (3 if levels else 2):
         raise DataError(
-            f"expected {'three classes or more that the taxonomy knows' if levels else 'classes'}"
-            f", found {len(names)}"
-            + (f"; it does not know {', '.join(unknown[:3])}" if unknown else "")
+            f"expected {'at least three classes of the taxonomy' if levels else 'classes'}, found "
+            f"{len(names)}"
+            + (f"; not in the taxonomy: {', '.join(unknown[:3])}" if unknown else "")
         )
     rng = np.random.default_rng(seed)
     usable = proxies if c is not None and proxies is not None and len(proxies) else None

@@ -39,16 +39,16 @@ def read(file: Path, class_names: Sequence[str]) -> Taxonomy:
         taxonomy = read_taxonomy(file, first_column=True)
     if not taxonomy.levels:
         raise DataError(
-            f"{file}: expected a level above the classes: a CSV needs a column for each, fine to "
-            "coarse, a tree inner nodes"
+            f"{file}: expected at least one level above the classes. A CSV needs one column per "
+            "level, fine to coarse. A tree needs inner nodes"
         )
     lines = taxonomy.lines or {}
     known = {leaf_key(name): line for name, line in lines.items() if all(line)}
     found = {name: known[leaf_key(name)] for name in class_names if leaf_key(name) in known}
     if not found:
         raise DataError(
-            f"{file} knows none of these classes: it has {', '.join(list(lines)[:3])}, the data "
-            f"set {', '.join(list(class_names)[:3])}"
+            f"{file} contains none of the classes of the data set. It has "
+            f"{', '.join(list(lines)[:3])}; the data set has {', '.join(list(class_names)[:3])}"
         )
     return Taxonomy(taxonomy.levels, found, taxonomy.notes)
 
@@ -61,12 +61,12 @@ def _by_depth(root: Node, file: Path) -> Taxonomy:
     deepest = max(depth.values()) - 1
     if deepest > _MOST_LEVELS:
         raise DataError(
-            f"expected a taxonomy of at most {_MOST_LEVELS} levels, but {file} has {deepest}: cut "
-            "the tree"
+            f"expected a taxonomy of at most {_MOST_LEVELS} levels, but {file} has {deepest}. "
+            "Remove some inner nodes"
         )
     lines_of = {}
     for line in lines(root).values():
         name = line[-1].name
         above = [node.id for node in line[1:-1]]
-        lines_of[name] = tuple((above + [f"{name} itself"] * (deepest - len(above)))[::-1])
+        lines_of[name] = tuple((above + [f"{name} (class)"] * (deepest - len(above)))[::-1])
     return Taxonomy(tuple(f"depth {level}" for level in range(deepest, 0, -1)), lines_of)

@@ -100,7 +100,7 @@ def score_each(
     present = np.unique(codes)
     related = [np.triu(table[np.ix_(present, present)], 1).any() for table in levels]
     if count < 2 or (np.bincount(codes).max() < 2 and not all(related)):
-        raise DataError("expected pictures with relatives to be found, found none")
+        raise DataError("expected queries with related images in the gallery, found none")
     ks = [k for k in precision_at if k < count]
     asked = np.unique(np.linspace(0, count - 1, min(count, MOST_QUERIES)).astype(int))
     parts: list[list[np.ndarray]] = [[] for _ in tables]

@@ -48,7 +48,7 @@ class RetrievalScores:
             return []
         return [
             f"{self.unanswerable} of {self.unanswerable + self.num_queries} queries have no other "
-            "image of their class to find, and are left out of the scores"
+            "image of their class. They are not scored"
         ]
 
     def to_dict(self) -> dict[str, float]:
@@ -90,7 +90,7 @@ def score(
         DataError: no query has anything to find, or points and labels do not belong together.
     """
     if (gallery is None) != (gallery_labels is None):
-        raise DataError("expected a gallery with its labels, got one without the other")
+        raise DataError("expected gallery points and gallery labels, got only one of them")
     itself = gallery is None
     if gallery is None or gallery_labels is None:
         gallery, gallery_labels = queries, query_labels
@@ -101,17 +101,19 @@ def score(
                 f"{len(names_of)} labels"
             )
     if not len(queries) or not len(gallery):
-        raise DataError("expected pictures to search for and to search in, found none readable")
+        raise DataError("expected readable query and gallery images, found none")
     if not (np.isfinite(queries).all() and np.isfinite(gallery).all()):
-        raise DataError("expected finite points, found nan or inf: the encoder is broken")
+        raise DataError(
+            "expected finite points, found nan or inf. Train or export the encoder again"
+        )
     names, codes = np.unique([*query_labels, *gallery_labels], return_inverse=True)
     asked, stored = codes[: len(queries)], codes[len(queries) :]
     to_find = np.bincount(stored, minlength=len(names))[asked] - itself
     answerable = np.flatnonzero(to_find > 0)
     if answerable.size == 0:
         raise DataError(
-            "expected queries with another picture of their class in the gallery, found none: "
-            "every class needs two pictures or more"
+            "expected queries with another image of their class, found none. Each class needs at "
+            "least two images"
         )
     ks = np.array(sorted(recall_at))
     searched = Gallery(gallery, c)

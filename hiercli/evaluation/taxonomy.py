@@ -66,8 +66,8 @@ def judge(
     pairs = squareform(heights, checks=False)
     if num_classes < 3 or len(np.unique(pairs)) < 2:
         raise DataError(
-            "expected three classes or more with different degrees of kinship, found "
-            f"{num_classes} classes: the taxonomy has nothing to say about them"
+            "expected at least three classes that the taxonomy relates differently, found "
+            f"{num_classes} classes. Use a taxonomy with more levels"
         )
     flat = squareform(np.where(np.eye(num_classes, dtype=bool), 0.0, distances), checks=False)
     tree = average(flat)

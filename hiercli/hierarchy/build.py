@@ -212,13 +212,13 @@ def _grow(groups: _Groups, points: np.ndarray, proxies: np.ndarray, c: float) ->
     count = len(groups.names)
     if count < 2 or not len(proxies):
         raise DataError(
-            f"expected two classes or more and some proxies for a tree, found {count} classes or "
+            f"expected at least two classes and one proxy for a tree, found {count} classes or "
             f"groups and {len(proxies)} proxies"
         )
     if count > _MOST_LEAVES:
         raise DataError(
-            f"expected at most {_MOST_LEAVES:,} leaves for a tree, found {count:,}: group the "
-            "photos by proxy (`--leaves proxies`), or take a part of them"
+            f"expected at most {_MOST_LEAVES:,} leaves for a tree, found {count:,}. Group the "
+            "photos by proxy (`--leaves proxies`), or use fewer photos"
         )
     from scipy.cluster.hierarchy import average
     from scipy.spatial.distance import squareform

@@ -104,14 +104,14 @@ def compare(first: Node, second: Node) -> Difference:
     shared = sorted(leaves[0].keys() & leaves[1].keys())
     if len(shared) > _MOST_LEAVES:
         raise InputError(
-            f"expected trees with at most {_MOST_LEAVES:,} leaves in common, found "
-            f"{len(shared):,}: compare parts of them"
+            f"expected at most {_MOST_LEAVES:,} leaves that both trees have, found "
+            f"{len(shared):,}. Compare parts of the trees"
         )
     if len(shared) < 3:
         some = ["; ".join(list(own.values())[:3]) for own in leaves]
         raise InputError(
-            f"expected two trees with three leaves or more in common, found {len(shared)}: the "
-            f"first has {some[0]} ..., the second {some[1]} ..."
+            f"expected at least three leaves that both trees have, found {len(shared)}: the first "
+            f"has {some[0]} ..., the second {some[1]} ..."
         )
     only = [tuple(sorted(own[key] for key in own.keys() - set(shared))) for own in leaves]
     a, b = (_clades(tree, shared) for tree in (first, second))
@@ -142,8 +142,8 @@ def _by_name(root: Node) -> dict[str, str]:
         key = leaf_key(leaf.name)
         if key in found:
             raise InputError(
-                f"expected leaves with different names, but {found[key]!r} and {leaf.name!r} are "
-                "the same but for blanks: compare trees over classes"
+                f"expected leaves with different names, but {found[key]!r} and {leaf.name!r} "
+                "differ only in spaces. Compare trees over classes"
             )
         found[key] = leaf.name
     return found

@@ -38,7 +38,7 @@ def describe(node: Node) -> str:
     """A node in a line: its name and, of a proxy, what it holds, its radius and its id."""
     note = ""
     if node.children or node.proxy is not None:
-        depth = "" if node.radius is None else f" · radius {node.radius:.2f}"
+        depth = "" if node.radius is None else f" · depth {node.radius:.2f}"
         note = f" · {node.size} {node.counted}{depth} · {node.id}"
     elif node.counted == "photos":
         note = f" · {node.size} photos"
@@ -57,7 +57,7 @@ def to_json(root: Node) -> str:
         return json.dumps(built[id(root)], indent=2, ensure_ascii=False)
     except RecursionError as error:
         raise InputError(
-            "the tree is too deep for JSON: cut it with --depth, or write csv or newick"
+            "the tree is too deep for JSON. Cut it with --depth, or write csv or newick"
         ) from error
 
 
@@ -85,7 +85,7 @@ def from_json(text: str, source: str) -> Node:
         return built[id(order[0])]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FileFormatError(
-            f"{source} is not a tree as `hier hierarchy --format json` writes it ({error!r})"
+            f"{source} is not a tree written by `hier hierarchy --format json` ({error!r})"
         ) from error
 
 

@@ -101,18 +101,19 @@ def _parse(text: str, source: str) -> _Clade:
             try:
                 here.length = float(label)
             except ValueError as error:
-                raise FileFormatError(f"{source}: {label!r} is no branch length") from error
+                raise FileFormatError(f"{source}: {label!r} is not a branch length") from error
             expects = "end"
         elif not sign and expects in ("label", "name") and not here.name:
             here.name = label
             expects = "end"
         else:
             raise FileFormatError(
-                f"{source} is not a Newick tree: {sign or label!r} stands where it cannot"
+                f"{source} is not a valid Newick tree: {sign or label!r} is not expected there"
             )
     if not closed or not root.children:
         raise FileFormatError(
-            f"{source} is not a Newick tree: expected brackets that close and a ';' at the end"
+            f"{source} is not a valid Newick tree: a bracket is not closed, or the ';' at the end "
+            "is missing"
         )
     return root
 
@@ -130,7 +131,7 @@ def _tokens(text: str, source: str) -> list[tuple[str, str]]:
         token = _TOKEN.match(text, at)
         if token is None:
             raise FileFormatError(
-                f"{source} is not a Newick tree: it breaks off at {text[at : at + 20]!r}"
+                f"{source} is not a valid Newick tree: unexpected text {text[at : at + 20]!r}"
             )
         at = token.end()
         if quoted := token["quoted"]:

@@ -81,10 +81,10 @@ def find(root: Node, wanted: str) -> Node:
         return found[0]
     if found:
         ids = ", ".join(node.id for node in found[:5])
-        raise InputError(f"{len(found)} nodes have the name {wanted!r}: give one of the ids {ids}")
+        raise InputError(f"{len(found)} nodes have the name {wanted!r}. Give one of the ids {ids}")
     near = difflib.get_close_matches(wanted, [node.name for node in nodes], 3, 0.5)
-    hint = f" Near it are: {', '.join(near)}" if near else ""
-    raise InputError(f"expected the id or the name of a node, but none has {wanted!r}.{hint}")
+    hint = f" Similar names: {', '.join(near)}" if near else ""
+    raise InputError(f"expected the id or the name of a node, got {wanted!r}.{hint}")
 
 
 def joins(root: Node, leaves: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:

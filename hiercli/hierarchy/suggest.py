@@ -91,7 +91,7 @@ def suggest(
     names, codes = np.unique(np.asarray(collection.labels), return_inverse=True)
     points, c = collection.points, collection.c
     if len(names) < 2:
-        raise DataError("expected photos of two classes or more to compare, found one class")
+        raise DataError("expected photos of at least two classes, found one class")
     k = min(_NEIGHBOURS, len(points) - 1)
     _, found = nearest(points, points, k + 1, c)
     others = np.stack([row[row != place][:k] for place, row in enumerate(found)])

@@ -110,13 +110,13 @@ class Tree:
         """
         if collection.proxies is None or collection.c is None:
             raise InputError(
-                "expected embeddings with the proxies of their encoder, which a tree is grown of: "
-                "name the encoder with --model (in Python: model=...)"
+                "expected embeddings with the proxies of their encoder. Name the encoder with "
+                "--model (in Python: model=...)"
             )
         notes: tuple[str, ...] = ()
         if not by_proxy and len(collection.classes) < 2:
             by_proxy = True
-            notes = ("the images have no labels to tell them apart: grouped by proxy",)
+            notes = ("the images have no labels, so the leaves are groups of images by proxy",)
         root = build.from_images(collection, by_proxy=by_proxy)
         return cls(root, collection, root, by_proxy, files, notes)
 
@@ -143,9 +143,8 @@ class Tree:
             c = metadata.c
         if len(points) < len(names):
             raise InputError(
-                f"{source} does not say where its classes lie: that is worked out for the best.pt "
-                "of a run, when it ends. Use that; if the run is not finished, go on with `hier "
-                "train ... --resume`"
+                f"{source} has no class points. They are computed at the end of a run and stored "
+                "in best.pt. Use best.pt, or finish the run with `hier train ... --resume`"
             )
         root = build.from_classes(points, names, proxies, c)
         return cls(root, files=(source,), notes=notes)
@@ -267,7 +266,7 @@ def images_of(source: Path, model: Path | None = None) -> tuple[Collection, tupl
         rows = catalogue.photos(catalogue.where([]).tolist())
         if not rows:
             raise InputError(
-                f"expected images in {source}, but it is empty: `hier embed` adds some"
+                f"expected images in {source}, but it is empty. Add images with `hier embed`"
             )
         collection = catalogue.collection(rows)
         files = [*files_of(source), *([catalogue.model] if catalogue.model.name else [])]
@@ -275,13 +274,13 @@ def images_of(source: Path, model: Path | None = None) -> tuple[Collection, tupl
         files.append(model)
         if collection.fingerprint not in (None, "", metadata.fingerprint):
             raise MismatchError(
-                f"{source} was embedded by encoder {collection.fingerprint}, {model} is "
-                f"{metadata.fingerprint}: name the one that made it"
+                f"{source} was embedded by encoder {collection.fingerprint}, but {model} is "
+                f"{metadata.fingerprint}. Name the encoder that embedded it"
             )
         if collection.points.shape[1] != metadata.embedding_dim:
             raise MismatchError(
-                f"{source} holds points of {collection.points.shape[1]} dimensions, {model} makes "
-                f"{metadata.embedding_dim}: name the encoder that made them"
+                f"{source} contains points of {collection.points.shape[1]} dimensions, but "
+                f"{model} outputs {metadata.embedding_dim}. Name the encoder that embedded them"
             )
         proxies = metadata.proxies if len(metadata.proxies) else None
         collection = dataclasses.replace(collection, proxies=proxies, c=metadata.c)

@@ -102,9 +102,8 @@ def read(
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{path}: the picture claims more pixels than the limit of {MAX_PIXELS:,} "
-            f"({_MAX_PIXELS_OF['WEBP']:,} for WebP), which keeps a hostile file from filling the "
-            "memory. Scale it down"
+            f"{path}: the image has more pixels than the limit of {MAX_PIXELS:,} "
+            f"({_MAX_PIXELS_OF['WEBP']:,} for WebP). Scale it down"
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{path}: {_kind_of(content or b'')}") from error
@@ -112,7 +111,7 @@ def read(
         raise ImageError(f"{path}: too large for the memory at hand. Scale it down") from error
     except Exception as error:
         # Pillow's decoders answer damage with errors of nearly every kind, struct.error included.
-        raise ImageError(f"{path}: the picture is damaged ({error})") from error
+        raise ImageError(f"{path}: the image is damaged ({error})") from error
 
 
 def prepared(picture: Image.Image) -> Image.Image:
@@ -169,15 +168,15 @@ def _decode(content: bytes, shortest_side: int | None) -> Image.Image:
 def _kind_of(content: bytes) -> str:
     """Why bytes are no picture that can be read, in words."""
     if not content:
-        return "expected a picture, found an empty file"
+        return "expected an image, found an empty file"
     if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "a TIFF of a kind that cannot be read: save it as 8-bit RGB, or as PNG or JPEG"
+        return "this kind of TIFF is not supported. Save it as 8-bit RGB, or as PNG or JPEG"
     for start, kind in _OTHER_KINDS:
         if start.match(content):
-            return f"expected {READABLE}, found {kind}: give images, or convert it"
+            return f"expected {READABLE}, found {kind}. Convert it to an image"
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or _TEXT.fullmatch(content[:4096]):
-        return f"expected {READABLE}, found a text or a table: give images, or folders of them"
-    return f"expected {READABLE}, found {len(content)} bytes of something else"
+        return f"expected {READABLE}, found text"
+    return f"expected {READABLE}, found {len(content)} bytes of an unknown format"
 
 
 _TEXT = re.compile(rb"[\t\n\f\r\x20-\x7e\x80-\xff]+")
@@ -217,8 +216,8 @@ def read_bytes(path: Path | str) -> tuple[bytes, State]:
         if isinstance(cause, FileNotFoundError):
             raise ImageError(f"{path}: no such file") from error
         if isinstance(cause, PermissionError):
-            raise ImageError(f"{path}: reading it is not permitted") from error
-        raise ImageError(f"{path}: it cannot be read ({cause or error})") from error
+            raise ImageError(f"{path}: permission denied") from error
+        raise ImageError(f"{path}: the file cannot be read ({cause or error})") from error
     except MemoryError as error:
         raise ImageError(f"{path}: too large for the memory at hand. Scale it down") from error
 
@@ -230,7 +229,7 @@ def _bytes_of(path: Path | str) -> bytes:
 def _require_file(path: Path | str) -> None:
     # Opening a pipe would wait for a writer that may never come.
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ImageError(f"{path}: expected a picture file, found something that is not a file")
+        raise ImageError(f"{path}: expected an image file, found a device, a pipe or a folder")
 
 
 def probe(path: Path | str) -> None:

@@ -80,7 +80,7 @@ def find_under(
 
     def pass_over(folder: Path, reason: str) -> None:
         if skipped is None:
-            raise InputError(f"{reason}. Permit reading it, or move it away")
+            raise InputError(f"{reason}. Change its permissions, or move it away")
         closed.append(reason)
         skipped(folder, reason)
 
@@ -94,15 +94,16 @@ def find_under(
         elif path.exists():
             found.setdefault(place(path), (path, None))
         elif not absent:
-            raise InputError(f"expected a picture or a folder of pictures, but {path} is missing")
+            raise InputError(f"expected an image or a folder of images, but {path} is missing")
     if not found and not absent:
         where = ", ".join(map(str, paths))
         suffixes = " ".join(sorted(SUFFIXES))
         seen = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in
                          others.most_common(3))  # fmt: skip
         raise InputError(
-            f"no pictures in {where}: looked, also in subfolders, for {suffixes}"
-            + (f"; found other files: {seen}" if others else "")
+            f"expected images in {where} or its subfolders, found none. Image files end in "
+            f"{suffixes}"
+            + (f". Other files: {seen}" if others else "")
             + "".join(f"; {reason}" for reason in closed[:1])
         )
     return list(found.values())

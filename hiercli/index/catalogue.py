@@ -101,7 +101,7 @@ def short_hash(values: object) -> bytes:
 def _parsed_groups(levels: str) -> tuple[tuple[str, str], ...]:
     found = parse_json(levels)
     if not isinstance(found, dict) or not all(isinstance(group, str) for group in found.values()):
-        raise ValueError(f"levels are {levels[:40]!r}")
+        raise ValueError(f"the levels are {levels[:40]!r}")
     return tuple(found.items())
 
 
@@ -151,7 +151,7 @@ def require_plain(database: sqlite3.Connection) -> None:
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_ROW)
     asked = "SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')"
     if database.execute(asked).fetchone() != (0,):
-        raise ValueError("it holds more than tables")
+        raise ValueError("it contains more than tables")
 
 
 def facts_seal(facts: dict[str, str]) -> str:
@@ -177,8 +177,8 @@ class Catalogue:
             # What lies there without a catalogue may be somebody's own: it is not replaced unasked.
             over = " --rebuild" if index.exists() else ""
             raise InputError(
-                f"expected an index, but {self.path} is missing: build one with "
-                f"`hier embed FOLDER --model M.onnx --index {index}{over}`"
+                f"expected an index, but {self.path} is missing. Build one with `hier embed "
+                f"FOLDER --model M.onnx --index {index}{over}`"
             )
         # Immutable: no lock, and none of the files beside it that a read-only folder refuses.
         where = f"file:{quote(os.fsencode(os.path.realpath(self.path)))}?mode=ro&immutable=1"
@@ -190,12 +190,12 @@ class Catalogue:
         if version != VERSION and re.fullmatch("[0-9]{1,3}", str(version)):
             self.close()
             raise FileFormatError(
-                f"{index} was written by another version of hier: build it again with `hier embed "
+                f"{index} was written by another version of hier. Build it again with `hier embed "
                 "FOLDER --index ... --rebuild`"
             )
         with self._damage():
             if self.facts.get("seal") != facts_seal(self.facts) or set(_FACTS) - set(self.facts):
-                raise ValueError("what it says of its encoder was changed")
+                raise ValueError("its encoder metadata has changed")
             self.c = float(self.facts["c"])
             self.dim = int(self.facts["embedding_dim"])
             self.fingerprint = self.facts["fingerprint"]
@@ -226,9 +226,9 @@ class Catalogue:
         if metadata.fingerprint != self.fingerprint:
             raise MismatchError(
                 f"the index {self.index} was built with encoder {self.fingerprint} (c={self.c:g}, "
-                f"{self.dim} dimensions), {model} is {metadata.fingerprint} "
-                f"(c={metadata.c:g}, {metadata.embedding_dim} dimensions). Use "
-                f"{self.model}, or build the index anew with `hier embed ... --rebuild`"
+                f"{self.dim} dimensions), {model} is {metadata.fingerprint} (c={metadata.c:g}, "
+                f"{metadata.embedding_dim} dimensions). Use {self.model}, or build the index "
+                "again with `hier embed ... --rebuild`"
             )
 
     def photos(self, ids: Sequence[int]) -> list[Photo]:
@@ -258,7 +258,7 @@ class Catalogue:
                 found[getattr(photo, column)] = photo
         lost = [value for value in wanted if value not in found]
         if lost:
-            raise self._damaged(f"there is no row of {column} {lost[0]!r}")
+            raise self._damaged(f"the row with {column} {lost[0]!r} is missing")
         return [found[value] for value in wanted]
 
     def where(self, conditions: Sequence[tuple[str, str]]) -> np.ndarray:
@@ -278,7 +278,7 @@ class Catalogue:
             if name not in ("label", "path", *self.level_names):
                 raise InputError(
                     f"expected a condition on {', '.join(('label', 'path', *self.level_names))}, "
-                    f"got {name!r}: {self.index} has no such level"
+                    f"got {name!r}. {self.index} has no such level"
                 )
         wanted = [(name, as_label(pattern)) for name, pattern in conditions]
         # Row by row and not in SQL, which would not notice a label that was damaged.
@@ -349,7 +349,7 @@ class Catalogue:
             ask = "SELECT point FROM proxies ORDER BY id"
             rows = [row[0] for row in self._database.execute(ask)]
             if short_hash(rows).hex() != self.facts["proxies"]:
-                raise ValueError("the proxies were changed")
+                raise ValueError("the proxies have changed")
             return np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), self.dim)
 
     def every(self, *, backwards: bool = False) -> Iterator[tuple[Photo, bool]]:
@@ -388,8 +388,8 @@ class Catalogue:
 
     def _damaged(self, what: object) -> FileFormatError:
         return FileFormatError(
-            f"{self.path} is not the catalogue of an index, or it is damaged ({what}): `hier index "
-            f"repair {self.index}` saves what can be saved; else build the index again with "
+            f"{self.path} is damaged, or is not the catalogue of an index ({what}). Run `hier "
+            f"index repair {self.index}` to keep the valid images, or build the index again with "
             "`hier embed FOLDER --index ... --rebuild`"
         )
 

@@ -30,7 +30,7 @@ def require_ours(index: faiss.Index) -> None:
     proper = inner(index)
     kinds = (faiss.IndexFlat, faiss.IndexHNSWFlat, faiss.IndexIVFFlat, faiss.IndexScalarQuantizer)
     if not isinstance(proper, kinds) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise ValueError(f"an index of the kind {type(proper).__name__}")
+        raise ValueError(f"the FAISS type {type(proper).__name__} is not supported")
     if isinstance(proper, faiss.IndexIVF):
         return
     counts = {index.ntotal, proper.ntotal, index.id_map.size()}

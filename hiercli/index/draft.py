@@ -170,6 +170,6 @@ def drafting(index: Path, *, anew: bool) -> Iterator[Draft]:
                 database.close()
         except (sqlite3.Error, OverflowError, UnicodeError) as error:
             raise InputError(
-                f"writing {target} failed ({error}). Nothing was left behind; free some space or "
-                "choose another place, then run it again"
+                f"writing {target} failed ({error}). No partial file remains. Free some space or "
+                "choose another folder, then run the command again"
             ) from error

@@ -114,8 +114,8 @@ def _read(file: io.FileIO, dtype: str, count: int) -> np.ndarray:
         size = file.readinto(room)
         if not size:
             raise FileFormatError(
-                f"{file.name} ends before its rows do: it was cut short while it was read. `hier "
-                "index verify` says more"
+                f"{file.name} is shorter than expected. It was truncated while it was read. Check "
+                "it with `hier index verify`"
             )
         room = room[size:]
     return values

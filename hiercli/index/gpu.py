@@ -37,7 +37,7 @@ class DeviceSearch:
         try:
             self._session = onnxruntime.InferenceSession(graph, options, providers=providers)
             if device == "cuda" and self._session.get_providers()[0] != _CUDA:
-                raise RuntimeError("driver, CUDA and cuDNN must fit its build")
+                raise RuntimeError("driver, CUDA and cuDNN must match its build")
             self._rows = onnxruntime.OrtValue.ortvalue_from_numpy(rows, device, 0)
         except Exception as error:  # ONNX Runtime's own errors share no base but this
             raise InputError(

@@ -109,7 +109,7 @@ def verify(
             coarse = contents.coarseness(opened)
             where = {int(number): row for row, number in enumerate(ids)}
             if len(where) != len(ids):
-                found.damage.append(f"{len(ids) - len(where)} ids stand twice in the FAISS file")
+                found.damage.append(f"{len(ids) - len(where)} ids appear twice in the FAISS file")
             done, total = 0, len(catalogue)
             for block in _blocks(catalogue.every()):
                 found.damage.extend(_amiss(block, where, rows, coarse, catalogue.c))
@@ -136,14 +136,14 @@ def _amiss(
     for photo, whole in block:
         row = where.pop(photo.id, None)
         if not whole:
-            yield f"the row of id {photo.id} in the catalogue was changed"
+            yield f"the row with id {photo.id} in the catalogue has changed"
             continue
         path = readable(photo.path)
         expected = next(lifted)
         if row is None:
-            yield f"{path}: its point is not in the FAISS file"
+            yield f"{path}: the stored vector is missing in the FAISS file"
         elif (np.abs(expected - rows[row]) > coarse + 1e-6 + 1e-5 * np.abs(expected)).any():
-            yield f"{path}: its point in the FAISS file is another"
+            yield f"{path}: the stored vector does not match the catalogue"
 
 
 def _outdated(block: list[tuple[Photo, bool]]) -> Iterator[str]:
@@ -200,7 +200,7 @@ def repair(index: Path) -> Repair:
                 proxies = catalogue.proxies()
         if not kept:
             raise FileFormatError(
-                f"no row of {catalogue.path} is whole: build the index again with `hier embed "
+                f"no row of {catalogue.path} is valid. Build the index again with `hier embed "
                 "FOLDER --index ... --rebuild`"
             )
         _write(index, catalogue.facts, kept.values(), quarantine, proxies)

@@ -92,7 +92,9 @@ class Index:
         """
         target = Path(os.path.realpath(path))
         if pair.exists(target) and not rebuild:
-            raise InputError(f"{path} is there already: name another file, or rebuild it")
+            raise InputError(
+                f"{path} already exists. Name another file, or build it again with rebuild=True"
+            )
         kinds.require_kind(index_type)
         if collection.c is None:
             raise InputError("expected a collection with its curvature c, got one without")
@@ -157,8 +159,8 @@ class Index:
             if not model.is_file():
                 where = f"is no longer at {model}" if model.name else "is not known"
                 raise InputError(
-                    f"the encoder that built {self.path} {where}: name it with --model (in Python: "
-                    "Index(..., encoder=Encoder(...)))"
+                    f"the encoder that built {self.path} {where}. Name it with --model (in "
+                    "Python: Index(..., encoder=Encoder(...)))"
                 )
             self._encoder = Encoder(model)
         if pair.exists(Path(os.path.realpath(self.path))):
@@ -244,7 +246,7 @@ class Index:
             if query.fingerprint not in (None, self.fingerprint):
                 raise MismatchError(
                     f"the index {self.path} was built with encoder {self.fingerprint}, the "
-                    f"collection with {query.fingerprint}: embed both with one encoder"
+                    f"collection with {query.fingerprint}. Embed both with the same encoder"
                 )
             return self._checked(query.points), False
         if isinstance(query, np.ndarray) and query.dtype.kind == "f":
@@ -279,8 +281,8 @@ class Index:
         """Points that are of this ball."""
         if points.ndim != 2 or points.shape[1] != self.reader.dim:
             raise MismatchError(
-                f"the index holds points of {self.reader.dim} dimensions, got {points.shape}: "
-                "search with the encoder that the index was built with"
+                f"the index contains points of {self.reader.dim} dimensions, got {points.shape}. "
+                "Use the encoder that built the index"
             )
         return Collection(points=points, c=self.c).points
 
@@ -291,7 +293,7 @@ def _rows(collection: Collection) -> Iterator[Photo]:
     seen: dict[bytes, int] = {}
     count = len(collection)
     if not count:
-        raise InputError("expected points to make an index of, got none")
+        raise InputError("expected at least one point to build an index, got none")
     names = collection.paths or [f"point {number + 1}" for number in range(count)]
     labels = collection.labels or [""] * count
     levels = collection.levels or [("",) * len(collection.level_names)] * count
@@ -300,8 +302,8 @@ def _rows(collection: Collection) -> Iterator[Photo]:
         path = place(name) if is_file else os.fsencode(name)
         if path in seen:
             raise InputError(
-                f"expected different paths, but {name} stands at positions {seen[path]} and "
-                f"{number}: keep one"
+                f"expected different paths, but {name} appears at positions {seen[path]} and "
+                f"{number}. Keep one"
             )
         seen[path] = number
         point = collection.points[number].astype("<f4").tobytes()

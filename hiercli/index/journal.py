@@ -40,8 +40,8 @@ class Journal:
                     self.remove()
                 raise InputError(
                     f"writing {index} failed: its journal {self.path.name} cannot be written "
-                    f"({error}). The index is as it was: free some space or choose another place, "
-                    "then run it again"
+                    f"({error}). The index is unchanged. Free some space or choose another "
+                    "folder, then run the command again"
                 ) from error
 
     def _open(self, metadata: Metadata) -> set[bytes]:
@@ -61,7 +61,7 @@ class Journal:
         contents = set()
         for content, point, seal in database.execute("SELECT content, point, seal FROM points"):
             if seal != sealed(content, point) or len(point) != 4 * metadata.embedding_dim:
-                raise ValueError("a point was changed")
+                raise ValueError("a point has changed")
             contents.add(content)
         database.commit()
         self._saved = time.monotonic()
@@ -95,8 +95,8 @@ class Journal:
         except sqlite3.Error as error:
             raise InputError(
                 f"writing {self.index} failed: its journal {self.path.name} cannot be written "
-                f"({error}). The index is as it was, and what was embedded is kept: free some "
-                "space, then run it again"
+                f"({error}). The index is unchanged, and finished embeddings are kept. Free some "
+                "space, then run the command again"
             ) from error
         self.contents.add(content)
 

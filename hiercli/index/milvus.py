@@ -111,7 +111,7 @@ class MilvusIndex:
         if not there:
             raise InputError(
                 f"expected an index in Milvus, but there is no collection {address.collection} at "
-                f"{address.uri}: build one with `hier embed FOLDER --index milvus:...`"
+                f"{address.uri}. Build one with `hier embed FOLDER --index milvus:...`"
             )
         with _told(address):
             properties = self._client.describe_collection(address.collection)["properties"]
@@ -124,8 +124,8 @@ class MilvusIndex:
             self._smallest = float(properties[_PREFIX + "smallest_square"])
         except (KeyError, ValueError, TypeError) as error:
             raise FileFormatError(
-                f"{address} was not written by hier, or what it says of its encoder was changed "
-                f"({error!r}): choose another name"
+                f"{address} was not written by hier, or its encoder metadata has changed "
+                f"({error!r}). Choose another name"
             ) from error
 
     def __len__(self) -> int:
@@ -201,9 +201,10 @@ class MilvusIndex:
                     break
                 if width == _LARGEST_WIDTH:
                     raise InputError(
-                        f"Milvus answers at most {_LARGEST_WIDTH} candidates, too few to be sure "
-                        f"of {'all that are near' if k is None else f'{k} neighbours'}: ask for "
-                        "fewer, or narrow the search with --where"
+                        f"Milvus returns at most {_LARGEST_WIDTH} candidates, too few to be sure "
+                        "of "
+                        f"{'all hits within max_distance' if k is None else f'{k} neighbours'}. "
+                        "Ask for fewer, or restrict the search with --where"
                     )
                 width = min(4 * width, _LARGEST_WIDTH)
             answers.append(
@@ -317,10 +318,10 @@ def update(
         try:
             text = where.decode()
         except UnicodeDecodeError:
-            pass_over(picture, f"{picture}: Milvus holds no names that are not UTF-8")
+            pass_over(picture, f"{picture}: Milvus stores only names in UTF-8. Rename the file")
             continue
         if len(where) > _LONGEST_PATH:
-            pass_over(picture, f"{picture}: Milvus holds no path of over {_LONGEST_PATH} bytes")
+            pass_over(picture, f"{picture}: Milvus stores paths of at most {_LONGEST_PATH} bytes")
         else:
             listed[_number(text)] = text, record
     closed = {os.fsdecode(place(folder / "x")) for folder, _ in problems if folder.is_dir()}
@@ -493,15 +494,15 @@ def _condition(name: str, pattern: str, level_names: Sequence[str]) -> str:
         own = f"{json.dumps(name, ensure_ascii=False)}: {json.dumps(pattern, ensure_ascii=False)}"
         if re.search(r"[%_\\[\]?]|\*.", pattern) or re.search(r"[%_\\]", name):
             raise InputError(
-                f"Milvus cannot search for {name}={pattern}: a group may hold no % _ [ ] ? and "
-                "only a * at its end there"
+                f"Milvus cannot search for {name}={pattern}: in Milvus, the name of a group "
+                "cannot contain % _ [ ] or ?, and * only at its end"
             )
         text = own.replace('*"', "") if pattern.endswith("*") else own
         return f"levels like {json.dumps(f'%{text}%', ensure_ascii=False)}"
     if re.search(r"[%_\[\]\\]", pattern) and re.search(r"[*?\[]", pattern):
         raise InputError(
-            f"Milvus cannot search for {name}={pattern}: beside * and ? a pattern may hold none of "
-            "% _ [ ] and \\ there"
+            f"Milvus cannot search for {name}={pattern}: in Milvus, a pattern cannot contain % _ "
+            "[ ] or \\"
         )
     if re.search(r"[*?]", pattern):
         return f"{name} like {json.dumps(pattern.replace('*', '%').replace('?', '_'))}"
@@ -527,6 +528,6 @@ def _told(address: Address) -> Iterator[None]:
     except MilvusException as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"Milvus at {address} cannot do this ({reason}): see that it runs there and that "
-            "MILVUS_TOKEN holds what it asks for"
+            f"Milvus at {address} cannot do this ({reason}). Check that Milvus runs there and "
+            "that MILVUS_TOKEN holds its token"
         ) from error

@@ -72,8 +72,8 @@ def writing(index: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise InputError(
-            f"another process is writing to {index}: wait until it is done, or end it. Searches "
-            "go on meanwhile"
+            f"another process is writing to {index}. Wait until it finishes, or end it. Searching "
+            "is still possible"
         ) from error
     except OSError as error:
         raise InputError(
@@ -195,8 +195,8 @@ def whole(file: io.FileIO) -> faiss.Index:
             contents.require_ours(index)
         except (RuntimeError, ValueError, AttributeError, TypeError, MemoryError) as error:
             raise FileFormatError(
-                f"{file.name} is not an index of hier, or it is damaged: `hier index repair` makes "
-                "it anew from its catalogue"
+                f"{file.name} is not an index of hier, or it is damaged. Run `hier index repair` "
+                "to build it again from its catalogue"
             ) from error
         finally:
             faiss.set_deserialization_vector_byte_limit(limit)
@@ -225,12 +225,12 @@ def open_checked(index: Path) -> tuple[Catalogue, io.FileIO]:
                     file.close()
     if not index.is_file():
         raise InputError(
-            f"expected an index, but {index} is missing; its catalogue is there: `hier index "
-            f"repair {index}` makes it anew"
+            f"expected an index, but {index} is missing. Run `hier index repair {index}` to build "
+            "it again from its catalogue"
         )
     raise MismatchError(
-        f"{index} is not the file that its catalogue {catalogue_path(index).name} describes: one "
-        f"of the two was damaged or replaced. `hier index repair {index}` makes it anew from the "
+        f"{index} does not match its catalogue {catalogue_path(index).name}: one of the two was "
+        f"damaged or replaced. Run `hier index repair {index}` to build it again from the "
         "catalogue"
     )
 

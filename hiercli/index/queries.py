@@ -50,7 +50,7 @@ def gather(
     for path in given:
         if str(path) == "-":
             if stdin is None:
-                raise InputError("expected a picture on stdin for -, but stdin is closed")
+                raise InputError("expected an image on stdin for -, but stdin is closed")
             asked.append(Query("-", content=stdin.buffer.read()))
         elif path.suffix.lower() == ".npy" and path.is_file():
             points = _points(path, photos)
@@ -66,7 +66,7 @@ def _points(path: Path, photos: Searchable) -> np.ndarray:
     if points.shape[1] != photos.dim:
         raise InputError(
             f"expected points of {photos.dim} dimensions, (N, {photos.dim}), but {path} holds "
-            f"{points.dtype} {points.shape}: embed with {photos.model}"
+            f"{points.dtype} {points.shape}. Embed with {photos.model}"
         )
     collection.require_in_ball(points, photos.c, f"the points of {path}")
     return points

@@ -224,12 +224,12 @@ class Reader:
     def _none_has(self, where: Sequence[tuple[str, str]]) -> InputError:
         if not len(self):
             return InputError(
-                f"{self.path} holds no pictures: `hier embed FOLDER --index ...` adds some"
+                f"{self.path} contains no images. Add images with `hier embed FOLDER --index ...`"
             )
         asked = ", ".join(f"{name}={pattern}" for name, pattern in where)
         return InputError(
-            f"expected pictures to search among, but none of {len(self)} in {self.path} has "
-            f"{asked}. Patterns may hold * and ?"
+            f"no image matches {asked} ({len(self)} images in {self.path}). Patterns may contain "
+            "* and ?"
         )
 
     def _add_copies(self, answers: list[list[Hit]], among: np.ndarray | None) -> None:
@@ -252,8 +252,9 @@ class Reader:
         # Not so where a number is none: such a point has no distance.
         if not (self.c * np.square(points, dtype=np.float64).sum(axis=1) < 1).all():
             raise FileFormatError(
-                f"{self.catalogue.path} holds points outside the ball of curvature -{self.c:g}: "
-                "build the index again with `hier embed FOLDER --index ... --rebuild`"
+                f"{self.catalogue.path} contains points outside the ball of curvature "
+                f"-{self.c:g}. Build the index again with `hier embed FOLDER --index ... "
+                "--rebuild`"
             )
         distances, best = neighbours.order(
             query, points, np.arange(len(photos)), self.catalogue.c, k

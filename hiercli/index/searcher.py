@@ -78,8 +78,8 @@ class Searcher:
         """
         if queries.shape[1] + 1 != self.index.d:
             raise MismatchError(
-                f"the index holds points of {self.index.d - 1} dimensions, the encoder gives "
-                f"{queries.shape[1]}: search with the encoder that the index was built with"
+                f"the index contains points of {self.index.d - 1} dimensions, but the encoder "
+                f"outputs {queries.shape[1]}. Use the encoder that built the index"
             )
         asked = neighbours.as_queries(queries, self.c)
         unsure = neighbours.rounding(asked, self._farthest) + np.abs(asked) @ self._coarseness

@@ -146,8 +146,7 @@ def update(
             if not (total or emptied) or (strict and problems):
                 good = sum(not one.problem for one in seen.values())
                 raise InputError(
-                    f"{len(problems)} inputs could not be read, {good} pictures could; nothing was "
-                    "written"
+                    f"{len(problems)} inputs cannot be read, {good} images can. Nothing was written"
                 )
             passed_over = {place(path): readable(os.fsencode(why)) for path, why in problems}
             freed = {n for n in quarantined if n in seen or within(n, roots)} - set(passed_over)
@@ -190,8 +189,9 @@ def _require_pictures(roots: set[bytes], listed: dict[bytes, Path], known: Itera
     lost = Counter(folder for name in known for folder in folders_of(name) if folder in silent)
     for folder, count in lost.items():
         raise InputError(
-            f"expected pictures in {readable(folder)}, where {count} of the index lie, found none. "
-            "If its disk is just not there, bring it back; --prune takes them out"
+            f"expected images in {readable(folder)}, found none, but the index has {count} images "
+            "there. If its disk is not connected, connect it. Use --prune to remove them from the "
+            "index"
         )
 
 
@@ -203,8 +203,8 @@ def _require_known(
     for path in paths:
         if not path.exists() and place(path) not in held:
             raise InputError(
-                f"expected a picture or a folder of pictures, but {path} is missing, and the index "
-                "holds nothing of it"
+                f"expected an image or a folder of images, but {path} is missing and is not in "
+                "the index"
             )
 
 

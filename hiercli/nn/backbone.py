@@ -71,9 +71,13 @@ def create(
             raise InputError(
                 f"the weights of {name} for {_images(size)} could not be loaded from the hub "
                 f"({_reason(error)}). "
-                + (f"Change {size_option} to its own, {own}. " if fetched and size != own else "")
-                + "Name a file with --weights, train from nothing with --weights none, or use "
-                f"--backbone {DEFAULT}, whose weights are installed"
+                + (
+                    f"Set {size_option} to {own}, the image size of these weights. "
+                    if fetched and size != own
+                    else ""
+                )
+                + "Name a file with --weights, start from random weights with --weights none, "
+                f"or use --backbone {DEFAULT}, whose weights are installed"
             ) from error
         pooled = f" with pooling {pooling}" if "global_pool" in options else ""
         raise InputError(
@@ -83,7 +87,7 @@ def create(
     if not from_hub and weights != "none":
         _load(model, Path(weights), name, size)
     if not hasattr(model, "reset_classifier"):
-        raise InputError(f"{name} is not a classifier of images: choose another backbone")
+        raise InputError(f"{name} does not classify images. Choose another backbone")
     cast(Any, model).reset_classifier(0)
     if pooling == "gem":
         _pool_by_gem(model, name)
@@ -96,8 +100,8 @@ def create(
             num_features(model, train_size)
         except _SizeError as error:
             advice = (
-                f"It takes images of one size: give --train-size and --eval-size the same value, "
-                f"for example {size}"
+                "It accepts only one image size. Give --train-size and --eval-size the same "
+                f"value, for example {size}"
                 if known.fixed_input_size
                 else _advice(name, options, train_size, "--train-size")
             )
@@ -131,7 +135,7 @@ def _look_up(name: str) -> PretrainedCfg:
         )
     current = get_deprecated_models().get(architecture, name)
     if current is None:
-        raise InputError(f"timm no longer has the model {name}: choose another backbone")
+        raise InputError(f"timm no longer has the model {name}. Choose another backbone")
     try:
         return get_pretrained_cfg(current) or PretrainedCfg()
     except RuntimeError as error:
@@ -162,9 +166,9 @@ def _advice(name: str, options: dict[str, Any], size: int, size_option: str) -> 
     for side in sorted({below, below + 32, own} - {size}):
         fitting = options | ({"img_size": side} if "img_size" in options else {})
         if side > 0 and _runs(name, fitting, side):
-            takes.append(f"{side} (its own)" if side == own else str(side))
+            takes.append(f"{side} (its default)" if side == own else str(side))
     if takes:
-        return f"Change {size_option}: it takes {', '.join(takes)}"
+        return f"Change {size_option}. It accepts {', '.join(takes)}"
     return "Choose another backbone" + (" or pooling" if "global_pool" in options else "")
 
 
@@ -200,8 +204,8 @@ def _pool_by_gem(model: nn.Module, name: str) -> None:
     pools = [module for module in model.modules() if isinstance(module, SelectAdaptivePool2d)]
     if len(pools) != 1 or not isinstance(pools[0].pool, nn.AdaptiveAvgPool2d):
         raise InputError(
-            f"pooling gem takes the place of a convolutional network's average, and {name} has no "
-            "such average: leave it out, or choose another backbone"
+            f"pooling gem replaces the average pooling of a convolutional network, and {name} has "
+            "no average pooling. Choose another pooling or backbone"
         )
     pools[0].add_module("pool", GeM())
 
@@ -227,12 +231,12 @@ def num_features(model: nn.Module, image_size: int) -> int:
     found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 1:
         raise InputError(
-            f"expected features of shape (1, F) from {name} for one image, got {found}: choose "
+            f"expected features of shape (1, F) from {name} for one image, got {found}. Choose "
             "another backbone or pooling"
         )
     if not features.is_meta and not features.isfinite().all():
         raise InputError(
-            f"{name} gives features that are not finite: choose other weights or another backbone"
+            f"{name} outputs features that are not finite. Choose other weights or another backbone"
         )
     return int(features.shape[1])
 

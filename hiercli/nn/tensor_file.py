@@ -48,8 +48,8 @@ def read(path: Path) -> Mapping[str, Any]:
             saved = torch.load(file, map_location="cpu", weights_only=True)
         except _DAMAGED as error:
             raise FileFormatError(
-                f"{path} is not a whole file of tensors: expected plain data saved by torch (code "
-                "in it is never run). Train again, or fetch the file again"
+                f"{path} is not a valid file of tensors. Expected plain data saved by torch (code "
+                "in the file is never run). Train again, or copy the file again"
             ) from error
     if not isinstance(saved, Mapping):
         raise FileFormatError(
@@ -70,7 +70,7 @@ def _require_sizes(file: IO[bytes]) -> None:
         members = archive.infolist()
         packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
         if packed or sum(member.file_size for member in members) > size:
-            raise ValueError("its parts claim more than the file holds")
+            raise ValueError("its parts are larger than the file")
         (data,) = [member for member in members if member.filename.endswith("/data.pkl")]
         if data.file_size > _LARGEST_PICKLE:
             raise ValueError("its list of tensors is too long")
@@ -122,7 +122,7 @@ class _Scout(pickle.Unpickler):
         _, item, key, _, count, *_ = pid
         claimed = item * count
         if not 0 <= claimed <= self._room(str(key)):
-            raise ValueError("a storage claims more than the file holds")
+            raise ValueError("a storage is larger than the file")
         return _Storage(count)
 
 
@@ -134,7 +134,7 @@ class _Storage:
 def _require_room(storage: _Storage, offset: int, size: Any, stride: Any, *_: Any) -> _Anything:
     """In place of the function that makes a tensor: no number of it may stand for two."""
     if min([offset, *size, *stride], default=0) < 0 or offset + math.prod(size) > storage.count:
-        raise ValueError(f"a tensor of {size} claims more than its storage holds")
+        raise ValueError(f"a tensor of {size} numbers is larger than its storage")
     return _Anything()
 
 

@@ -24,7 +24,7 @@ def draw(rows: list[dict[str, Any]], target: Path) -> None:
         ("Training losses", "loss", [key for key in keys if key not in elsewhere]),
         ("Held-out training classes", "percent", _PERCENT),
         ("Hierarchy", "share or correlation", (*_SHARES, *kinship)),
-        ("Distance from the origin", "radius in the ball", _LENGTHS),
+        ("Norm", "mean norm in the ball", _LENGTHS),
     )
     figure = Figure(figsize=(11, 7), layout="constrained")
     for axes, (title, unit, wanted) in zip(figure.subplots(2, 2).flat, panels, strict=True):

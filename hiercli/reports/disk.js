@@ -104,7 +104,7 @@
   const cividis = ["#00336f", "#4c556c", "#7c7b78", "#b0a473", "#fee838"];
   const known = (values) => values.filter((value) => value !== null);
   const range = (values) => { const some = known(values); return [Math.min(...some), Math.max(...some)]; };
-  const bounds = { purity: [0, 1], radius: known(radius).length ? range(radius) : [0, 1] };
+  const bounds = { purity: [0, 1], depth: known(radius).length ? range(radius) : [0, 1] };
   const mix = (share) => {
     const at = Math.max(0, Math.min(1, share)) * (cividis.length - 1), low = Math.min(3, Math.floor(at));
     const part = (text, k) => parseInt(text.slice(1 + 2 * k, 3 + 2 * k), 16);
@@ -275,9 +275,9 @@
     const facts = make("dl"), add = (key, value) => facts.append(make("dt", key), make("dd", value));
     if (kind[i] === PHOTO) add("photo of", name[node]);
     else {
-      add("holds", `${size[node]} ${data.counted}`);
+      add("contains", `${size[node]} ${data.counted}`);
       if (purity[node] !== null) add("purity", `${(100 * purity[node]).toFixed(0)} %`);
-      if (radius[node] !== null) add("radius", radius[node].toFixed(2));
+      if (radius[node] !== null) add("depth", radius[node].toFixed(2));
       add("id", data.places.id[node]);
     }
     panel.append(facts);
@@ -287,7 +287,7 @@
     block("Path from the root", "steps", line.map((j) => make("button", name[j], () => choose(j))));
     const below = kind[i] === PHOTO ? [] : branches(node);
     block(`Branches (${below.length})`, "below", below.slice(0, 60).map((j) => make("button", `${name[j]} · ${size[j]}`, () => choose(j))));
-    block(kind[i] === PHOTO ? "More of its kind" : "Photos", "photos", under(node, 24).map(small));
+    block(kind[i] === PHOTO ? "Photos of the same leaf" : "Photos", "photos", under(node, 24).map(small));
     told.textContent = `${kind[i] === PHOTO ? "photo " : ""}${name[i]}, ${size[node]} ${data.counted}, ${below.length} branches`;
     if (flies) fly(i); else ask();
   }

@@ -111,7 +111,7 @@ def write(
     }
     total = sum(len(paths) for paths in photos.values())
     points = sum(len(paths) for paths in placed.values())
-    note = f" {points:,} of {total:,} photos are placed." if points < total else ""
+    note = f" {points:,} of {total:,} photos are shown." if points < total else ""
     write_text(target, _page(title, note, facts))
     return [reason for _, reason in problems]
 

@@ -71,9 +71,10 @@ def write(
         )
     drawn.append("</svg>")
     told = (
-        f"Left {_text(names[0])}, right {_text(names[1])}. Distance {found.distance:.3f} (0: the "
-        f"same branches, 1: none in common), correlation of nearness {found.correlation:.3f}, "
-        f"{found.num_leaves} leaves in both. Orange: leaves that moved to other relatives."
+        f"Left: {_text(names[0])}. Right: {_text(names[1])}. Distance {found.distance:.3f} (0: "
+        "the same inner nodes, 1: none in common), Spearman correlation of LCA heights "
+        f"{found.correlation:.3f}, {found.num_leaves} leaves in both. Orange leaves have moved to "
+        "other relatives."
     )
     moves = [(one.leaf, one.before, one.after, f"{one.distance:.2f}") for one in found.moves]
     parts = [

@@ -72,8 +72,8 @@ def write(
     _page(
         target,
         title,
-        [numbers, "The query stands left; a solid blue frame is its class, a dashed orange one is "
-         "not. Numbers are distances."],
+        [numbers, "The query is on the left. A solid blue frame is the same class as the query, a "
+                  "dashed orange frame another class. Numbers are hyperbolic distances."],
         rows,
     )  # fmt: skip
 
@@ -103,7 +103,9 @@ def write_hits(
                 missing[hit.path] = None
             cells.append(_cell("hit", shown, hit.label, note, hit.path))
         rows.append(f'<div class="row">{"".join(cells)}</div>')
-    _page(target, title, ["The query stands left; numbers are rank and hyperbolic distance."], rows)
+    _page(
+        target, title, ["The query is on the left. Numbers are rank and hyperbolic distance."], rows
+    )
     return list(missing)
 
 

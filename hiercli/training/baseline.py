@@ -20,8 +20,8 @@ def metric_loss_alone(recipe: Recipe) -> Recipe:
     """
     if not (recipe.hier_weight or recipe.relation_weight):
         raise InputError(
-            "expected a recipe with HIER or relations to compare with a baseline, but "
-            "hier_weight and relation_weight are both 0: leave out --baseline, or raise one"
+            "expected a recipe with HIER or relations to compare with a baseline, but hier_weight "
+            "and relation_weight are both 0. Remove --baseline, or raise one of them"
         )
     return dataclasses.replace(recipe, hier_weight=0.0, relation_weight=0.0)
 

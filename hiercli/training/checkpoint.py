@@ -130,7 +130,7 @@ def save(
         try:
             torch.save(content, draft)
         except RuntimeError as error:  # torch's writer says "file write failed", whatever the cause
-            raise OSError(errno.ENOSPC, "the disk is full, or cannot be written to") from error
+            raise OSError(errno.ENOSPC, "the disk is full or not writable") from error
 
 
 def read(path: Path) -> Checkpoint:
@@ -141,18 +141,18 @@ def read(path: Path) -> Checkpoint:
         FileFormatError: damaged, hostile, another program's, or from a newer version.
     """
     if path.is_dir():
-        raise InputError(f"expected a checkpoint, but {path} is a folder: name its best.pt")
+        raise InputError(f"expected a checkpoint, but {path} is a folder. Name the best.pt in it")
     content = dict(tensor_file.read(path))
     if content.get("format") != FORMAT:
         raise FileFormatError(
-            f"{path}: expected a checkpoint written by `hier train`, found a file of tensors of "
-            "another program. To start from its backbone use `hier train --weights FILE`"
+            f"{path}: expected a checkpoint written by `hier train`, found tensors of another "
+            "program. To start from these weights, use `hier train --weights FILE`"
         )
     try:
         if content["version"] > VERSION:
             raise FileFormatError(
-                f"{path} was written by a newer hier (format {content['version']}, this one reads "
-                f"up to {VERSION}): upgrade hiercli"
+                f"{path} was written by a newer version of hier (format {content['version']}, "
+                f"this version reads up to {VERSION}). Upgrade hiercli"
             )
         return _checked(content)
     except FileFormatError:
@@ -169,9 +169,9 @@ def _checked(content: dict[str, Any]) -> Checkpoint:
     model, names = dict(content["model"]), list(content["class_names"])
     proxies, points = content["proxies"], content["class_points"]
     if not all(isinstance(value, Tensor) for value in (*model.values(), proxies, points)):
-        raise ValueError("weights that are no tensors")
+        raise ValueError("weights that are not tensors")
     if not all(isinstance(text, str) for text in (*model, *names, content["fingerprint"])):
-        raise ValueError("names that are no texts")
+        raise ValueError("names that are not text")
     for some in (proxies, points):
         if some.ndim != 2 or some.shape[1] != recipe.embedding_dim or not some.is_floating_point():
             raise ValueError(f"points of shape {tuple(some.shape)}")
@@ -213,7 +213,10 @@ def load(path: Path) -> Trained:
         ) from error
     pooling = recipe.pooling if content.version >= 2 else None
     if fingerprint(embedder, content.preprocessing, pooling) != content.fingerprint:
-        raise FileFormatError(f"{path}: its weights are not those it was written with (damaged)")
+        raise FileFormatError(
+            f"{path} is damaged: the checksum of its weights does not match. Train again, or copy "
+            "the file again"
+        )
     return Trained(
         embedder.eval(),
         content.preprocessing,

@@ -25,7 +25,7 @@ def choose_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise TrainingError(f"expected a device of auto, cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("no CUDA device is usable here: use --device cpu or auto")
+        raise TrainingError("no CUDA device can be used on this machine. Use --device cpu or auto")
     return device
 
 

@@ -32,8 +32,8 @@ def _company() -> Iterator[None]:
         raise
     except RuntimeError as error:
         raise TrainingError(
-            "another process of this training has ended; what it said is on stderr. Mend that, "
-            "then go on with --resume"
+            "another process of this training has ended. Its error is on stderr. Fix it, then run "
+            "the same command with --resume"
         ) from error
 
 
@@ -83,8 +83,8 @@ class World:
         """
         if batch_size % self.size:
             raise InputError(
-                f"expected a batch that {self.size} processes can share evenly, got {batch_size} "
-                "photos: choose another --batch-size or --processes"
+                f"expected a batch size that {self.size} processes can share evenly, got "
+                f"{batch_size} images. Choose another --batch-size or --processes"
             )
         own = batch_size // self.size
         return slice(self.rank * own, (self.rank + 1) * own)
@@ -167,7 +167,8 @@ def join(device: str) -> tuple[World, str]:
         if local >= torch.cuda.device_count():
             raise TrainingError(
                 f"expected a GPU for each process, found {torch.cuda.device_count()} for "
-                f"{os.environ.get('LOCAL_WORLD_SIZE', '?')}: lower --processes, or use --device cpu"
+                f"{os.environ.get('LOCAL_WORLD_SIZE', '?')}. Lower --processes, or use --device "
+                "cpu"
             )
         device = f"cuda:{local}"
         torch.cuda.set_device(local)

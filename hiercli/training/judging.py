@@ -74,7 +74,7 @@ class Judge:
         embedder.train(was_training)
         if not np.isfinite(points).all():
             raise TrainingError(
-                f"the {what} are not finite: the network has diverged. Lower --lr"
+                f"the {what} are not finite, because the training has diverged. Lower --lr"
                 + ("" if self.recipe.precision == "fp32" else ", or use --precision fp32")
             )
         parts = self.world.collect((points, [own[place] for place in kept], problems))

@@ -130,7 +130,7 @@ class TrainingPhotos(TorchDataset[tuple[Tensor, str]]):
 
 def nothing_whole(label: str, problem: str) -> DataError:
     """The error of a class none of whose photographs can be read."""
-    return DataError(f"no picture of the class {label} can be read: {problem}")
+    return DataError(f"no image of the class {label} can be read: {problem}")
 
 
 def require_memory(needed: int, free: int | None) -> None:
@@ -141,8 +141,8 @@ def require_memory(needed: int, free: int | None) -> None:
     """
     if free is not None and needed > 0.8 * free:
         raise InputError(
-            f"expected about {needed / 2**30:.1f} GiB of memory for the decoded photographs, "
-            f"found {free / 2**30:.1f} GiB free: use --cache none"
+            f"expected about {needed / 2**30:.1f} GiB of memory for the decoded images, found "
+            f"{free / 2**30:.1f} GiB free. Use --cache none"
         )
 
 

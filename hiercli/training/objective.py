@@ -139,17 +139,18 @@ def collapse(signs: dict[str, float], recipe: Recipe) -> str:
     limit = math.tanh(recipe.c**0.5 * recipe.clip_radius) / recipe.c**0.5
     if signs["effective_rank"] < 2:
         return (
-            f"the points are collapsing onto a line (effective rank {signs['effective_rank']:.1f})"
-            ": lower --lr or --hier-weight, or raise --relation-weight"
+            "the points are collapsing onto a line (effective rank "
+            f"{signs['effective_rank']:.1f}). Lower --lr or --hier-weight, or raise "
+            "--relation-weight"
         )
     if signs["photo_radius"] < 0.01 * limit:
         return (
-            f"the photographs are falling onto the origin (radius {signs['photo_radius']:.3f} of "
-            f"{limit:.2f}): lower --hier-weight, or raise --initial-radius"
+            f"the images are collapsing onto the origin (mean norm {signs['photo_radius']:.3f} of "
+            f"{limit:.2f}). Lower --hier-weight, or raise --initial-radius"
         )
     if signs.get("dead_proxies", 0.0) > 0.95:
         return (
-            f"{signs['dead_proxies']:.0%} of the hierarchical proxies are nobody's ancestor: lower "
-            "--proxy-lr-factor or --num-proxies, or start them with --proxy-init tree"
+            f"{signs['dead_proxies']:.0%} of the hierarchical proxies are never an LCA. Lower "
+            "--proxy-lr-factor or --num-proxies, or use --proxy-init tree"
         )
     return ""

@@ -219,8 +219,8 @@ class Recipe:
             raise _refused("seed", "below 2^63", self)
         if self.batch_size % self.samples_per_class:
             raise InputError(
-                f"expected a batch_size that samples_per_class divides, got {self.batch_size} and "
-                f"{self.samples_per_class}"
+                "expected a batch_size that is a multiple of samples_per_class, got "
+                f"{self.batch_size} and {self.samples_per_class}"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -286,8 +286,8 @@ def load(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     unknown = sorted(set(settings) - known)
     if unknown:
         raise InputError(
-            f"recipe {name}: no setting is called {', '.join(unknown)[:200]}. "
-            f"Known settings: {', '.join(sorted(known))}"
+            f"recipe {name}: unknown setting {', '.join(unknown)[:200]}. Known settings: "
+            f"{', '.join(sorted(known))}"
         )
     return Recipe(**settings)
 

@@ -58,5 +58,5 @@ def require_same_settings(out: Path, recipe: Recipe) -> None:
     if changed:
         raise TrainingError(
             f"{out} cannot be resumed: it was started with other settings ({'; '.join(changed)}). "
-            "Give the same ones, or start anew with another --out"
+            "Use the same settings, or start a new run with another --out"
         )

@@ -65,7 +65,7 @@ def start_from_known(
     features, kept = judge.embed(embedder, training, small, "features")
     if len(np.unique(labels[kept])) < len(np.unique(labels)):
         raise DataError(
-            f"no picture of some of the {len(np.unique(labels))} training classes can be read: "
+            f"some of the {len(np.unique(labels))} training classes have no readable image: "
             + "; ".join(judge.problems[:3])
         )
     on_device = torch.from_numpy(features).to(judge.device)

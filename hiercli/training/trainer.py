@@ -105,17 +105,23 @@ def train(
         TrainingError: the folder is taken, another recipe is in it, or the loss is not finite.
     """
     if resume and overwrite:
-        raise TrainingError("expected --resume or --overwrite, got both: one keeps, one replaces")
+        raise TrainingError(
+            "expected --resume or --overwrite, got both. --resume keeps the run, --overwrite "
+            "replaces it"
+        )
     if out.exists() and not out.is_dir():
-        raise TrainingError(f"expected a folder for the run, but {out} is a file: name another")
+        raise TrainingError(f"expected a folder for the run, but {out} is a file. Name a folder")
     taken = world.same(out.exists() and any(out.iterdir()))
     if taken and not (resume or overwrite):
         raise TrainingError(
-            f"the run folder {out} is not empty. Go on with it by --resume, replace it by "
-            "--overwrite, or name another with --out"
+            f"the run folder {out} is not empty. Resume the run with --resume, replace it with "
+            "--overwrite, or name another folder with --out"
         )
     if taken and not is_run(out):
-        raise TrainingError(f"{out} is not the folder of a run: it is left alone. Name another")
+        raise TrainingError(
+            f"{out} is not the folder of a run, so --overwrite does not replace it. Name another "
+            "folder"
+        )
     require_answers(dataset)
     going_on = world.same(resume and (out / "last.pt").exists())
     if going_on:
@@ -160,7 +166,7 @@ class _Run:
             )
         self.names = class_names(self.training)
         if len(self.names) < 2:
-            raise DataError(f"expected 2 classes to learn from or more, found {len(self.names)}")
+            raise DataError(f"expected at least 2 training classes, found {len(self.names)}")
         self.labels = class_ids(self.training, self.names)
         self.images = _digest(self.training)
         self.sampler = ClassBalancedSampler(
@@ -271,33 +277,33 @@ class _Run:
         state = content.progress
         if content.class_names != self.names or state is None:
             raise TrainingError(
-                f"{self.out} cannot be resumed: it was started with other classes. Give the same "
-                "data, or start anew with another --out"
+                f"{self.out} cannot be resumed: it was started with other classes. Use the same "
+                "data, or start a new run with another --out"
             )
         if "images" not in state:
             raise TrainingError(
-                f"{self.out} cannot be resumed: it was started by an older hier. Its best.pt still "
-                "serves; start anew with another --out"
+                f"{self.out} cannot be resumed: it was started by an older version of hier. Its "
+                "best.pt can still be used. Start a new run with another --out"
             )
         if state["images"] != self.images:
             raise TrainingError(
-                f"{self.out} cannot be resumed: it was started with other images of these classes. "
-                "Give the same data, or start anew with another --out"
+                f"{self.out} cannot be resumed: it was started with other images of these "
+                "classes. Use the same data, or start a new run with another --out"
             )
         try:
             self._take_up(content, state)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
             raise FileFormatError(
-                f"{self.out / 'last.pt'} is incomplete or damaged ({str(error).strip()[:200]}): "
-                "start anew with another --out"
+                f"{self.out / 'last.pt'} is incomplete or damaged ({str(error).strip()[:200]}). "
+                "Start a new run with another --out"
             ) from error
 
     def _take_up(self, content: checkpoint.Checkpoint, state: dict[str, Any]) -> None:
         if state["device"] != self.device.type:
             raise TrainingError(
                 f"{self.out} cannot be resumed on {self.device.type}: it was started on "
-                f"{state['device']}, whose random numbers are others. Give --device "
-                f"{state['device']}, or start anew with another --out"
+                f"{state['device']}, which has another random generator. Use --device "
+                f"{state['device']}, or start a new run with another --out"
             )
         self.embedder.load_state_dict(content.model)
         self.objective.load_state_dict(state["objective"])
@@ -343,7 +349,7 @@ class _Run:
                 or set(known) != {"exp_avg", "exp_avg_sq", "step"}
                 or (not isinstance(step, Tensor) or step.numel() != 1)
             ):
-                raise ValueError("the state of the optimizer is not that of these weights")
+                raise ValueError("the state of the optimizer does not match the weights")
 
     # -- the loop --------------------------------------------------------------------------
 
@@ -390,7 +396,7 @@ class _Run:
             "train": f"{len(self.names)} classes, {len(self.training)} images",
             "validate": f"{len(class_names(self.validation))} classes{held}, "
             f"{len(self.validation)} images"
-            if self.validation else "nothing: the last epoch counts",
+            if self.validation else "none, so the last epoch is chosen",
             "test": f"{len(class_names(tested))} classes, {len(tested)} images"
             if tested else "nothing",
             "batch": f"{size} images, {self.recipe.samples_per_class} of each class"
@@ -482,7 +488,7 @@ class _Run:
         return (
             f"{what} in epoch {self.epoch + 1}, step {self.step + 1}. Lower --lr"
             + ("" if self.recipe.precision == "fp32" else ", or use --precision fp32")
-            + (f"; {last} holds the last good state" if last.exists() else "")
+            + (f"; {last} is the last valid state" if last.exists() else "")
         )
 
     @torch.no_grad()
@@ -537,14 +543,15 @@ class _Run:
     def _chosen_by(self) -> str:
         if not self.recipe.epochs:
             return "untrained"
-        return "highest validation MAP@R" if self.validation else "the last, without validation"
+        return "highest validation MAP@R" if self.validation else "the last epoch, no validation"
 
     def _place_classes(self, held: checkpoint.Trained) -> None:
         """Write into ``best.pt`` the midpoint of each class's images, each embedded once."""
         points, kept = self.judge.embed(held.embedder, self.training)
         if not kept:
             raise DataError(
-                "no training image can be read any more: bring them back, then --resume"
+                "no training image can be read any more. Restore the images, then resume with "
+                "--resume"
             )
         labels = self.labels[kept]
         present = np.unique(labels)

@@ -53,10 +53,10 @@ class Baseline:
         if min(gains) >= 0 and max(gains) > 0:
             return "training helped"
         if max(gains) > 0:
-            return "training helped one of Recall@1 and MAP@R and hurt the other"
+            return "training improved one of Recall@1 and MAP@R and worsened the other"
         return (
-            "training did not help: the untrained backbone finds as much. `hier export --backbone` "
-            "makes an encoder of it"
+            "training did not help: the untrained backbone is as good. Export it with `hier "
+            "export --backbone`"
         )
 
 
@@ -96,7 +96,7 @@ def score_untrained(
             if best is None or value > best[0]:
                 best = value, encoder, pooling, crop_share
     if best is None:
-        raise DataError(f"{recipe.backbone} cannot be scored untrained")
+        raise DataError(f"{recipe.backbone} cannot be scored without training")
     found = _score(
         best[1], dataset.query, dataset.gallery, dataset.recall_at, told, "untrained backbone"
     )
@@ -234,7 +234,7 @@ def _features(
             skipped(problem)
     if len(kept) < 2:
         raise DataError(
-            f"expected two images or more that can be read to take directions from, found "
-            f"{len(kept)}" + (f": {problems[0]}" if problems else "")
+            f"expected at least two readable images for the head, found {len(kept)}"
+            + (f": {problems[0]}" if problems else "")
         )
     return torch.from_numpy(features)
