@@ -1,12 +1,13 @@
 """hier: visual search that understands hierarchy.
 
->>> import hiercli as hier
->>> encoder = hier.Encoder("birds.onnx")
->>> with hier.Index("idx.faiss") as index:
-...     done = index.update(["photos/"], encoder)
-...     hits = index.search("photos/kind0/photo0.jpg", k=3)
->>> hits[0].label
-'kind0'
+Examples:
+    >>> import hiercli as hier
+    >>> encoder = hier.Encoder("birds.onnx")
+    >>> with hier.Index("idx.faiss") as index:
+    ...     done = index.update(["photos/"], encoder)
+    ...     hits = index.search("photos/kind0/photo0.jpg", k=3)
+    >>> hits[0].label
+    'kind0'
 
 Names are loaded when they are first used, so importing this package is cheap. Everything that
 trains (`HierLoss`, `ToPoincare`, `train`, `export`) needs the extra: ``pip install

@@ -22,17 +22,18 @@ from hiercli.labels import Record
 class Collection:
     """Embedded images.
 
-    >>> import numpy as np
-    >>> birds = Collection(
-    ...     points=np.array([[0.1, 0.0], [0.0, 0.2], [0.3, 0.0]], np.float32),
-    ...     paths=["a.jpg", "b.jpg", "c.jpg"],
-    ...     labels=["wren", "jay", "wren"],
-    ...     c=0.1,
-    ... )
-    >>> len(birds), birds.classes
-    (3, ['jay', 'wren'])
-    >>> birds[[0, 2]].paths
-    ['a.jpg', 'c.jpg']
+    Examples:
+        >>> import numpy as np
+        >>> birds = Collection(
+        ...     points=np.array([[0.1, 0.0], [0.0, 0.2], [0.3, 0.0]], np.float32),
+        ...     paths=["a.jpg", "b.jpg", "c.jpg"],
+        ...     labels=["wren", "jay", "wren"],
+        ...     c=0.1,
+        ... )
+        >>> len(birds), birds.classes
+        (3, ['jay', 'wren'])
+        >>> birds[[0, 2]].paths
+        ['a.jpg', 'c.jpg']
 
     Attributes:
         points: (N, D) float32; where ``c`` is given, in the ball of curvature -c.
@@ -188,10 +189,11 @@ class Collection:
 def concatenate(collections: Sequence[Collection]) -> Collection:
     """Several collections of one encoder as one; levels are those of all.
 
-    >>> import numpy as np
-    >>> some = Collection(points=np.zeros((2, 3), np.float32), labels=["a", "b"], c=0.1)
-    >>> len(concatenate([some, some[:1]]))
-    3
+    Examples:
+        >>> import numpy as np
+        >>> some = Collection(points=np.zeros((2, 3), np.float32), labels=["a", "b"], c=0.1)
+        >>> len(concatenate([some, some[:1]]))
+        3
 
     Raises:
         InputError: there are none.

@@ -15,8 +15,9 @@ _EXTRAS = {**dict.fromkeys(_TRAINING, "train"), "pymilvus": "milvus", "ray": "ra
 def missing(error: ImportError) -> MissingExtraError | None:
     """The error that names the extra which would have installed a package; ``None`` for others.
 
-    >>> str(missing(ModuleNotFoundError("No module named 'torch'", name="torch")))
-    "this needs torch, which is not installed: `pip install 'hiercli[train]'`"
+    Examples:
+        >>> str(missing(ModuleNotFoundError("No module named 'torch'", name="torch")))
+        "this needs torch, which is not installed: `pip install 'hiercli[train]'`"
     """
     package = (error.name or "").split(".")[0]
     if package not in _EXTRAS:

@@ -55,8 +55,9 @@ class Record:
 def own_folder(path: Path | str) -> str:
     """The label of an image given by name: the name of its folder, as it was reached.
 
-    >>> own_folder("birds/Wren/1.jpg")
-    'Wren'
+    Examples:
+        >>> own_folder("birds/Wren/1.jpg")
+        'Wren'
     """
     return _folder_label(os.path.basename(os.path.dirname(os.path.abspath(path))))
 
@@ -69,10 +70,11 @@ def under(path: Path, root: Path, split: bool = False) -> str:
         root: the folder that was given.
         split: whether the first folder below it is one of `SPLITS`, which is no label.
 
-    >>> under(Path("birds/Wren/2024/1.jpg"), Path("birds"))
-    'Wren'
-    >>> under(Path("birds/Wren/1.jpg"), Path("birds/Wren"))
-    'Wren'
+    Examples:
+        >>> under(Path("birds/Wren/2024/1.jpg"), Path("birds"))
+        'Wren'
+        >>> under(Path("birds/Wren/1.jpg"), Path("birds/Wren"))
+        'Wren'
     """
     parts = path.relative_to(root).parts[int(split) : -1]
     return _folder_label(parts[0]) if parts else own_folder(path)
@@ -128,8 +130,9 @@ def _folder_label(name: str) -> str:
 def as_label(text: str) -> str:
     """The spelling of a label that counts: macOS stores the letters of file names decomposed.
 
-    >>> as_label("Cafe\\u0301") == "Caf\\u00e9"
-    True
+    Examples:
+        >>> as_label("Cafe\\u0301") == "Caf\\u00e9"
+        True
     """
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 

@@ -50,9 +50,10 @@ def export(
 ) -> dict[str, Any]:
     """Write the encoder of a checkpoint as ONNX with its golden vectors, and check that they agree.
 
-    >>> proof = export("best.pt", "copy.onnx")
-    >>> proof["largest_difference"] < 1e-3
-    True
+    Examples:
+        >>> proof = export("best.pt", "copy.onnx")
+        >>> proof["largest_difference"] < 1e-3
+        True
 
     Args:
         source: checkpoint.

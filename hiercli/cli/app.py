@@ -51,7 +51,7 @@ def hier(
     Embed folders of images, search them exactly in hyperbolic space, and show the tree that
     connects them. Train image encoders with HIER, score them, and export them to ONNX.
 
-    Exit codes: 0 done, 1 a fault of hier itself, 2 wrong usage or input, 3 done with some inputs
+    Exit codes: 0 success, 1 a bug in hier, 2 wrong usage or input, 3 success with some inputs
     skipped, 4 files that do not belong together, 130 interrupted.
     """
 

@@ -76,18 +76,18 @@ def data(
 @app.command()
 def get(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="cub, cars, sop, inshop or demo.")],
+    name: Annotated[str, typer.Argument(help="Fetch this data set: cub, cars, sop, inshop or demo.")],
     species: Annotated[
-        int, typer.Option(min=8, help="With demo: draw flowers of this many species.")
+        int, typer.Option(min=8, help="With demo: generate flowers of this many species.")
     ] = 80,
     photos: Annotated[
-        int, typer.Option(min=2, help="With demo: draw this many photos of each species.")
+        int, typer.Option(min=2, help="With demo: generate this many photos of each species.")
     ] = 24,
     data_root: options.DataRoot = None,
 ) -> None:
-    """Fetch a benchmark from its own published address, or draw the demo's flowers.
+    """Download a benchmark from its published address, or generate the demo data.
 
-    The terms of a benchmark are shown first.
+    The licence terms of a benchmark are shown first.
 
     Examples:
 
@@ -101,7 +101,7 @@ def get(
     if name != "demo":
         fetch(name, root)
         return
-    with progress("drawing") as bar:
+    with progress("generating") as bar:
         folder = demo.generate(root, num_species=species, photos_per_species=photos, progress=bar)
     say(f"{species * photos} photos of {species} species are in {folder / 'photos'}")
 

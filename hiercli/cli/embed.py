@@ -94,12 +94,12 @@ def embed(
 
     Without -o and --index, write the points to stdout as .npy.
 
-    An index that exists is brought up to date: new and changed images of the given folders are
-    embedded, missing ones are removed, moved ones keep their ids, and images of other folders stay.
-    A run that was killed goes on where it stopped.
+    An existing index is updated. New and changed images of the given folders are embedded. Missing
+    images are removed. Moved images keep their ids. Images of other folders stay unchanged. An
+    interrupted run resumes when the same command is run again.
 
-    The label of an image is the first folder below the given one (--nested: the innermost folder);
-    a table names labels and levels itself.
+    The label of an image is the name of the first folder below the given one (with --nested: of the
+    innermost folder). A table has its own columns for the label and the levels.
 
     Examples:
 

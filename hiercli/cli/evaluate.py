@@ -73,14 +73,14 @@ def evaluate(
 ) -> None:
     """Score an encoder on the test classes of a data set: Recall@K, MAP@R, R-precision, in percent.
 
-    Where the data set has a taxonomy, also how well the encoder agrees with it (1 is perfect):
-    dendrogram purity at each level and correlation of heights of the tree that average linkage
-    grows of the classes, and accuracy on triplets of classes.
+    If the data set has levels, also score how well the encoder agrees with them (1 is perfect):
+    dendrogram purity at each level, correlation of merge heights, and accuracy on triplets of
+    classes. The tree is average linkage of the classes.
 
-    With --taxonomy all that is known of a hierarchy: the tree of the proxies over these classes and
-    rankings that know how wrong a wrong answer is, each beside random proxies, average linkage of
-    the same points, and a permuted taxonomy. `hp@k`, `h-ap`, `asi` and `ndcg` are at most 1;
-    `severity` is how far away, in levels, the wrong first neighbours are.
+    With --taxonomy, also score the tree of the proxies and the ranking of related classes. Each
+    score has three controls: random proxies, average linkage of the same points, and a permuted
+    taxonomy. `hp@k`, `h-ap`, `asi` and `ndcg` are at most 1. `severity` is the distance in levels
+    of wrong first hits.
 
     Give one of --checkpoint, --model, --backbone and --points.
 

@@ -80,10 +80,10 @@ def export(
     data_root: options.DataRoot = None,
     json_output: options.Json = False,
 ) -> None:
-    """Export to one ONNX file that emits points of hyperbolic space, and check that outputs match.
+    """Export an encoder to one ONNX file and check that the outputs match.
 
-    --int8 and --fp16 write a smaller variant with a report: Recall@1, overlap of the 10 nearest
-    with the float32 encoder's, size and speed of both. A variant has an index of its own.
+    --int8 and --fp16 write a smaller variant and report Recall@1, the overlap of the 10 nearest
+    hits with those of the float32 encoder, size and speed. A variant needs its own index.
 
     Examples:
 

@@ -120,17 +120,17 @@ def hierarchy(
         bool, typer.Option("--json", help="Write JSON; the same as --format json.")
     ] = False,
 ) -> None:
-    """Show the tree of hierarchical proxies and classes that an encoder holds.
+    """Show the tree of an encoder, or of the photos in an index.
 
-    Classes are leaves; each inner node is the proxy that is their lowest common ancestor, named
-    after what is below it. --format html writes one page that needs no network: a disk to walk in,
-    with the photos of an index at its leaves.
+    Leaves are classes. An inner node is a hierarchical proxy, the lowest common ancestor (LCA) of
+    the classes below it, and is named after them. --format html writes an interactive page that
+    works offline: a hyperbolic disk, with the photos of an index at the leaves.
 
     Examples:
 
     - `hier hierarchy --checkpoint ckpt.pt`
 
-    - `hier hierarchy --depth 4` (of the general encoder)
+    - `hier hierarchy --depth 4` (the general encoder)
 
     - `hier hierarchy --index idx.faiss --format html -o tree.html`
 
@@ -259,10 +259,10 @@ def diff(
     ] = None,
     json_output: options.Json = False,
 ) -> None:
-    """Compare two trees over the same classes: how far apart, and what moved, split or merged.
+    """Compare two trees over the same classes. Show what has moved, split or merged.
 
-    The distance is the share of branches that only one of them has (Robinson and Foulds): 0 for the
-    same tree, 1 for nothing in common.
+    The distance (Robinson and Foulds) is the share of inner nodes that only one tree has: 0 for
+    equal trees, 1 for nothing in common.
 
     Examples:
 
@@ -330,10 +330,10 @@ def suggest(
         bool, typer.Option("--json", help="Print one JSON object per line.")
     ] = False,
 ) -> None:
-    """List what may be wrong with labels and classes, as CSV to review.
+    """List possible label errors as CSV for review. Nothing is changed.
 
-    relabel: a photo whose nearest photos are of another class. split: a class whose photos fall
-    into two groups. merge: two classes whose photos lie mixed. Nothing is changed.
+    relabel: the nearest photos of a photo have another label. split: the photos of a class form two
+    groups. merge: the photos of two classes are mixed.
 
     Examples:
 

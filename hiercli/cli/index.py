@@ -18,7 +18,7 @@ Index = Annotated[Path, typer.Argument(help="Use this index written by `hier emb
 
 @app.callback()
 def index() -> None:
-    """Look after an index and the catalogue beside it.
+    """Inspect, check and repair an index and its catalogue.
 
     Examples:
 
@@ -32,7 +32,7 @@ def index() -> None:
 
 @app.command()
 def stats(index: Index, json_output: options.Json = False) -> None:
-    """Say what an index holds."""
+    """Show what an index contains."""
     from hiercli.index import health
 
     facts = health.stats(index)
@@ -56,9 +56,9 @@ def verify(
     ] = False,
     json_output: options.Json = False,
 ) -> None:
-    """Check that index and catalogue are whole and agree; exit code 2 where they do not.
+    """Check that an index and its catalogue are valid and match. The exit code is 2 if not.
 
-    With --files exit code 3 where pictures are not what they were when they were embedded.
+    With --files, the exit code is 3 if image files have changed or are missing.
     """
     from hiercli.index import health
 
@@ -84,7 +84,7 @@ def verify(
 
 @app.command()
 def repair(index: Index, json_output: options.Json = False) -> None:
-    """Make index and catalogue whole again from every row that is."""
+    """Build an index again from all valid rows of its catalogue."""
     from hiercli.index import health
 
     done = health.repair(index)
@@ -96,7 +96,7 @@ def repair(index: Index, json_output: options.Json = False) -> None:
 
 @app.command()
 def compact(index: Index, json_output: options.Json = False) -> None:
-    """Give back the room that removed pictures have left."""
+    """Free the disk space of removed images."""
     from hiercli.index import health
 
     before, after = health.compact(index)

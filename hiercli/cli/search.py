@@ -104,13 +104,13 @@ def search(
 ) -> None:
     """Find the nearest images in an index by hyperbolic distance (lower is closer).
 
-    The answer is exact, unless the index is of type hnsw or ivf; then --exact, --where and
-    --max-distance make it so. `hier index stats` shows how much such an index finds.
+    Hits are exact with the index types flat and sq8. With hnsw and ivf they are approximate,
+    unless --exact, --where or --max-distance is given. `hier index stats` shows the recall.
 
-    With --json, one object for each query:
+    --json prints one object for each query:
     {"query", "results": [{"rank", "path", "label", "levels", "distance", "copies"}]}. With
-    --branches each result also has {"branch": {"id", "name", "radius"}}, and each query its
-    "specificity": 0 (abstract) to 1, or null where the encoder learned no depth.
+    --branches, each result also has {"branch": {"id", "name", "radius"}}, and each query has
+    "specificity": 0 (abstract) to 1 (specific), or null if the encoder has not learned depth.
 
     Examples:
 
@@ -120,7 +120,7 @@ def search(
 
     - `hier search query.jpg --index idx.faiss --where 'label=*warbler' --unique --html found.html`
 
-    - `hier search query.jpg --index idx.faiss --where genus=Icterus` (of a table with levels)
+    - `hier search query.jpg --index idx.faiss --where genus=Icterus` (images with levels)
 
     - `curl -s URL | hier search - --index idx.faiss`
 

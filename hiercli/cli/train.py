@@ -77,11 +77,11 @@ def _train(
     json_output: options.Json = False,
     **settings: Any,
 ) -> None:
-    """Train an encoder, and score it once on classes that it never saw.
+    """Train an encoder and score it on classes that it has not seen.
 
-    Every setting of the recipe is also an option that overrides it. The folder of the run holds
+    Every setting of the recipe is also an option that overrides it. The folder of the run contains
     best.pt, last.pt, config.toml, metrics.jsonl, curves.png, TensorBoard curves and a page of
-    neighbours. At the end the scores stand beside those of the untrained backbone.
+    neighbours. At the end, the scores are compared with those of the untrained backbone.
 
     Examples:
 
@@ -93,7 +93,7 @@ def _train(
 
     - `hier train --data photos/ --baseline`
 
-    - `hier train --data cub --processes 2`, or from torchrun itself:
+    - `hier train --data cub --processes 2`, or with torchrun:
       `torchrun --nproc-per-node 2 -m hiercli train --data cub`
     """
     if list_recipes:

@@ -21,10 +21,10 @@ def verify(
     device: options.Device = "auto",
     json_output: options.Json = False,
 ) -> None:
-    """Check that an encoder gives on this machine what it gave where it was exported.
+    """Check that the outputs of an encoder on this machine match those at export.
 
-    Takes the small pictures that were exported with it through decoding, resizing and inference,
-    and compares tensors and points. Exit code 2 where they differ by more than rounding.
+    The export includes small test images. They are decoded, resized and embedded, and tensors and
+    points are compared. The exit code is 2 if they differ by more than rounding.
 
     Examples:
 

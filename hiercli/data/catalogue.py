@@ -31,9 +31,10 @@ def load(
 ) -> Dataset:
     """The data set called ``name``.
 
-    >>> dataset = load("photos/")
-    >>> len(dataset.train_classes), len({record.label for record in dataset.query})
-    (4, 4)
+    Examples:
+        >>> dataset = load("photos/")
+        >>> len(dataset.train_classes), len({record.label for record in dataset.query})
+        (4, 4)
 
     Args:
         name: one of `NAMES`, a folder of class folders, or a manifest (``.csv``, ``.tsv``,

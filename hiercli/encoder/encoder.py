@@ -55,11 +55,12 @@ def pixels_of(
 class Encoder:
     """An exported encoder, ready to embed.
 
-    >>> import numpy as np
-    >>> encoder = Encoder()  # the general encoder that comes with hier
-    >>> image = np.full((64, 64, 3), 200, np.uint8)
-    >>> encoder.embed(image).points.shape == (1, encoder.embedding_dim)
-    True
+    Examples:
+        >>> import numpy as np
+        >>> encoder = Encoder()  # the general encoder that comes with hier
+        >>> image = np.full((64, 64, 3), 200, np.uint8)
+        >>> encoder.embed(image).points.shape == (1, encoder.embedding_dim)
+        True
 
     Args:
         path: written by `hier export`; ``None`` for the general encoder that comes with hier.

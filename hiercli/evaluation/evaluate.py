@@ -86,11 +86,12 @@ def evaluate(
 ) -> Evaluation:
     """Score an encoder on the test classes of a data set.
 
-    >>> found = evaluate("birds.onnx", "photos/")
-    >>> found.num_classes
-    4
-    >>> 0 <= found.retrieval.recall_at[1] <= 100
-    True
+    Examples:
+        >>> found = evaluate("birds.onnx", "photos/")
+        >>> found.num_classes
+        4
+        >>> 0 <= found.retrieval.recall_at[1] <= 100
+        True
 
     Args:
         encoder: an exported encoder or its path (``.onnx``), the path of a checkpoint (``.pt``), or
@@ -171,10 +172,11 @@ def evaluate_points(
 ) -> Evaluation:
     """Score vectors with labels: each searches all others. No proxies are needed.
 
-    >>> points = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
-    >>> found = evaluate_points(Collection(points=points, labels=["a", "a", "b", "b"]))
-    >>> found.retrieval.recall_at[1]
-    100.0
+    Examples:
+        >>> points = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+        >>> found = evaluate_points(Collection(points=points, labels=["a", "a", "b", "b"]))
+        >>> found.retrieval.recall_at[1]
+        100.0
 
     Args:
         collection: of images with labels; without c they are compared by cosine.

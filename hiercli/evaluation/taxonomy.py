@@ -180,8 +180,9 @@ def groups(lineages: Sequence[Sequence[str]]) -> np.ndarray:
 
     A group is its name and all that is above it: the denim of men and that of women are two.
 
-    >>> groups([("denim", "men"), ("denim", "women"), ("coats", "women")])[:, 1].tolist()
-    [0, 1, 1]
+    Examples:
+        >>> groups([("denim", "men"), ("denim", "women"), ("coats", "women")])[:, 1].tolist()
+        [0, 1, 1]
     """
     codes = np.empty((len(lineages), len(lineages[0])), np.int64)
     for place in range(codes.shape[1]):

@@ -8,12 +8,13 @@ Continuous Hierarchies in the Lorentz Model" (ICML 2018), section 3.
 Nearest neighbours become a product search here: d(q, x) falls as -Q0 X0 + Qs.Xs grows, so a
 query with its time coordinate negated (`as_query`) finds its neighbours by largest inner product.
 
->>> import numpy as np
->>> from hiercli.geometry import lorentz, poincare
->>> x, y = np.array([0.3, 0.1]), np.array([[0.2, -0.4], [0.3, 0.2]])
->>> products = lorentz.from_poincare(y, 1.0) @ lorentz.as_query(lorentz.from_poincare(x, 1.0))
->>> int(products.argmax()) == int(poincare.dist(x[None], y, 1.0).argmin()) == 1
-True
+Examples:
+    >>> import numpy as np
+    >>> from hiercli.geometry import lorentz, poincare
+    >>> x, y = np.array([0.3, 0.1]), np.array([[0.2, -0.4], [0.3, 0.2]])
+    >>> products = lorentz.from_poincare(y, 1.0) @ lorentz.as_query(lorentz.from_poincare(x, 1.0))
+    >>> int(products.argmax()) == int(poincare.dist(x[None], y, 1.0).argmin()) == 1
+    True
 """
 
 from hiercli.geometry.arrays import (

@@ -4,11 +4,12 @@ Every function takes NumPy arrays or torch tensors of shape (..., D) and compute
 float64, whichever came in (half precision is raised to float32). The formulas are those of
 Ganea et al., "Hyperbolic Neural Networks" (2018), section 2, with c the curvature magnitude.
 
->>> import numpy as np
->>> from hiercli.geometry import poincare
->>> points = poincare.expmap0(np.array([[1.0, 0.0], [0.0, 1.0]]), c=1.0)
->>> poincare.dist(np.zeros((2, 2)), points, c=1.0).round(6).tolist()
-[2.0, 2.0]
+Examples:
+    >>> import numpy as np
+    >>> from hiercli.geometry import poincare
+    >>> points = poincare.expmap0(np.array([[1.0, 0.0], [0.0, 1.0]]), c=1.0)
+    >>> poincare.dist(np.zeros((2, 2)), points, c=1.0).round(6).tolist()
+    [2.0, 2.0]
 """
 
 from hiercli.geometry import lorentz

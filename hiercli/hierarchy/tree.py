@@ -24,19 +24,20 @@ _LARGEST_TEXT = 2**28
 class Tree:
     """A tree of hierarchical proxies over classes, or over groups of images.
 
-    >>> import numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> places = np.repeat(np.array([[0.5, 0.0], [0.5, 0.2], [-0.5, 0.0]]), 4, axis=0)
-    >>> birds = Collection(
-    ...     points=(places + rng.normal(0, 0.01, places.shape)).astype(np.float32),
-    ...     labels=["robin"] * 4 + ["wren"] * 4 + ["owl"] * 4,
-    ...     proxies=np.array([[0.4, 0.1], [0.0, 0.05]], np.float32), c=1.0,
-    ... )
-    >>> tree = Tree.of_collection(birds)
-    >>> sorted(leaf.name for leaf in tree.root.leaves)
-    ['owl', 'robin', 'wren']
-    >>> len(tree.root.children)
-    2
+    Examples:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> places = np.repeat(np.array([[0.5, 0.0], [0.5, 0.2], [-0.5, 0.0]]), 4, axis=0)
+        >>> birds = Collection(
+        ...     points=(places + rng.normal(0, 0.01, places.shape)).astype(np.float32),
+        ...     labels=["robin"] * 4 + ["wren"] * 4 + ["owl"] * 4,
+        ...     proxies=np.array([[0.4, 0.1], [0.0, 0.05]], np.float32), c=1.0,
+        ... )
+        >>> tree = Tree.of_collection(birds)
+        >>> sorted(leaf.name for leaf in tree.root.leaves)
+        ['owl', 'robin', 'wren']
+        >>> len(tree.root.children)
+        2
 
     Attributes:
         root: the node that holds all others.

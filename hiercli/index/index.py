@@ -25,16 +25,17 @@ from hiercli.index.update import Update, update
 class Index:
     """An index of images: a FAISS file with its catalogue, new or there.
 
-    >>> import tempfile, numpy as np
-    >>> birds = Collection(
-    ...     points=np.array([[0.1, 0.0], [0.0, 0.2], [0.3, 0.0]], np.float32),
-    ...     paths=["a.jpg", "b.jpg", "c.jpg"], labels=["wren", "jay", "wren"], c=0.1,
-    ... )
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with Index.build(f"{folder}/birds.faiss", birds) as index:
-    ...         hits = index.search(np.array([0.12, 0.0], np.float32), k=2)
-    >>> [(hit.rank, hit.label, round(hit.distance, 2)) for hit in hits]
-    [(1, 'wren', 0.04), (2, 'wren', 0.36)]
+    Examples:
+        >>> import tempfile, numpy as np
+        >>> birds = Collection(
+        ...     points=np.array([[0.1, 0.0], [0.0, 0.2], [0.3, 0.0]], np.float32),
+        ...     paths=["a.jpg", "b.jpg", "c.jpg"], labels=["wren", "jay", "wren"], c=0.1,
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Index.build(f"{folder}/birds.faiss", birds) as index:
+        ...         hits = index.search(np.array([0.12, 0.0], np.float32), k=2)
+        >>> [(hit.rank, hit.label, round(hit.distance, 2)) for hit in hits]
+        [(1, 'wren', 0.04), (2, 'wren', 0.36)]
 
     Args:
         path: FAISS file; it is made by the first `update`.

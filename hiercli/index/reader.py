@@ -26,10 +26,11 @@ QUERIES_AT_ONCE = 256
 class Hit:
     """One neighbour.
 
-    >>> import numpy as np
-    >>> hit = Hit(1, "a.jpg", "wren", {"genus": "Troglodytes"}, 0.25, b"", np.zeros(2))
-    >>> hit.to_dict()["levels"]
-    {'genus': 'Troglodytes'}
+    Examples:
+        >>> import numpy as np
+        >>> hit = Hit(1, "a.jpg", "wren", {"genus": "Troglodytes"}, 0.25, b"", np.zeros(2))
+        >>> hit.to_dict()["levels"]
+        {'genus': 'Troglodytes'}
 
     Attributes:
         rank: from 1.

@@ -208,14 +208,15 @@ def _straight_through(logits: Tensor, slope: Tensor, scale: float) -> Tensor:
 class HierLoss(nn.Module):
     """HIER with its hierarchical proxies, to be added to any metric loss.
 
-    >>> import torch
-    >>> loss = HierLoss(embedding_dim=16, num_proxies=32, num_neighbours=4)
-    >>> to_poincare = ToPoincare(c=0.1, clip_radius=2.3)
-    >>> tangent = torch.randn(12, 16, requires_grad=True)
-    >>> value = loss(to_poincare(tangent), torch.arange(12) // 3)
-    >>> value.backward()
-    >>> bool(value > 0), bool(tangent.grad.isfinite().all())
-    (True, True)
+    Examples:
+        >>> import torch
+        >>> loss = HierLoss(embedding_dim=16, num_proxies=32, num_neighbours=4)
+        >>> to_poincare = ToPoincare(c=0.1, clip_radius=2.3)
+        >>> tangent = torch.randn(12, 16, requires_grad=True)
+        >>> value = loss(to_poincare(tangent), torch.arange(12) // 3)
+        >>> value.backward()
+        >>> bool(value > 0), bool(tangent.grad.isfinite().all())
+        (True, True)
 
     Attributes:
         proxies: (P, D) parameter, tangent vectors at the origin; `proxy_points` are in the ball.

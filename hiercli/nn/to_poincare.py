@@ -31,10 +31,11 @@ class _RiemannianGradient(torch.autograd.Function):
 class ToPoincare(nn.Module):
     """Clip tangent vectors at the origin and map them into the ball: (..., D) -> (..., D).
 
-    >>> import torch
-    >>> points = ToPoincare(c=1.0, clip_radius=2.3)(torch.tensor([[3.0, 4.0], [0.1, 0.0]]))
-    >>> bool((points.norm(dim=1) < 1).all())
-    True
+    Examples:
+        >>> import torch
+        >>> points = ToPoincare(c=1.0, clip_radius=2.3)(torch.tensor([[3.0, 4.0], [0.1, 0.0]]))
+        >>> bool((points.norm(dim=1) < 1).all())
+        True
 
     HIER (arXiv 2212.14258), section 3.1, after Hyp-ViT (Ermolov et al., CVPR 2022), section 3.
 

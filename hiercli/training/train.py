@@ -26,15 +26,16 @@ def train(
 ) -> trainer.Result:
     """Train an encoder and score it on classes that it never saw.
 
-    >>> result = train(
-    ...     "photos/", out="runs/tiny", backbone="test_efficientnet", weights="none",
-    ...     embedding_dim=16, num_proxies=12, num_neighbours=4, train_size=32, eval_size=32,
-    ...     batch_size=8, epochs=1, workers=0, validation_share=0.25, precision="fp32",
-    ... )
-    >>> sorted(file.name for file in result.out.iterdir() if file.suffix == ".pt")
-    ['best.pt', 'last.pt']
-    >>> 0 <= result.test["recall@1"] <= 100
-    True
+    Examples:
+        >>> result = train(
+        ...     "photos/", out="runs/tiny", backbone="test_efficientnet", weights="none",
+        ...     embedding_dim=16, num_proxies=12, num_neighbours=4, train_size=32, eval_size=32,
+        ...     batch_size=8, epochs=1, workers=0, validation_share=0.25, precision="fp32",
+        ... )
+        >>> sorted(file.name for file in result.out.iterdir() if file.suffix == ".pt")
+        ['best.pt', 'last.pt']
+        >>> 0 <= result.test["recall@1"] <= 100
+        True
 
     Args:
         data: a benchmark, ``demo``, a folder of class folders, a table of images, or a data set of
