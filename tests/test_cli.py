@@ -275,11 +275,15 @@ def test_options_of_train_have_headings_and_defaults(hier: Hier) -> None:
     text = hier("train", "--help").stdout.decode()
     headings = re.findall(r"^(\w+):$", text, re.MULTILINE)
     assert headings == ["Data", "Run", "Model", "Loss", "Hierarchy", "Optimiser", "Machine"]
-    words = " ".join(text[text.index("Data:") :].split())
-    for setting in dataclasses.fields(recipe.Recipe):
-        flag = f"--{setting.name.replace('_', '-')}"
-        told = words[words.index(f"{flag} ") :]
-        assert told.index("[recipe hier: ") < 420, flag
+    entries = re.findall(r"^  (-.*(?:\n {6}.*)*)", text[text.index("\nData:") :], re.MULTILINE)
+    shown = [re.match(r"(?:-h, )?(--[\w-]+)", entry) for entry in entries]
+    flags = [match[1] for match in shown if match]
+    assert len(flags) == len(set(flags)) == len(entries), "each option has one heading"
+    settings = {f"--{one.name.replace('_', '-')}" for one in dataclasses.fields(recipe.Recipe)}
+    assert settings < set(flags)
+    for flag, entry in zip(flags, entries, strict=True):
+        default = "[recipe hier: " if flag in settings else "default: "
+        assert default in " ".join(entry.split()) or flag == "--help", flag
 
 
 def test_commands_translate_and_no_more() -> None:

@@ -19,7 +19,7 @@ def data(
     data_root: options.DataRoot = None,
     json_output: options.Json = False,
 ) -> None:
-    """List the data sets that hier knows, and what of each is present.
+    """List the data sets that hier supports, and show which of them are present.
 
     Examples:
 
@@ -76,7 +76,9 @@ def data(
 @app.command()
 def get(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Fetch this data set: cub, cars, sop, inshop or demo.")],
+    name: Annotated[
+        str, typer.Argument(help="Fetch this data set: cub, cars, sop, inshop or demo.")
+    ],
     species: Annotated[
         int, typer.Option(min=8, help="With demo: generate flowers of this many species.")
     ] = 80,

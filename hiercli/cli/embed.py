@@ -90,9 +90,10 @@ def embed(
     strict: options.Strict = False,
     json_output: options.Json = False,
 ) -> None:
-    """Embed images as points of hyperbolic space: float32 (N, D), in natural path order.
+    """Embed images; optionally build or update a search index.
 
-    Without -o and --index, write the points to stdout as .npy.
+    The result is one point of hyperbolic space per image: float32 (N, D), in natural path order.
+    Without -o and --index, the points are written to stdout as .npy.
 
     An existing index is updated. New and changed images of the given folders are embedded. Missing
     images are removed. Moved images keep their ids. Images of other folders stay unchanged. An

@@ -64,7 +64,7 @@ def export(
     ] = None,
     int8: Annotated[
         bool,
-        typer.Option("--int8", help="Quantize the backbone to 8 bits, for CPUs. Needs --data."),
+        typer.Option("--int8", help="Quantise the backbone to 8 bits, for CPUs. Needs --data."),
     ] = False,
     fp16: Annotated[
         bool,

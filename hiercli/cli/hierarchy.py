@@ -63,8 +63,8 @@ LeavesOption = Annotated[
 Model = Annotated[
     Path | None,
     typer.Option(
-        help="Use this encoder written by `hier export`. Default: the encoder that built --index, "
-        "or the general encoder of hier."
+        help="Use this encoder written by `hier export`.",
+        show_default="the encoder of --index, or the general encoder of hier",
     ),
 ]
 Output = Annotated[

@@ -15,7 +15,12 @@ Data = Annotated[
 ]
 DataRoot = Annotated[
     Path | None,
-    typer.Option("--data-root", envvar="HIER_DATA", help="Keep benchmarks in this folder."),
+    typer.Option(
+        "--data-root",
+        envvar="HIER_DATA",
+        help="Read and download benchmarks in this folder.",
+        show_default="data",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Device = Annotated[
@@ -31,7 +36,8 @@ Model = Annotated[
     typer.Option(
         "--model",
         envvar="HIER_MODEL",
-        help="Use this encoder written by `hier export`. Default: the general encoder of hier.",
+        help="Use this encoder written by `hier export`.",
+        show_default="the general encoder of hier",
     ),
 ]
 Nested = Annotated[

@@ -47,7 +47,8 @@ def search(
         typer.Option(
             "-k",
             min=1,
-            help="Show this many hits for each query. Default: 10, or all with --max-distance.",
+            help="Show this many hits for each query.",
+            show_default="10; all with --max-distance",
         ),
     ] = None,
     max_distance: Annotated[

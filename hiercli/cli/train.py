@@ -33,7 +33,9 @@ def _train(
     ] = recipes.DEFAULT,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write the run to this folder."),
+        typer.Option(
+            help="Write the run to this folder.", show_default="a new numbered folder in runs/"
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume the interrupted run in --out.")
@@ -93,8 +95,9 @@ def _train(
 
     - `hier train --data photos/ --baseline`
 
-    - `hier train --data cub --processes 2`, or with torchrun:
-      `torchrun --nproc-per-node 2 -m hiercli train --data cub`
+    - `hier train --data cub --processes 2`
+
+    - `torchrun --nproc-per-node 2 -m hiercli train --data cub`
     """
     if list_recipes:
         print("\n".join(recipes.names()))
@@ -328,6 +331,8 @@ class GroupedCommand(TyperCommand):
                 value = getattr(usual, name)
                 told = str(value).lower() if isinstance(value, bool) else str(value)
                 text += f"  [recipe {recipes.DEFAULT}: {told or 'empty'}]"
+            elif "default: " not in text and name != "help":
+                text += "  [default: off]"
             group = _OWN_GROUPS.get(name) or parameter.rich_help_panel  # type: ignore[attr-defined]
             groups[group].append((record[0], text))
         for name, records in groups.items():

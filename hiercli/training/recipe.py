@@ -43,34 +43,34 @@ class Recipe:
         "auto", "Start from these weights: auto, hub, none (random), or a state dict", "Model"
     )
     pooling: str = _setting(
-        "", "Pool features by avg, avgmax, token or gem; empty: the model's own", "Model"
+        "", "Pool features by avg, avgmax, token or gem (empty: as the model does)", "Model"
     )
     embedding_dim: int = _setting(128, "Embed in this many dimensions", "Model")
     c: float = _setting(0.1, "Set the curvature magnitude c (the space has curvature -c)", "Model")
     clip_radius: float = _setting(
-        2.3, "Clip the embedding norm before mapping to hyperbolic space", "Model"
+        2.3, "Clip the embedding norm to this value before mapping to hyperbolic space", "Model"
     )
     head_init: str = _setting(
         "orthogonal",
-        "Initialise the head at random, or by the principal directions of pretrained features",
+        "Initialise the head at random, or from the principal directions of pretrained features",
         "Model",
         ("orthogonal", "pca"),
     )
     head_whitening: float = _setting(
-        0.0, "Even out the spread of these directions, 0 to 1", "Model"
+        0.0, "Whiten the principal directions of a pca head, 0 (not at all) to 1 (fully)", "Model"
     )
     learned_radius: bool = _setting(
         False, "Let the head learn direction and norm separately", "Model"
     )
     initial_radius: float = _setting(
-        0.0, "Scale the mean embedding norm at the start; 0: as the head gives it", "Model"
+        0.0, "Scale embeddings to this mean norm at the start (0: do not scale)", "Model"
     )
     train_size: int = _setting(224, "Crop training images to this side, in pixels", "Data")
     eval_size: int = _setting(
         224, "Crop images to this side for evaluation and serving, in pixels", "Model"
     )
     eval_crop_share: float = _setting(
-        0.875, "Cover this share of the short side with that crop", "Model"
+        0.875, "Crop this share of the short side for evaluation and serving", "Model"
     )
     crop_scale_min: float = _setting(
         0.2, "Crop at least this share of a training image, 0 to 1", "Data"
@@ -87,9 +87,7 @@ class Recipe:
         "Loss",
         ("random", "mean"),
     )
-    hier_weight: float = _setting(
-        0.5, "Weight HIER beside the metric loss; 0 switches it off", "Hierarchy"
-    )
+    hier_weight: float = _setting(0.5, "Give the HIER loss this weight (0: off)", "Hierarchy")
     num_proxies: int = _setting(512, "Use this many hierarchical proxies", "Hierarchy")
     temperature: float = _setting(
         0.1, "Set the temperature tau of HIER's ancestor draws", "Hierarchy"
@@ -97,7 +95,7 @@ class Recipe:
     margin: float = _setting(0.1, "Set the margin of HIER's hinge", "Hierarchy")
     proxy_init: str = _setting(
         "random",
-        "Place hierarchical proxies at random, or at the nodes of the tree of the training classes",
+        "Place hierarchical proxies at random, or at the nodes of a tree of the training classes",
         "Hierarchy",
         ("random", "tree"),
     )
@@ -105,41 +103,45 @@ class Recipe:
         False, "Keep hierarchical proxies where they start", "Hierarchy"
     )
     num_neighbours: int = _setting(
-        20, "Examine this many neighbours for reciprocity in HIER", "Hierarchy"
+        20, "Search for reciprocal neighbours among this many nearest neighbours", "Hierarchy"
     )
     triplets_per_anchor: int = _setting(
         50, "Draw this many HIER triplets for each image and each proxy", "Hierarchy"
     )
     relation_weight: float = _setting(
-        0.0, "Weight the pretrained relations between classes; 0 switches them off", "Loss"
+        0.0, "Give the loss on pretrained relations between classes this weight (0: off)", "Loss"
     )
-    relation_temperature: float = _setting(0.1, "Set the temperature of these relations", "Loss")
-    epochs: int = _setting(
-        100, "Pass over the training images this many times; 0: no training", "Run"
+    relation_temperature: float = _setting(
+        0.1, "Set the temperature of the pretrained relations", "Loss"
     )
+    epochs: int = _setting(100, "Train for this many epochs (0: no training)", "Run")
     batch_size: int = _setting(180, "Use batches of this many images", "Data")
     samples_per_class: int = _setting(2, "Draw this many images of each class in a batch", "Data")
     lr: float = _setting(
         0.0001,
-        "Set the learning rate of the backbone for a batch of 180; it scales linearly",
+        "Set the learning rate of the backbone for a batch of 180 (scaled linearly to other sizes)",
         "Optimiser",
     )
-    head_lr_factor: float = _setting(1.0, "Multiply the learning rate for the head", "Optimiser")
+    head_lr_factor: float = _setting(
+        1.0, "Multiply the learning rate by this factor for the head", "Optimiser"
+    )
     proxy_lr_factor: float = _setting(
-        50.0, "Multiply the learning rate for hierarchical proxies", "Optimiser"
+        50.0, "Multiply the learning rate by this factor for hierarchical proxies", "Optimiser"
     )
     radius_lr_factor: float = _setting(
-        1.0, "Multiply the learning rate for the learned norm", "Optimiser"
+        1.0, "Multiply the learning rate by this factor for the learned norm", "Optimiser"
     )
     class_proxy_lr_factor: float = _setting(
-        10000.0, "Multiply the learning rate for the proxies of the metric loss", "Optimiser"
+        10000.0,
+        "Multiply the learning rate by this factor for the proxies of the metric loss",
+        "Optimiser",
     )
     weight_decay: float = _setting(0.01, "Set the weight decay of AdamW", "Optimiser")
     adam_eps: float = _setting(1e-08, "Set the epsilon of AdamW", "Optimiser")
     warmup_epochs: int = _setting(1, "Freeze the backbone for this many epochs", "Optimiser")
     schedule: str = _setting(
         "constant",
-        "Change the learning rate over time",
+        "Use this learning rate schedule",
         "Optimiser",
         ("constant", "step", "cosine"),
     )
@@ -147,45 +149,49 @@ class Recipe:
         10, "Cut the learning rate after this many epochs, with --schedule step", "Optimiser"
     )
     lr_decay: float = _setting(
-        0.5, "Multiply the learning rate at each cut, with --schedule step", "Optimiser"
+        0.5,
+        "Multiply the learning rate by this factor at each cut, with --schedule step",
+        "Optimiser",
     )
     freeze_batch_norm: bool = _setting(
         False, "Freeze the statistics of batch normalisation", "Optimiser"
     )
     gradient_clip: float = _setting(
-        10.0, "Clip gradients to this absolute value; 0 does not clip", "Optimiser"
+        10.0, "Clip gradients to this absolute value (0: off)", "Optimiser"
     )
     ema_decay: float = _setting(
-        0.0, "Average weights with this decay a step; 0 switches it off", "Optimiser"
+        0.0, "Average the weights with this decay per step (0: off)", "Optimiser"
     )
     patience: int = _setting(
-        0, "Stop after this many epochs without a better validation; 0: never", "Run"
+        0, "Stop after this many epochs without a better validation score (0: never)", "Run"
     )
     published_faults: bool = _setting(False, "Reproduce known bugs of the original code", "Run")
     validation_share: float = _setting(
         0.15,
-        "Hold out this share of the training classes to choose the best epoch; 0: none",
+        "Hold out this share of the training classes to choose the best epoch (0: none)",
         "Data",
     )
-    seed: int = _setting(0, "Seed everything random", "Run")
+    seed: int = _setting(0, "Use this random seed", "Run")
     precision: str = _setting(
         "auto",
         "Compute the backbone in this precision",
         "Machine",
         ("auto", "fp32", "bf16", "fp16"),
     )
-    device: str = _setting("auto", "Train on auto, cpu, cuda, cuda:1, ...", "Machine")
-    processes: int = _setting(
-        1, "Train in this many processes, one a GPU where there are GPUs", "Machine"
+    device: str = _setting("auto", "Train on this device: auto, cpu, cuda or cuda:N", "Machine")
+    processes: int = _setting(1, "Train in this many processes, one per GPU", "Machine")
+    workers: int = _setting(
+        2, "Decode images in this many processes (0: in the main process)", "Machine"
     )
-    workers: int = _setting(2, "Decode images in this many processes; 0: the main one", "Machine")
     cache: str = _setting(
         "none",
         "Keep decoded images in memory (ram), or on the training device and crop them there",
         "Machine",
         ("none", "ram", "device"),
     )
-    checkpoint_minutes: float = _setting(5.0, "Save every this many minutes within an epoch", "Run")
+    checkpoint_minutes: float = _setting(
+        5.0, "Save a checkpoint after this many minutes within an epoch", "Run"
+    )
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
