@@ -17,13 +17,13 @@ def missing(error: ImportError) -> MissingExtraError | None:
 
     Examples:
         >>> str(missing(ModuleNotFoundError("No module named 'torch'", name="torch")))
-        "this needs torch, which is not installed: `pip install 'hiercli[train]'`"
+        "expected the package torch, but it is not installed. Run `pip install 'hiercli[train]'`"
     """
     package = (error.name or "").split(".")[0]
     if package not in _EXTRAS:
         return None
     return MissingExtraError(
-        f"this command needs {package}, which is not installed. Run `pip install "
+        f"expected the package {package}, but it is not installed. Run `pip install "
         f"'hiercli[{_EXTRAS[package]}]'`"
     )
 
