@@ -52,15 +52,15 @@ def order(
     return distances[nearest], ids[nearest]
 
 
-def rounding(asked: np.ndarray, farthest: float) -> np.ndarray:
+def rounding(lifted_queries: np.ndarray, farthest: float) -> np.ndarray:
     """How far float32 products of queries (Q, D+1) with lifted rows may be off, (Q,).
 
     Args:
-        asked: as of `as_queries`.
+        lifted_queries: as of `as_queries`.
         farthest: largest time coordinate among the rows.
     """
     # Half of |q||x| each is the time coordinates' share, and the rest no more.
-    bound: np.ndarray = 2 * _ROUNDING * np.abs(asked[:, 0]) * farthest
+    bound: np.ndarray = 2 * _ROUNDING * np.abs(lifted_queries[:, 0]) * farthest
     return bound
 
 
@@ -70,7 +70,7 @@ are fewer, -inf and -1."""
 
 
 def candidates(
-    search: Search, asked: np.ndarray, unsure: np.ndarray, k: int, total: int
+    search: Search, lifted_queries: np.ndarray, error_bound: np.ndarray, k: int, total: int
 ) -> list[np.ndarray]:
     """Ids of each query that are sure to hold its k nearest, in no exact order.
 
@@ -79,17 +79,17 @@ def candidates(
 
     Args:
         search: the float32 product search.
-        asked: (Q, D+1) lifted queries.
-        unsure: (Q,) how far each query's products may be off, see `rounding`.
+        lifted_queries: (Q, D+1) lifted queries.
+        error_bound: (Q,) how far each query's products may be off, see `rounding`.
         k: neighbours wanted, at most ``total``.
         total: points searched.
     """
-    found: list[np.ndarray] = [np.empty(0, np.int64)] * len(asked)
-    pending = np.arange(len(asked))
+    found: list[np.ndarray] = [np.empty(0, np.int64)] * len(lifted_queries)
+    pending = np.arange(len(lifted_queries))
     width = min(k + _SPARE, total)
     while pending.size:
-        products, ids = search(asked[pending], width)
-        sure = products[:, -1] < products[:, k - 1] - 2 * unsure[pending]
+        products, ids = search(lifted_queries[pending], width)
+        sure = products[:, -1] < products[:, k - 1] - 2 * error_bound[pending]
         if width == total:
             sure[:] = True
         for place in np.flatnonzero(sure):
@@ -139,14 +139,14 @@ class Gallery:
         c, total = self._c, len(self._points)
         k = min(k, total)
         if c is None:
-            asked = _unit(queries)
-            unsure = np.full(len(asked), _ROUNDING)
+            lifted_queries = _unit(queries)
+            error_bound = np.full(len(lifted_queries), _ROUNDING)
         else:
-            asked = as_queries(queries, c)
-            unsure = rounding(asked, self._farthest)
+            lifted_queries = as_queries(queries, c)
+            error_bound = rounding(lifted_queries, self._farthest)
         found = np.empty((len(queries), k), np.int64)
         distances = np.empty((len(queries), k), np.float64)
-        for row, ids in enumerate(candidates(self._search, asked, unsure, k, total)):
+        for row, ids in enumerate(candidates(self._search, lifted_queries, error_bound, k, total)):
             if c is None:
                 query = _unit(queries[row : row + 1], np.float64)[0]
                 far = 1 - _unit(self._points[ids], np.float64) @ query
@@ -156,8 +156,10 @@ class Gallery:
                 distances[row], found[row] = order(queries[row], self._points[ids], ids, c, k)
         return distances, found
 
-    def _search(self, asked: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-        products, ids = faiss.knn(asked, self._rows, width, metric=faiss.METRIC_INNER_PRODUCT)
+    def _search(self, lifted_queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+        products, ids = faiss.knn(
+            lifted_queries, self._rows, width, metric=faiss.METRIC_INNER_PRODUCT
+        )
         return products, ids
 
 

@@ -1,4 +1,4 @@
-"""Each kind of hyperbolic index beside the Euclidean FAISS index of the same kind and effort.
+"""Each kind of hyperbolic index beside the Euclidean FAISS index of the same kind and parameter.
 
 `make bench` runs it. Both hold the same points of the ball, in 128 dimensions, and each is judged
 by its own truth: float64 hyperbolic distance, float64 Euclidean distance. Queries go in one batch
@@ -43,12 +43,12 @@ def cloud(count: int, c: float, radius: float, seed: int) -> np.ndarray:
     points = np.empty((count, DIM), np.float32)
     for first in range(0, count, STEP):
         size = min(STEP, count - first)
-        way = groups[rng.integers(0, len(groups), size)]
-        way = way + 0.3 * rng.normal(size=way.shape).astype(np.float32)
-        way *= rng.uniform(radius / 2, radius, (size, 1)) / np.linalg.norm(
-            way, axis=1, keepdims=True
+        direction = groups[rng.integers(0, len(groups), size)]
+        direction = direction + 0.3 * rng.normal(size=direction.shape).astype(np.float32)
+        direction *= rng.uniform(radius / 2, radius, (size, 1)) / np.linalg.norm(
+            direction, axis=1, keepdims=True
         )
-        points[first : first + size] = poincare.expmap0(way.astype(np.float64), c)
+        points[first : first + size] = poincare.expmap0(direction.astype(np.float64), c)
     return points
 
 
@@ -71,16 +71,16 @@ def compare(count: int, c: float, radius: float) -> None:
             )
 
     # A byte a coordinate is compared ten times slower than floats: minutes at the larger size.
-    for kind in kinds.KINDS[1:] if count < SIZES[-1] else ("flat", "hnsw", "ivf"):
+    for kind in kinds.INDEX_TYPES[1:] if count < SIZES[-1] else ("flat", "hnsw", "ivf"):
         started = time.perf_counter()
         index = kinds.build(kind, blocks, count, DIM, c)
         built = time.perf_counter() - started
         kinds.tune(index, c)
         tuned = time.perf_counter() - started - built
         compared = f", {kinds.compared(index):,.0f} points compared" if kind == "ivf" else ""
-        effort = kinds.effort(index)
+        parameter = kinds.search_parameter(index)
         started = time.perf_counter()
-        plain = euclidean(kind, points, effort)
+        plain = euclidean(kind, points, parameter)
         plain_built = time.perf_counter() - started
         cores = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)
@@ -97,7 +97,7 @@ def compare(count: int, c: float, radius: float) -> None:
         faiss.omp_set_num_threads(cores)
         size = len(faiss.serialize_index(index)) / count
         print(
-            f"  {kind}{'' if effort is None else f' (effort {effort})'}: recall@10 "
+            f"  {kind}{'' if parameter is None else f' (parameter {parameter})'}: recall@10 "
             f"{share(found, near):.4f}, {share(whole, near):.4f} with "
             f"{np.mean([len(ids) for ids in fetched]):.0f} candidates in float64 order; "
             f"{QUERIES / statistics.median(times[0]):,.0f} queries/s; built in {built:.1f} s, "
@@ -113,8 +113,8 @@ def compare(count: int, c: float, radius: float) -> None:
         del index, plain
 
 
-def euclidean(kind: str, points: np.ndarray, effort: int | None) -> faiss.Index:
-    """FAISS's own index of a kind, with as many links, lists and the same effort as ours."""
+def euclidean(kind: str, points: np.ndarray, parameter: int | None) -> faiss.Index:
+    """FAISS's own index of a kind, with as many links, lists and the same parameter as ours."""
     plain: faiss.Index
     if kind == "flat":
         plain = faiss.IndexFlatL2(DIM)
@@ -123,11 +123,11 @@ def euclidean(kind: str, points: np.ndarray, effort: int | None) -> faiss.Index:
         plain.train(points)
     elif kind == "hnsw":
         plain = faiss.IndexHNSWFlat(DIM, kinds._LINKS)
-        plain.hnsw.efConstruction, plain.hnsw.efSearch = kinds._BUILD_EFFORT, effort
+        plain.hnsw.efConstruction, plain.hnsw.efSearch = kinds._EF_CONSTRUCTION, parameter
     else:
         lists = kinds._num_lists(len(points))
         plain = faiss.IndexIVFFlat(faiss.IndexFlatL2(DIM), DIM, lists)
-        plain.cp.niter, plain.nprobe = kinds._ROUNDS_OF_K_MEANS, effort
+        plain.cp.niter, plain.nprobe = kinds._ROUNDS_OF_K_MEANS, parameter
         plain.cp.max_points_per_centroid = kinds._TRAINING_POINTS
         plain.train(points)
     plain.add(points)

@@ -40,9 +40,9 @@ class Scattered(Encoder):
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
         rng = np.random.default_rng(int(np.abs(pixels).sum()))
-        way = rng.normal(size=(len(pixels), self.metadata.embedding_dim))
-        way *= 2 / np.linalg.norm(way, axis=1, keepdims=True)
-        points: np.ndarray = poincare.expmap0(way, self.metadata.c).astype(np.float32)
+        direction = rng.normal(size=(len(pixels), self.metadata.embedding_dim))
+        direction *= 2 / np.linalg.norm(direction, axis=1, keepdims=True)
+        points: np.ndarray = poincare.expmap0(direction, self.metadata.c).astype(np.float32)
         return points
 
 

@@ -94,10 +94,10 @@ def _seal_checksum(index: Path) -> None:
 
 
 def _seal_facts(database: sqlite3.Connection) -> None:
-    from hiercli.index.catalogue import facts_seal
+    from hiercli.index.catalogue import facts_checksum
 
     facts = dict(database.execute("SELECT name, value FROM facts"))
-    database.execute("UPDATE facts SET value = ? WHERE name = 'seal'", (facts_seal(facts),))
+    database.execute("UPDATE facts SET value = ? WHERE name = 'seal'", (facts_checksum(facts),))
 
 
 def _seal_catalogue(database: sqlite3.Connection) -> None:
@@ -110,7 +110,7 @@ def _seal_catalogue(database: sqlite3.Connection) -> None:
     for row in list(database.execute(ask)):
         number, path, label, levels, content, *state, point, seal, point_seal = row
         photo = Photo(number, path, label, levels, content, tuple(state), point)
-        wanted = (photo.seal(), photo.point_seal())
+        wanted = (photo.checksum(), photo.point_checksum())
         if (seal, point_seal) != wanted:
             change = "UPDATE photos SET seal = ?, point_seal = ? WHERE id = ?"
             database.execute(change, (*wanted, number))
@@ -118,11 +118,11 @@ def _seal_catalogue(database: sqlite3.Connection) -> None:
 
 
 def _seal_journal(database: sqlite3.Connection) -> None:
-    from hiercli.index.journal import sealed
+    from hiercli.index.journal import checksum_of
 
     for content, point in list(database.execute("SELECT content, point FROM points")):
         change = "UPDATE points SET seal = ? WHERE content = ?"
-        database.execute(change, (sealed(content, point), content))
+        database.execute(change, (checksum_of(content, point), content))
 
 
 def _seal_points(file: Path) -> None:

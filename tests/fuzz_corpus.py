@@ -98,7 +98,7 @@ def _two_epochs(run: Path) -> None:
 def _journal(root: Path) -> None:
     """Points of four of six pictures, as a killed `hier embed` leaves them."""
     from hiercli.index.catalogue import Catalogue
-    from hiercli.index.journal import sealed
+    from hiercli.index.journal import checksum_of
 
     (root / "journal").mkdir()
     with (
@@ -116,7 +116,7 @@ def _journal(root: Path) -> None:
             digest = hashlib.blake2b(content, digest_size=16).digest()
             point = bytes(64)
             database.execute(
-                "INSERT INTO points VALUES (?, ?, ?)", (digest, point, sealed(digest, point))
+                "INSERT INTO points VALUES (?, ?, ?)", (digest, point, checksum_of(digest, point))
             )
         database.commit()
 

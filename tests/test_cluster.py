@@ -16,6 +16,7 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 from pyarrow import parquet
 
+from hiercli.data.listing import gather
 from hiercli.encoder import cluster
 from hiercli.encoder.encoder import Encoder
 from hiercli.errors import InputError, MismatchError
@@ -170,3 +171,15 @@ def test_what_cannot_work(
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"hiercli\[ray\]"):
         cluster.embed([str(photos)], str(tmp_path / "out"), exported)
+
+
+def test_labels_are_those_of_the_one_rule(tmp_path: Path) -> None:
+    for name in ("wren/2024/a.jpg", "jay/b.jpg", "c.jpg"):
+        file = tmp_path / "birds" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    listed = cluster._listing([str(tmp_path / "birds"), str(tmp_path / "birds" / "jay" / "b.jpg")])
+    assert [label for _, label in listed] == ["birds", "jay", "wren"]
+    assert dict(listed) == {
+        f"file://{record.path}": record.label for record in gather([tmp_path / "birds"]).records
+    }

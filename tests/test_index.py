@@ -601,7 +601,7 @@ def test_hostile_points_have_no_distance(album: Path, tmp_path: Path) -> None:
             sealed = dataclasses.replace(photo, point=bad)
             database.execute(
                 "UPDATE photos SET point = ?, point_seal = ? WHERE id = ?",
-                (bad, sealed.point_seal(), photo.id),
+                (bad, sealed.point_checksum(), photo.id),
             )
         database.commit()
     with pytest.raises(FileFormatError, match="outside the ball"):

@@ -8,7 +8,7 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from hiercli.errors import DataError, FileFormatError, InputError
 from hiercli.evaluation import judgement, lineages, relevance
-from hiercli.evaluation.taxonomy import kinship
+from hiercli.evaluation.taxonomy import lca_heights
 from hiercli.geometry import poincare
 
 C = 0.1
@@ -83,7 +83,7 @@ def taxonomy_of_eight() -> dict[str, tuple[str, str]]:
 def test_a_ranking_by_kinship_itself_is_perfect() -> None:
     points, labels = collection(0.01)
     codes = np.array([int(label[4:]) for label in labels])
-    heights = kinship(list(taxonomy_of_eight().values()))
+    heights = lca_heights(list(taxonomy_of_eight().values()))
     scores = relevance.score(points, codes, heights, c=C).to_dict()
     assert scores == {name: pytest.approx(1) for name in ("hp@1", "hp@10", "h-ap", "asi", "ndcg")}
 
@@ -91,7 +91,7 @@ def test_a_ranking_by_kinship_itself_is_perfect() -> None:
 def test_neighbours_are_the_hyperbolic_ones_and_never_oneself() -> None:
     points, labels = collection(1.0)
     codes = np.array([int(label[4:]) for label in labels])
-    heights = kinship(list(taxonomy_of_eight().values()))
+    heights = lca_heights(list(taxonomy_of_eight().values()))
     got = relevance.score(points, codes, heights, c=C, precision_at=(1, 10))
     far = poincare.pairwise_dist(points.astype(float), points.astype(float), C)
     rows, severe = [], []
@@ -109,13 +109,13 @@ def test_more_queries_than_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relevance, "MOST_QUERIES", 10)
     points, labels = collection(0.01)
     codes = np.array([int(label[4:]) for label in labels])
-    scores = relevance.score(points, codes, kinship(list(taxonomy_of_eight().values())), c=C)
+    scores = relevance.score(points, codes, lca_heights(list(taxonomy_of_eight().values())), c=C)
     assert scores.num_queries == 10
     assert scores.ndcg == pytest.approx(1)
 
 
 def test_nothing_to_find() -> None:
-    heights = kinship([("a",), ("b",), ("c",)])
+    heights = lca_heights([("a",), ("b",), ("c",)])
     with pytest.raises(DataError, match="related images"):
         relevance.score(np.eye(3, dtype=np.float32) * 0.5, np.arange(3), heights, c=C)
 
@@ -221,7 +221,7 @@ def test_a_table_and_a_tree_say_the_same(tmp_path: Path) -> None:
     by_table, by_depth = lineages.read(table, names), lineages.read(tree, names)
     assert (by_table.levels, by_table.of("owl")) == (("genus", "family"), ("b", "x"))
     assert by_depth.levels == ("depth 2", "depth 1")
-    heights = [kinship([found.of(name) for name in names]) for found in (by_table, by_depth)]
+    heights = [lca_heights([found.of(name) for name in names]) for found in (by_table, by_depth)]
     assert np.array_equal(*heights)
     known = lineages.read(table, ["owl", "black kite", "dodo"])
     assert set(known.lines or ()) == {"owl", "black kite"}

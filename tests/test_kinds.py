@@ -55,7 +55,7 @@ def test_a_kind_finds_the_truth_and_keeps_it(kind: str, c: float, tmp_path: Path
         kind, blocks(ids, points), COUNT, 12, c, lambda done, total: told.append((done, total))
     )
     assert told[-1] == (COUNT, COUNT)
-    assert contents.kind_of(index) == kind
+    assert contents.index_type_of(index) == kind
     exact = kind in ("flat", "sq8")
     assert (kinds.tune(index, c) == 1) if exact else (kinds.tune(index, c) >= 0.995)
     # A plain FAISS file, tuned as it is: whoever reads it has no need of us.
@@ -80,7 +80,7 @@ def test_a_kind_finds_the_truth_and_keeps_it(kind: str, c: float, tmp_path: Path
         gone = ids[turn * 100 : turn * 100 + 100]
         news = 100_000 + 100 * turn + np.arange(120)
         later = ball(120, 10 + turn, c)
-        renewed = kinds.renew(index, np.concatenate([gone, news]), (news, later), c)
+        renewed = kinds.update(index, np.concatenate([gone, news]), (news, later), c)
         assert renewed is not None
         index = renewed
         for number in gone.tolist():
@@ -102,14 +102,14 @@ def test_a_graph_full_of_what_is_gone_is_built_anew() -> None:
     points, ids = ball(200, 0), np.arange(200)
     nothing = np.empty(0, np.int64), np.empty((0, 12), np.float32)
     index = kinds.build("hnsw", blocks(ids, points), 200, 12, 0.1)
-    assert kinds.renew(index, ids[:50], nothing, 0.1) is None
+    assert kinds.update(index, ids[:50], nothing, 0.1) is None
     index = kinds.build("hnsw", blocks(ids, points), 200, 12, 0.1)
-    assert kinds.renew(index, ids[:0], (ids + 200, points), 0.1) is not None
+    assert kinds.update(index, ids[:0], (ids + 200, points), 0.1) is not None
     index = kinds.build("hnsw", blocks(ids, points), 200, 12, 0.1)
-    assert kinds.renew(index, ids[:0], (np.arange(200, 401), ball(201, 1)), 0.1) is None
+    assert kinds.update(index, ids[:0], (np.arange(200, 401), ball(201, 1)), 0.1) is None
 
 
-@pytest.mark.parametrize("kind", kinds.KINDS[1:])
+@pytest.mark.parametrize("kind", kinds.INDEX_TYPES[1:])
 @pytest.mark.parametrize("count", [1, 2, 12])
 def test_few_points(kind: str, count: int) -> None:
     points, ids = ball(count, 0), np.arange(count)
@@ -172,7 +172,9 @@ def test_lists_that_compare_too_much_and_a_graph_that_misses_too_much(
     assert health.stats(index)["index_type"] == "hnsw"
     tune = kinds.tune
     monkeypatch.setattr(
-        kinds, "tune", lambda index, c: 0.9 if contents.kind_of(index) == "hnsw" else tune(index, c)
+        kinds,
+        "tune",
+        lambda index, c: 0.9 if contents.index_type_of(index) == "hnsw" else tune(index, c),
     )
     built: list[str] = []
     build = kinds.build
@@ -217,7 +219,7 @@ def test_an_index_grows_and_shrinks_in_its_kind(kind: str, tmp_path: Path) -> No
     assert len(everything) == 89
     health.compact(index)
     _, opened = pair.read(index)
-    assert (opened.ntotal, contents.kind_of(opened)) == (89, kind)
+    assert (opened.ntotal, contents.index_type_of(opened)) == (89, kind)
     update.update(index, [album], session, index_type="flat")
     assert health.stats(index)["index_type"] == "flat"
     same = Reader(index).search(np.zeros((1, 12), np.float32), None)[0]
@@ -234,7 +236,7 @@ def test_the_kind_on_the_command_line(
     assert not (tmp_path / "idx.faiss").exists()
     assert inside(*words, "--index-type", "hnsw", "-o", tmp_path / "x.npy").returncode == 2
     answers = []
-    for kind in kinds.KINDS[1:]:
+    for kind in kinds.INDEX_TYPES[1:]:
         index = tmp_path / f"{kind}.faiss"
         assert inside(*words, "--index", index, "--index-type", kind).returncode == 0
         done = inside("search", photos, "--index", index, "--exact", "--json")
@@ -306,7 +308,7 @@ def test_lists_are_even(c: float) -> None:
     assert max(sizes) < 4 * COUNT / lists.nlist
 
 
-@pytest.mark.parametrize("kind", kinds.KINDS[2:])
+@pytest.mark.parametrize("kind", kinds.INDEX_TYPES[2:])
 def test_another_kind_is_no_flat_file(kind: str, tmp_path: Path) -> None:
     index = kinds.build(kind, blocks(np.arange(200), ball(200, 0)), 200, 12, 0.1)
     faiss.write_index(index, str(tmp_path / "idx.faiss"))

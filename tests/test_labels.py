@@ -253,7 +253,7 @@ def test_taxonomies_that_contradict_themselves(table: str, words: str, tmp_path:
 def test_groups_of_one_name_under_two_parents_are_not_merged() -> None:
     """Denim of men and denim of women are as far apart as the sections are."""
     lines = [("denim", "men"), ("wool", "men"), ("denim", "women"), ("wool", "women")]
-    assert taxonomy.kinship(lines).tolist() == [
+    assert taxonomy.lca_heights(lines).tolist() == [
         [0, 2, 3, 3], [2, 0, 3, 3], [3, 3, 0, 2], [3, 3, 2, 0]
     ]  # fmt: skip
     # By bare names the fabrics were groups of two, with a purity in any tree.

@@ -14,7 +14,7 @@ from hiercli.evaluation.taxonomy import (
     joined_at,
     judge,
     judge_points,
-    kinship,
+    lca_heights,
     one_each,
     triplet_accuracy,
 )
@@ -27,7 +27,7 @@ HEIGHTS = np.array(
 
 
 def test_kinship_counts_the_levels_up_to_the_common_ancestor() -> None:
-    assert np.array_equal(kinship(LINEAGES), HEIGHTS)
+    assert np.array_equal(lca_heights(LINEAGES), HEIGHTS)
 
 
 def test_distances_that_are_the_taxonomy_score_one() -> None:
@@ -82,7 +82,7 @@ def test_triplet_accuracy_by_loops() -> None:
 
 def test_levels_on_which_no_two_classes_agree_have_no_purity() -> None:
     lineages = [("a", "x"), ("b", "x"), ("c", "y")]
-    scores = judge(kinship(lineages).astype(float), lineages, ("genus", "family"))
+    scores = judge(lca_heights(lineages).astype(float), lineages, ("genus", "family"))
     assert list(scores.purity) == ["family"]
 
 

@@ -275,7 +275,7 @@ def test_an_index_whose_encoder_has_moved(
     assert told(inside("hierarchy", "--index", index, "--model", exported)) == tree
     done = inside("search", next(photos.glob("*/*.jpg")), "--index", index)
     assert done.returncode == 2
-    assert b"name it with --model" in done.stderr
+    assert b"Name it with --model" in done.stderr
 
 
 def test_a_closed_stdout_is_one_message(index: Path, tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ def _into_index(
     from hiercli.index.update import update
 
     if options_["index_type"] is not None:
-        kinds.require_kind(options_["index_type"])
+        kinds.require_index_type(options_["index_type"])
     require_apart(output, (*pair.files(file), encoder.path))
     with progress("embedding") as bar, progress("building the index") as building:
         done = update(

@@ -16,6 +16,10 @@ app = typer.Typer(no_args_is_help=True)
 Index = Annotated[Path, typer.Argument(help="Use this index written by `hier embed --index`.")]
 
 
+_SHOWN = {"pictures": "images", "mean_distance_from_origin": "mean depth"}
+"""Facts whose names in a table are others than in JSON."""
+
+
 @app.callback()
 def index() -> None:
     """Inspect, check and repair an index and its catalogue.
@@ -42,7 +46,10 @@ def stats(index: Index, json_output: options.Json = False) -> None:
     facts["largest_labels"] = ", ".join(f"{n} ({k})" for n, k in facts["largest_labels"].items())
     facts["levels"] = ", ".join(facts["levels"]) or "none"
     rows = [
-        [name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)]
+        [
+            _SHOWN.get(name, name.replace("_", " ")),
+            f"{value:.4g}" if isinstance(value, float) else str(value),
+        ]
         for name, value in facts.items()
     ]
     table(str(index), ["", "index"], rows)

@@ -277,7 +277,7 @@ def _find(
 
     points = np.stack([query.point for query in asked if query.point is not None])
     if level is not None and tree is not None:
-        yield from _akin(points, asked, images, tree, level, k or 10, conditions, unique)
+        yield from _in_breadth(points, asked, images, tree, level, k or 10, conditions, unique)
         return
     most = 10 if k is None and max_distance is None else k
     within = math.inf if max_distance is None else max_distance
@@ -288,7 +288,7 @@ def _find(
         )  # fmt: skip
 
 
-def _akin(
+def _in_breadth(
     points: "np.ndarray",
     asked: Sequence["Query"],
     images: "Searchable",
@@ -298,11 +298,11 @@ def _akin(
     conditions: Sequence[tuple[str, str]],
     unique: bool,
 ) -> Iterable[Sequence["Hit"]]:
-    from hiercli.hierarchy.branches import akin
+    from hiercli.hierarchy.branches import search_in_breadth
     from hiercli.index.reader import Reader
 
     assert isinstance(images, Reader)
-    found = akin(points, images, tree, level, k, where=conditions, unique=unique)
+    found = search_in_breadth(points, images, tree, level, k, where=conditions, unique=unique)
     for query, one in zip(asked, found, strict=True):
         branch = one.branch
         say(

@@ -41,7 +41,7 @@ def verify(
         print(json.dumps({"model": str(model), "passed": done.passed, **asdict(done)}))
     else:
         rows = [
-            ["pictures", str(done.pictures), ""],
+            ["images", str(done.pictures), ""],
             ["tensors", f"{done.tensor_difference:.2g}", f"{vectors.TENSOR_TOLERANCE:g}"],
             ["points from the stored tensors", f"{done.point_difference:.2g}",
              f"{done.point_tolerance:g}"],

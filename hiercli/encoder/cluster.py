@@ -21,11 +21,14 @@ from typing import Any
 import numpy as np
 
 from hiercli import extras
+from hiercli.collection import Collection
+from hiercli.collection_files import to_table
 from hiercli.encoder import onnx_file
 from hiercli.encoder.encoder import Encoder, pixels_of
 from hiercli.errors import InputError, MismatchError
-from hiercli.files import parse_json
+from hiercli.files import parse_json, readable
 from hiercli.images import SUFFIXES, natural_key
+from hiercli.labels import own_folder, under
 
 SHARD = 1024
 """Pictures of one Parquet file."""
@@ -61,7 +64,7 @@ def embed(
 ) -> Done:
     """Embed pictures on a Ray cluster into Parquet files ``part-000000.parquet`` and so on.
 
-    Each file has the columns ``path``, ``label`` (name of the folder) and ``point`` (float32, D),
+    Each file has the columns ``path``, ``label`` (see `labels`) and ``point`` (float32, D),
     and in its schema's metadata, under ``hier``, what was passed over and why.
 
     Args:
@@ -85,7 +88,8 @@ def embed(
     encoder = onnx_file.read(model)
     metadata = encoder.metadata
     listing = _listing(sources)
-    digest = hashlib.sha256("\0".join(listing).encode("utf-8", "surrogateescape")).hexdigest()
+    told = "\0".join(part for pair in listing for part in pair)
+    digest = hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
     about = {
         "fingerprint": metadata.fingerprint,
         "c": metadata.c,
@@ -97,7 +101,11 @@ def embed(
     files, folder = _filesystem(target)
     _claim(files, folder, about)
     shards: list[dict[str, Any]] = [
-        {"number": number, "paths": listing[first : first + shard]}
+        {
+            "number": number,
+            "paths": [path for path, _ in listing[first : first + shard]],
+            "labels": [label for _, label in listing[first : first + shard]],
+        }
         for number, first in enumerate(range(0, len(listing), shard))
     ]
     there = set(_names(files, folder))
@@ -160,57 +168,44 @@ class _Worker:
             pixels, problem = pixels_of(self._encoder.metadata.preprocessing, path, content)
             return pixels, (path, problem)
 
-        names, points, problems = [], [], []
-        for (path, problem), point in self._encoder.stream(paths, load, workers=1):
+        points, records, problems = [], [], []
+        stream = self._encoder.stream(paths, load, workers=1)
+        for ((path, problem), point), label in zip(stream, item["labels"], strict=True):
             if point is None:
                 problems.append((path, problem))
             else:
-                names.append(path)
+                records.append((path, str(label)))
                 points.append(point)
-        self._write(int(item["number"]), names, points, problems)
+        self._write(int(item["number"]), records, points, problems)
         return {"number": item["number"], "pictures": len(paths)}
 
     def _write(
         self,
         number: int,
-        names: list[str],
+        records: list[tuple[str, str]],
         points: list[np.ndarray],
         problems: list[tuple[str, str]],
     ) -> None:
-        import pyarrow as pa
         from pyarrow import parquet
 
         metadata = self._encoder.metadata
-        dim = metadata.embedding_dim
-        flat = pa.array(np.concatenate([np.empty(0, np.float32), *points]).astype(np.float32))
-        table = pa.table(
-            {
-                "path": pa.array([_text(name) for name in names], pa.string()),
-                "label": pa.array(
-                    [_text(PurePosixPath(n).parent.name) for n in names], pa.string()
-                ),
-                "point": pa.FixedSizeListArray.from_arrays(flat, dim),
-            }
+        empty = np.empty((0, metadata.embedding_dim), np.float32)
+        collection = Collection(
+            points=np.concatenate([empty, *(point[None] for point in points)]),
+            paths=[path for path, _ in records],
+            labels=[readable(label) for _, label in records],
+            c=metadata.c,
+            fingerprint=metadata.fingerprint,
         )
-        facts = {
-            "fingerprint": metadata.fingerprint,
-            "c": metadata.c,
-            "count": len(names),
-            "problems": [[_text(path), _text(reason)] for path, reason in problems],
-        }
-        table = table.replace_schema_metadata({b"hier": json.dumps(facts).encode()})
+        named = [[readable(path), readable(reason)] for path, reason in problems]
         buffer = io.BytesIO()
-        parquet.write_table(table, buffer)
+        parquet.write_table(to_table(collection, problems=named), buffer)
         files, folder = _filesystem(self._target)
         _put(files, f"{folder}/{_name(number)}", buffer.getvalue())
 
 
 def _name(number: int) -> str:
     return f"part-{number:06d}.parquet"
-
-
-def _text(name: str) -> str:
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _cores(ray: Any) -> int:
@@ -228,8 +223,9 @@ def _filesystem(name: str) -> tuple[Any, str]:
     return files, path.rstrip("/")
 
 
-def _listing(sources: Sequence[str]) -> list[str]:
-    found: dict[str, None] = {}
+def _listing(sources: Sequence[str]) -> list[tuple[str, str]]:
+    """Names of all images with their labels, by the rule of `labels`."""
+    found: dict[str, str] = {}
     for source in sources:
         files, path = _filesystem(source)
         try:
@@ -246,8 +242,10 @@ def _listing(sources: Sequence[str]) -> list[str]:
             raise InputError(f"expected images in {source} or its subfolders, found none. Image "
                              f"files end in {' '.join(sorted(SUFFIXES))}")  # fmt: skip
         pictures.sort(key=lambda name: [natural_key(part) for part in PurePosixPath(name).parts])
-        found |= dict.fromkeys(str(files.unstrip_protocol(name)) for name in pictures)
-    return list(found)
+        for name in pictures:
+            label = own_folder(name) if name == path else under(Path(name), Path(path))
+            found.setdefault(str(files.unstrip_protocol(name)), label)
+    return list(found.items())
 
 
 def _names(files: Any, folder: str) -> list[str]:

@@ -124,7 +124,7 @@ def judge(
         permuted = [[lines[place] for place in order] for order in orders]
         scored = [judged.against(some, levels, usable) for some in permuted]
         ranked = relevance.score_each(
-            points, codes, [taxonomy.kinship(some) for some in permuted], c=c
+            points, codes, [taxonomy.lca_heights(some) for some in permuted], c=c
         )
         whole = [own | ranks.to_dict() for own, ranks in zip(scored, ranked, strict=True)]
         columns[ENCODER], columns[PERMUTED] = whole[0], _mean(whole[1:])
@@ -172,7 +172,7 @@ class _Judged:
         scores = self.linkage(lines, levels)  # of the tree that is shown where there are no proxies
         if proxies is not None:
             scores |= self.tree(proxies, lines, levels) | self.proxies(proxies, lines, levels)
-        nearer = taxonomy.triplet_accuracy(self.distances, taxonomy.kinship(lines))
+        nearer = taxonomy.triplet_accuracy(self.distances, taxonomy.lca_heights(lines))
         return scores | {"triplet_accuracy": nearer}
 
     def linkage(self, lines: list[Sequence[str]], levels: Sequence[str]) -> Scores:
@@ -206,7 +206,9 @@ class _Judged:
         return {
             **{f"proxies_purity@{level}": value for level, value in purity.items()},
             "proxies_correlation": correlation,
-            "ancestor_depth": taxonomy.correlation(-depth[upper], taxonomy.kinship(lines)[upper]),
+            "ancestor_depth": taxonomy.correlation(
+                -depth[upper], taxonomy.lca_heights(lines)[upper]
+            ),
         }
 
     def _agreement(
@@ -218,7 +220,7 @@ class _Judged:
     ) -> tuple[dict[str, float], float]:
         upper = np.triu_indices(len(lines), 1)
         met = taxonomy.joined_at(members, heights, len(lines))
-        correlation = taxonomy.correlation(met[upper], taxonomy.kinship(lines)[upper])
+        correlation = taxonomy.correlation(met[upper], taxonomy.lca_heights(lines)[upper])
         return taxonomy.purities(members, lines, levels), correlation
 
     def grouping(self, proxies: np.ndarray) -> Scores:
@@ -279,9 +281,11 @@ def _tree_scores(purity: Mapping[str, float], correlation: float) -> Scores:
 
 
 def _random_directions(proxies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    way = rng.standard_normal(proxies.shape)
-    way /= np.linalg.norm(way, axis=1, keepdims=True)
-    placed: np.ndarray = way * np.linalg.norm(proxies.astype(np.float64), axis=1, keepdims=True)
+    direction = rng.standard_normal(proxies.shape)
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    placed: np.ndarray = direction * np.linalg.norm(
+        proxies.astype(np.float64), axis=1, keepdims=True
+    )
     return placed
 
 

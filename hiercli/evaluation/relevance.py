@@ -1,4 +1,4 @@
-"""Retrieval scores that know how wrong a wrong answer is: arrays of kinship in, numbers out.
+"""Retrieval scores that know how wrong a wrong answer is: arrays of LCA heights in, numbers out.
 
 The level of an answer is how many levels of the taxonomy it shares with the query: 0 for a
 stranger, the greatest for a picture of the same class. All scores lie between 0 and 1, 1 is the
@@ -72,7 +72,7 @@ def score(
     Args:
         points: (N, D).
         codes: (N,) the class of each, a row of ``heights``.
-        heights: (C, C) int, from `taxonomy.kinship`: 0 for a class and itself.
+        heights: (C, C) int, from `taxonomy.lca_heights`: 0 for a class and itself.
         c: curvature magnitude, or ``None`` to rank by cosine.
         precision_at: the k of HP@k; those beyond N - 1 are left out.
         progress: called with (done, total) queries.
@@ -94,7 +94,7 @@ def score_each(
     precision_at: Sequence[int] = (1, 10, 100),
     progress: Callable[[int, int], None] | None = None,
 ) -> list[RelevanceScores]:
-    """`score` the same rankings by several tables of kinship, ranking but once."""
+    """`score` the same rankings by several arrays of LCA heights, ranking but once."""
     count = len(points)
     levels = [(heights.max() - heights).astype(np.int16) for heights in tables]
     present = np.unique(codes)

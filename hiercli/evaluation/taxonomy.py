@@ -62,7 +62,7 @@ def judge(
         DataError: fewer than three classes, or a taxonomy in which all are equally related.
     """
     num_classes = len(distances)
-    heights = kinship(lineages)
+    heights = lca_heights(lineages)
     pairs = squareform(heights, checks=False)
     if num_classes < 3 or len(np.unique(pairs)) < 2:
         raise DataError(
@@ -160,7 +160,7 @@ def correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float(spearmanr(first, second).statistic)
 
 
-def kinship(lineages: Sequence[Sequence[str]]) -> np.ndarray:
+def lca_heights(lineages: Sequence[Sequence[str]]) -> np.ndarray:
     """Height of the lowest common ancestor of every two classes, int64 (C, C).
 
     0 for a class and itself, 1 where the finest level agrees, one more for each level further up,
@@ -252,7 +252,7 @@ def triplet_accuracy(distances: np.ndarray, heights: np.ndarray) -> float:
 
     Args:
         distances: (C, C).
-        heights: (C, C), as from `kinship`.
+        heights: (C, C), as from `lca_heights`.
     """
     right, total = 0, 0
     for i in range(len(distances)):

@@ -1,4 +1,4 @@
-"""Where pictures stand in a tree: their common ancestors, what is akin, how specific they are."""
+"""Where images stand in a tree: common ancestors, searches in breadth, specificity."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Akin:
-    """What is akin to a query.
+class BreadthHits:
+    """The hits of a search in breadth.
 
     Attributes:
         branch: the part of the tree that was searched.
@@ -30,7 +30,7 @@ class Akin:
     hits: list[Hit]
 
 
-def akin(
+def search_in_breadth(
     queries: np.ndarray,
     reader: Reader,
     tree: "Branches",
@@ -39,7 +39,7 @@ def akin(
     *,
     where: Sequence[tuple[str, str]] = (),
     unique: bool = False,
-) -> Iterator[Akin]:
+) -> Iterator[BreadthHits]:
     """Search in breadth: so many levels up in the tree, and there class by class.
 
     Args:
@@ -67,7 +67,7 @@ def akin(
             hit = hit_of(rows[place], rank, float(distance), images.points[place])
             hit.copies.extend(copies.get(hit.content, [])[1:])
             hits.append(hit)
-        yield Akin(branch, hits)
+        yield BreadthHits(branch, hits)
 
 
 class Branches:

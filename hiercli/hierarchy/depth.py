@@ -117,6 +117,6 @@ def at_one_radius(middles: np.ndarray, radius: float, c: float) -> np.ndarray:
 
     Their own tells how widely their photos are spread, not how deep they lie.
     """
-    way = middles / np.linalg.norm(middles, axis=1, keepdims=True).clip(1e-12)
-    placed: np.ndarray = poincare.expmap0(way * (radius / 2), c)
+    direction = middles / np.linalg.norm(middles, axis=1, keepdims=True).clip(1e-12)
+    placed: np.ndarray = poincare.expmap0(direction * (radius / 2), c)
     return placed

@@ -76,7 +76,7 @@ class Photo:
     state: State
     point: bytes = b""
 
-    def seal(self) -> bytes:
+    def checksum(self) -> bytes:
         """Hash of all but the point, by which a reader knows that nothing was damaged."""
         return short_hash((self.id, self.path, self.label, self.levels, self.content, *self.state))
 
@@ -87,7 +87,7 @@ class Photo:
         blobs = isinstance(self.content, bytes) and isinstance(self.point, bytes)
         return texts and blobs and all(isinstance(number, int) for number in (self.id, *self.state))
 
-    def point_seal(self) -> bytes:
+    def point_checksum(self) -> bytes:
         """Hash of the point, likewise."""
         return short_hash((self.id, self.content, self.point))
 
@@ -154,7 +154,7 @@ def require_plain(database: sqlite3.Connection) -> None:
         raise ValueError("it contains more than tables")
 
 
-def facts_seal(facts: dict[str, str]) -> str:
+def facts_checksum(facts: dict[str, str]) -> str:
     """Hash of all facts but the hash itself."""
     return short_hash(sorted((name, facts[name]) for name in facts if name != "seal")).hex()
 
@@ -194,7 +194,9 @@ class Catalogue:
                 "FOLDER --index ... --rebuild`"
             )
         with self._damage():
-            if self.facts.get("seal") != facts_seal(self.facts) or set(_FACTS) - set(self.facts):
+            if self.facts.get("seal") != facts_checksum(self.facts) or set(_FACTS) - set(
+                self.facts
+            ):
                 raise ValueError("its encoder metadata has changed")
             self.c = float(self.facts["c"])
             self.dim = int(self.facts["embedding_dim"])
@@ -302,7 +304,7 @@ class Catalogue:
         with self._damage():
             for number, path, label, levels, content, *state, seal in self._database.execute(ask):
                 photo = Photo(number, path, label, levels, content, tuple(state))
-                if photo.seal() != seal or not photo.is_sound():
+                if photo.checksum() != seal or not photo.is_sound():
                     raise ValueError(f"the row of id {number} was changed")
                 yield photo
 
@@ -383,7 +385,7 @@ class Catalogue:
                 f"SELECT {COLUMNS}, seal, point, point_seal FROM photos {where}", values
             ):
                 photo = Photo(number, path, label, levels, content, tuple(state), point)
-                whole = (photo.seal(), photo.point_seal()) == (seal, point_seal)
+                whole = (photo.checksum(), photo.point_checksum()) == (seal, point_seal)
                 yield photo, whole and photo.is_sound() and len(point) == 4 * self.dim
 
     def _damaged(self, what: object) -> FileFormatError:

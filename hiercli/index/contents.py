@@ -11,8 +11,8 @@ _HALF_STEP = 0.51
 """Of a quantised coordinate, with a little for the rounding of what decodes it."""
 
 
-def kind_of(index: faiss.Index) -> str:
-    """Which of `kinds.KINDS` an index is."""
+def index_type_of(index: faiss.Index) -> str:
+    """Which of `kinds.INDEX_TYPES` an index is."""
     proper = inner(index)
     if isinstance(proper, faiss.IndexHNSW):
         return "hnsw"
@@ -63,7 +63,7 @@ def rows(index: faiss.Index) -> tuple[np.ndarray, np.ndarray]:
     return (every, whole) if counts.all() else (every[counts], whole[counts])
 
 
-def coarseness(index: faiss.Index) -> np.ndarray:
+def quantization_error(index: faiss.Index) -> np.ndarray:
     """How far each coordinate of an index's rows may lie from that of the lifted point, (D+1,)."""
     proper = inner(index)
     if not isinstance(proper, faiss.IndexScalarQuantizer):

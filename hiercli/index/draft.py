@@ -16,7 +16,7 @@ from hiercli.index.catalogue import (
     SCHEMA,
     Photo,
     catalogue_path,
-    facts_seal,
+    facts_checksum,
     groups_of,
     short_hash,
 )
@@ -64,9 +64,9 @@ class Draft:
                     p.levels,
                     p.content,
                     *p.state,
-                    p.seal(),
+                    p.checksum(),
                     p.point,
-                    p.point_seal(),
+                    p.point_checksum(),
                 )
                 for p in self._noted(photos)
             ),
@@ -87,7 +87,7 @@ class Draft:
         self._database.executemany(
             "UPDATE photos SET path = ?, label = ?, levels = ?, size = ?, modified_ns = ?, "
             "changed_ns = ?, seal = ? WHERE id = ?",
-            ((p.path, p.label, p.levels, *p.state, p.seal(), p.id) for p in photos),
+            ((p.path, p.label, p.levels, *p.state, p.checksum(), p.id) for p in photos),
         )
 
     def set_proxies(self, proxies: np.ndarray) -> None:
@@ -97,13 +97,13 @@ class Draft:
         self._database.executemany("INSERT INTO proxies VALUES (?, ?)", enumerate(rows))
         self.say({"proxies": short_hash(rows).hex()})
 
-    def seal(self) -> None:
+    def write_checksum(self) -> None:
         """Seal the facts, when all of them are said."""
         found = self._database.execute("SELECT levels FROM photos GROUP BY levels ORDER BY min(id)")
         names = dict.fromkeys(name for (text,) in found for name in groups_of(text))
         self.say({"level_names": json.dumps(list(names), ensure_ascii=False)})
         facts = dict(self._database.execute("SELECT name, value FROM facts"))
-        self.say({"seal": facts_seal(facts)})
+        self.say({"seal": facts_checksum(facts)})
 
     def set_quarantine(self, removed: Iterable[bytes], added: Iterable[tuple[bytes, str]]) -> None:
         """Take some paths out of quarantine and put others into it."""

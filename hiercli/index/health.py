@@ -68,7 +68,7 @@ def stats(index: Path) -> dict[str, Any]:
             "dimensions": catalogue.dim,
             "c": catalogue.c,
             "mean_distance_from_origin": float(depth) / max(1, pictures),
-            "index_type": contents.kind_of(opened),
+            "index_type": contents.index_type_of(opened),
             "recall@10": catalogue.recall,
             "encoder": readable(os.fsencode(catalogue.model)),
             "fingerprint": catalogue.fingerprint,
@@ -106,13 +106,13 @@ def verify(
         try:
             found.damage.extend(f"SQLite: {line}" for line in catalogue.integrity())
             ids, rows = contents.rows(opened)
-            coarse = contents.coarseness(opened)
+            quantization_error = contents.quantization_error(opened)
             where = {int(number): row for row, number in enumerate(ids)}
             if len(where) != len(ids):
                 found.damage.append(f"{len(ids) - len(where)} ids appear twice in the FAISS file")
             done, total = 0, len(catalogue)
             for block in _blocks(catalogue.every()):
-                found.damage.extend(_amiss(block, where, rows, coarse, catalogue.c))
+                found.damage.extend(_amiss(block, where, rows, quantization_error, catalogue.c))
                 if files:
                     found.outdated.extend(_outdated(block))
                 done += len(block)
@@ -129,7 +129,7 @@ def _amiss(
     block: list[tuple[Photo, bool]],
     where: dict[int, int],
     rows: np.ndarray,
-    coarse: np.ndarray,
+    quantization_error: np.ndarray,
     c: float,
 ) -> Iterator[str]:
     lifted = iter(neighbours.lift(_points(block), c))
@@ -142,7 +142,9 @@ def _amiss(
         expected = next(lifted)
         if row is None:
             yield f"{path}: the stored vector is missing in the FAISS file"
-        elif (np.abs(expected - rows[row]) > coarse + 1e-6 + 1e-5 * np.abs(expected)).any():
+        elif (
+            np.abs(expected - rows[row]) > quantization_error + 1e-6 + 1e-5 * np.abs(expected)
+        ).any():
             yield f"{path}: the stored vector does not match the catalogue"
 
 

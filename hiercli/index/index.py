@@ -96,7 +96,7 @@ class Index:
             raise InputError(
                 f"{path} already exists. Name another file, or build it again with rebuild=True"
             )
-        kinds.require_kind(index_type)
+        kinds.require_index_type(index_type)
         if collection.c is None:
             raise InputError("expected a collection with its curvature c, got one without")
         facts = facts_of(

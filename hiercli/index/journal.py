@@ -60,7 +60,7 @@ class Journal:
             database.execute("INSERT INTO encoder VALUES (?)", (metadata.fingerprint,))
         contents = set()
         for content, point, seal in database.execute("SELECT content, point, seal FROM points"):
-            if seal != sealed(content, point) or len(point) != 4 * metadata.embedding_dim:
+            if seal != checksum_of(content, point) or len(point) != 4 * metadata.embedding_dim:
                 raise ValueError("a point has changed")
             contents.add(content)
         database.commit()
@@ -87,7 +87,7 @@ class Journal:
         try:
             self._database.execute(
                 "INSERT OR REPLACE INTO points VALUES (?, ?, ?)",
-                (content, row, sealed(content, row)),
+                (content, row, checksum_of(content, row)),
             )
             if time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES:
                 self._database.commit()
@@ -116,6 +116,6 @@ class Journal:
             file.unlink(missing_ok=True)
 
 
-def sealed(content: bytes, point: bytes) -> bytes:
+def checksum_of(content: bytes, point: bytes) -> bytes:
     """By which damage of a point is noticed."""
     return hashlib.blake2b(content + point, digest_size=8).digest()

@@ -29,13 +29,13 @@ from hiercli.geometry import lorentz
 from hiercli.index import contents
 from hiercli.index.searcher import Searcher
 
-KINDS = ("auto", "flat", "sq8", "hnsw", "ivf")
+INDEX_TYPES = ("auto", "flat", "sq8", "hnsw", "ivf")
 _EXACT = ("flat", "sq8")
 LARGE = 200_000
 """Points from which on ``auto`` is not exact: one query of a flat index takes some 10 ms then."""
 
 _LINKS = 32
-_BUILD_EFFORT = 80
+_EF_CONSTRUCTION = 80
 _ROUNDS_OF_K_MEANS = 10
 _TRAINING_POINTS = 64
 """For each centroid."""
@@ -55,31 +55,31 @@ Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 Progress = Callable[[int, int], None]
 
 
-def require_kind(kind: str) -> None:
+def require_index_type(index_type: str) -> None:
     """Check that there is such a kind.
 
     Raises:
         InputError: there is none.
     """
-    if kind not in KINDS:
-        raise InputError(f"expected an index type of {', '.join(KINDS)}, got {kind!r}")
+    if index_type not in INDEX_TYPES:
+        raise InputError(f"expected an index type of {', '.join(INDEX_TYPES)}, got {index_type!r}")
 
 
-def choices(kind: str, count: int) -> tuple[str, ...]:
+def choices(index_type: str, count: int) -> tuple[str, ...]:
     """The kinds among which `choose` chooses, for so many points.
 
     ``auto`` is exact up to `LARGE`. Beyond, it takes lists, which are smaller than a graph and
     built sooner (`tests/bench_index.py`). Where they would have to compare more than `_FEW` points,
     since there are no groups among them or very many points, it takes a graph, unless that misses
-    too much: in a crowd a graph's ways do not lead to all.
+    too much: HNSW misses neighbours in dense clusters.
     """
-    if kind != "auto":
-        return (kind,)
+    if index_type != "auto":
+        return (index_type,)
     return ("flat",) if count < LARGE else ("ivf", "hnsw")
 
 
 def choose(
-    kinds: tuple[str, ...],
+    index_types: tuple[str, ...],
     blocks: Blocks,
     count: int,
     dim: int,
@@ -91,15 +91,15 @@ def choose(
     Where none does, of the kind that finds most.
 
     Args:
-        kinds: as of `choices`.
+        index_types: as of `choices`.
         blocks, count, dim, c, progress: see `build`.
 
     Returns:
         the index, tuned, and its recall, see `tune`.
     """
     made = []
-    for kind in kinds:
-        index = build(kind, blocks, count, dim, c, progress)
+    for index_type in index_types:
+        index = build(index_type, blocks, count, dim, c, progress)
         recall = tune(index, c)
         made.append((index, recall))
         if recall >= ENOUGH and compared(index) <= _FEW:
@@ -108,36 +108,41 @@ def choose(
 
 
 def build(
-    kind: str, blocks: Blocks, count: int, dim: int, c: float, progress: Progress | None = None
+    index_type: str,
+    blocks: Blocks,
+    count: int,
+    dim: int,
+    c: float,
+    progress: Progress | None = None,
 ) -> faiss.Index:
     """An index of points of the ball.
 
     Args:
-        kind: one of `KINDS` but auto.
+        index_type: one of `INDEX_TYPES` but auto.
         blocks: the points.
         count: how many they are.
         dim: of the ball.
         c: curvature magnitude.
         progress: called with (done, total) points.
     """
-    told = _told(blocks(), count, progress)
-    if kind == "hnsw":
+    blocks_with_progress = _with_progress(blocks(), count, progress)
+    if index_type == "hnsw":
         graph = faiss.IndexHNSWFlat(dim + 1, _LINKS, faiss.METRIC_INNER_PRODUCT)
         index = faiss.IndexIDMap(graph)  # while it is empty: FAISS takes no other
-        return _numbered(index, _grow(graph, told, c))
-    if kind == "ivf":
+        return _numbered(index, _grow(graph, blocks_with_progress, c))
+    if index_type == "ivf":
         lists = _empty_lists(blocks, count, dim, c)
-        for ids, points in told:
+        for ids, points in blocks_with_progress:
             _add_to_lists(lists, ids, points, c)
         return lists
-    flat = faiss.IndexIDMap(_bytes_index(blocks, dim, c) if kind == "sq8" else
+    flat = faiss.IndexIDMap(_bytes_index(blocks, dim, c) if index_type == "sq8" else
                             faiss.IndexFlatIP(dim + 1))  # fmt: skip
-    for ids, points in told:
+    for ids, points in blocks_with_progress:
         flat.add_with_ids(neighbours.lift(points, c), ids)
     return flat
 
 
-def renew(
+def update(
     index: faiss.Index,
     removed: np.ndarray,
     added: tuple[np.ndarray, np.ndarray],
@@ -158,7 +163,7 @@ def renew(
     inner = contents.inner(index)
     ids, points = added
     before = len(contents.living(index)) - np.isin(contents.living(index), removed).sum()
-    if len(ids) > before or contents.kind_of(index) in _EXACT:
+    if len(ids) > before or contents.index_type_of(index) in _EXACT:
         return None
     if isinstance(inner, faiss.IndexIVF):
         inner.remove_ids(faiss.IDSelectorBatch(np.ascontiguousarray(removed, np.int64)))
@@ -183,7 +188,7 @@ def tune(index: faiss.Index, c: float) -> float:
         recall of the 10 nearest on a sample of the index's own points; 1 where it is exact.
     """
     inner = contents.inner(index)
-    if contents.kind_of(index) in _EXACT:
+    if contents.index_type_of(index) in _EXACT:
         return 1.0
     ids, points = contents.rows(index)
     k = min(10, len(ids) - 1)
@@ -206,14 +211,14 @@ def tune(index: faiss.Index, c: float) -> float:
 
     truth = found(exact=True)
     most = inner.nlist if isinstance(inner, faiss.IndexIVF) else 1024
-    effort, recall = (1 if isinstance(inner, faiss.IndexIVF) else 32), 0.0
+    parameter, recall = (1 if isinstance(inner, faiss.IndexIVF) else 32), 0.0
     while True:
-        _go(inner, effort)
+        _set_search_parameter(inner, parameter)
         hits = sum(len(mine & right) for mine, right in zip(found(exact=False), truth, strict=True))
         recall = hits / (k * len(truth))
-        if recall >= _GOAL or effort >= most:
+        if recall >= _GOAL or parameter >= most:
             return recall
-        effort = min(2 * effort, most)
+        parameter = min(2 * parameter, most)
 
 
 def compared(index: faiss.Index) -> float:
@@ -228,7 +233,7 @@ def compared(index: faiss.Index) -> float:
     return float(np.average(sizes[visited].sum(axis=1), weights=sizes))
 
 
-def effort(index: faiss.Index) -> int | None:
+def search_parameter(index: faiss.Index) -> int | None:
     """How far a search goes: nodes held in view of a graph, lists visited; ``None`` for flat."""
     inner = contents.inner(index)
     if isinstance(inner, faiss.IndexIVF):
@@ -236,14 +241,14 @@ def effort(index: faiss.Index) -> int | None:
     return int(inner.hnsw.efSearch) if isinstance(inner, faiss.IndexHNSW) else None
 
 
-def _go(inner: faiss.Index, effort: int) -> None:
+def _set_search_parameter(inner: faiss.Index, parameter: int) -> None:
     if isinstance(inner, faiss.IndexIVF):
-        inner.nprobe = effort
+        inner.nprobe = parameter
     else:
-        inner.hnsw.efSearch = effort
+        inner.hnsw.efSearch = parameter
 
 
-def _told(
+def _with_progress(
     blocks: Iterable[tuple[np.ndarray, np.ndarray]], count: int, progress: Progress | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     done = 0
@@ -271,15 +276,15 @@ def _grow(
         some = lorentz.to_poincare(points[first : first + neighbours.AT_ONCE].astype(np.float64), c)
         links.storage.add(np.ascontiguousarray(some, np.float32))
     links.hnsw, links.ntotal = graph.hnsw, graph.ntotal
-    links.hnsw.is_similarity, links.hnsw.efConstruction = False, _BUILD_EFFORT
+    links.hnsw.is_similarity, links.hnsw.efConstruction = False, _EF_CONSTRUCTION
     for ids, some in blocks:
         links.add(np.ascontiguousarray(some, np.float32))
         graph.storage.add(neighbours.lift(some, c))
         added.append(ids)
-    effort = graph.hnsw.efSearch
+    ef_search = graph.hnsw.efSearch
     graph.hnsw, graph.ntotal = links.hnsw, links.ntotal
     # Copied with the links, where they are another's.
-    graph.hnsw.is_similarity, graph.hnsw.efSearch = True, effort
+    graph.hnsw.is_similarity, graph.hnsw.efSearch = True, ef_search
     return np.concatenate(added)
 
 
@@ -332,12 +337,12 @@ def _centroids(points: np.ndarray, k: int) -> np.ndarray:
     points of `tests/bench_index.py` a search compared 1,658 at c 0.1 and 17,145 at c 1, radius 4,
     where it compares 194 now and finds as much.
     """
-    way = points[:, 1:] / np.linalg.norm(points[:, 1:], axis=1, keepdims=True).clip(1e-12)
+    direction = points[:, 1:] / np.linalg.norm(points[:, 1:], axis=1, keepdims=True).clip(1e-12)
     means = faiss.Kmeans(
-        way.shape[1], k, niter=_ROUNDS_OF_K_MEANS, spherical=True, seed=0,
+        direction.shape[1], k, niter=_ROUNDS_OF_K_MEANS, spherical=True, seed=0,
         min_points_per_centroid=1, max_points_per_centroid=_TRAINING_POINTS,
     )  # fmt: skip
-    means.train(way)
+    means.train(direction)
     directions: np.ndarray = means.centroids  # type: ignore[assignment]
     return np.insert(directions, 0, np.float32(2**0.5), axis=1)
 

@@ -106,14 +106,14 @@ class MilvusIndex:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._client = _connect(address)
-        with _told(address):
+        with _milvus_errors(address):
             there = self._client.has_collection(address.collection)
         if not there:
             raise InputError(
                 f"expected an index in Milvus, but there is no collection {address.collection} at "
                 f"{address.uri}. Build one with `hier embed FOLDER --index milvus:...`"
             )
-        with _told(address):
+        with _milvus_errors(address):
             properties = self._client.describe_collection(address.collection)["properties"]
         try:
             facts = {name: properties[_PREFIX + name] for name in _FACTS}
@@ -129,7 +129,7 @@ class MilvusIndex:
             ) from error
 
     def __len__(self) -> int:
-        with _told(self.address):
+        with _milvus_errors(self.address):
             found = self._client.query(self.address.collection, output_fields=["count(*)"])
         return int(found[0]["count(*)"])
 
@@ -161,7 +161,7 @@ class MilvusIndex:
         every = tuple(dict.fromkeys([*self.level_names, *level_names]))
         if every != self.level_names:
             self.level_names = every
-            with _told(self.address):
+            with _milvus_errors(self.address):
                 self._client.alter_collection_properties(
                     self.address.collection, {f"{_PREFIX}level_names": json.dumps(every)}
                 )
@@ -216,7 +216,7 @@ class MilvusIndex:
         self, query: np.ndarray, width: int, expression: str
     ) -> tuple[list[Hit], float, int]:
         """Candidates in order, the distance below which none is missing, and how many came."""
-        with _told(self.address):
+        with _milvus_errors(self.address):
             (rows,) = self._client.search(
                 self.address.collection,
                 data=[query.astype(np.float32).tolist()],
@@ -303,7 +303,7 @@ def update(
 
     listing = gather(paths, nested=nested, skipped=pass_over)
     client, name = _connect(address), address.collection
-    with _told(address):
+    with _milvus_errors(address):
         if rebuild and client.has_collection(name):
             client.drop_collection(name)
         if not client.has_collection(name):
@@ -339,7 +339,7 @@ def update(
     removed = _embed(
         client, index, listed, known, encoder, counts, listing.level_names, pass_over, progress
     )
-    with _told(address):
+    with _milvus_errors(address):
         for first in range(0, len(gone), _AT_ONCE):
             client.delete(name, ids=gone[first : first + _AT_ONCE])
     return Change(
@@ -389,7 +389,7 @@ def _embed(
 
     def write() -> None:
         smallest = min((float(np.square(row["point"]).sum()) for row in waiting), default=math.inf)
-        with _told(address):
+        with _milvus_errors(address):
             # First, so that no search can count on a bound that does not hold.
             if smallest < index._smallest:
                 index._smallest = smallest
@@ -404,7 +404,7 @@ def _embed(
         if problem:
             pass_over(path, problem)
             if row["id"] in known and "content" in row:  # read, and no picture any more
-                with _told(address):
+                with _milvus_errors(address):
                     client.delete(address.collection, ids=[row["id"]])
                 removed += 1
         elif point is None:
@@ -445,7 +445,7 @@ def _create(client: Any, name: str, encoder: Encoder) -> None:
 
 
 def _rows(client: Any, address: Address) -> Iterator[dict[str, Any]]:
-    with _told(address):
+    with _milvus_errors(address):
         found = client.query_iterator(
             address.collection, batch_size=_AT_ONCE, output_fields=["id", *_COLUMNS]
         )
@@ -514,12 +514,12 @@ def _connect(address: Address) -> Any:
         from pymilvus import MilvusClient
     except ImportError as error:
         raise extras.missing(error) or error from error
-    with _told(address):
+    with _milvus_errors(address):
         return MilvusClient(uri=address.uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=10)
 
 
 @contextlib.contextmanager
-def _told(address: Address) -> Iterator[None]:
+def _milvus_errors(address: Address) -> Iterator[None]:
     """Say what Milvus objects to in one message."""
     from pymilvus.exceptions import MilvusException
 

@@ -1,9 +1,9 @@
 """A FAISS file and its catalogue as one: both change together or not at all.
 
-The catalogue records a checksum of its FAISS file. A writer lays the new FAISS file ready under
+The catalogue records a checksum of its FAISS file. A writer stages the new FAISS file under
 a hidden name, replaces the catalogue, which is the moment of change, and moves the FAISS file into
 place. Whoever reads in between, or after a writer was killed in between, finds the file that the
-catalogue speaks of under the one name or the other.
+catalogue describes under one name or the other.
 """
 
 import contextlib
@@ -80,13 +80,13 @@ def writing(index: Path) -> Iterator[None]:
             f"cannot write {index}: {error.strerror or error}. Choose a folder you can write to"
         ) from error
     try:
-        _settle(index)
+        _recover(index)
         yield
     finally:
         lock.release()
 
 
-def _settle(index: Path) -> None:
+def _recover(index: Path) -> None:
     ready = next_path(index)
     if not ready.is_file():
         return
@@ -125,19 +125,19 @@ def change(
         InputError: the files cannot be written; the old state stands.
     """
     try:
-        _lay_ready(index, fill, anew, progress)
+        _stage(index, fill, anew, progress)
     finally:  # whichever state was reached: the other's FAISS file goes
-        _settle(index)
+        _recover(index)
 
 
-def _lay_ready(
+def _stage(
     index: Path, fill: Callable[[Draft], None], anew: bool, progress: kinds.Progress | None
 ) -> None:
     with drafting(index, anew=anew) as draft:
         fill(draft)
         c = float(draft.fact("c"))
         choices = kinds.choices(draft.fact("index_type"), len(draft))
-        made = None if anew else _renewed(index, choices, draft, c)
+        made = None if anew else _updated(index, choices, draft, c)
         recall = 0.0 if made is None else kinds.tune(made, c)
         if made is None or (recall < kinds.ENOUGH and len(choices) > 1):
             dim = int(draft.fact("embedding_dim"))
@@ -148,10 +148,10 @@ def _lay_ready(
                 faiss.write_index(made, faiss.PyCallbackIOWriter(content.write))  # type: ignore[attr-defined]
             with open(file, "rb", buffering=0) as content:
                 draft.say({"checksum": _checksum(content)})
-        draft.seal()
+        draft.write_checksum()
 
 
-def _renewed(index: Path, choices: tuple[str, ...], draft: Draft, c: float) -> faiss.Index | None:
+def _updated(index: Path, choices: tuple[str, ...], draft: Draft, c: float) -> faiss.Index | None:
     """The FAISS index that is there, changed as the draft was; ``None``: it must be built anew."""
     if choices == ("flat",):
         return None  # to fill another takes no longer
@@ -160,10 +160,10 @@ def _renewed(index: Path, choices: tuple[str, ...], draft: Draft, c: float) -> f
     except HierError:
         return None
     catalogue.close()
-    if contents.kind_of(old) not in choices:
+    if contents.index_type_of(old) not in choices:
         return None
     removed = np.fromiter(draft.touched, np.int64)
-    return kinds.renew(old, removed, draft.points_of(draft.touched), c)
+    return kinds.update(old, removed, draft.points_of(draft.touched), c)
 
 
 def read(index: Path) -> tuple[Catalogue, faiss.Index]:

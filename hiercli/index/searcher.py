@@ -1,4 +1,4 @@
-"""An index ready to be asked for neighbours."""
+"""An index opened for search."""
 # FAISS's own stubs lack much of what is used here.
 # mypy: disable-error-code="call-arg,attr-defined"
 
@@ -17,7 +17,7 @@ _WIDE = 4096
 
 
 class Searcher:
-    """An index ready to be asked.
+    """An index opened for search.
 
     Args:
         index: as `kinds.build` made it, or the file of a flat one.
@@ -27,7 +27,7 @@ class Searcher:
             CPU searches, and `fallback` says so.
 
     Attributes:
-        fallback: why it does not search where it was asked to; mostly empty.
+        fallback: why it does not search on the requested device; mostly empty.
     """
 
     def __init__(
@@ -36,11 +36,14 @@ class Searcher:
         self.index, self.c, self.fallback = index, c, ""
         self._farthest = farthest
         self._on_gpu: neighbours.Search | None = None
-        self._coarseness = np.zeros(index.d)
+        self._quantization_error = np.zeros(index.d)
         if isinstance(index, FlatFile):
             self._ids = index.ids
         else:
-            self._ids, self._coarseness = contents.ids(index), contents.coarseness(index)
+            self._ids, self._quantization_error = (
+                contents.ids(index),
+                contents.quantization_error(index),
+            )
             if device == "cuda":
                 self._go_to_gpu(index)
         self._living = self._ids >= 0
@@ -81,18 +84,23 @@ class Searcher:
                 f"the index contains points of {self.index.d - 1} dimensions, but the encoder "
                 f"outputs {queries.shape[1]}. Use the encoder that built the index"
             )
-        asked = neighbours.as_queries(queries, self.c)
-        unsure = neighbours.rounding(asked, self._farthest) + np.abs(asked) @ self._coarseness
+        lifted_queries = neighbours.as_queries(queries, self.c)
+        error_bound = (
+            neighbours.rounding(lifted_queries, self._farthest)
+            + np.abs(lifted_queries) @ self._quantization_error
+        )
         total = len(self) if among is None else len(among)
         if self._on_gpu is not None and among is None:
-            return neighbours.candidates(self._on_gpu, asked, unsure, min(k, total), total)
+            return neighbours.candidates(
+                self._on_gpu, lifted_queries, error_bound, min(k, total), total
+            )
         narrow = self._narrow(among)
 
         def search(some: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
             every = exact or among is not None or width == total
             return narrow(some, width, every or width > _WIDE)
 
-        return neighbours.candidates(search, asked, unsure, min(k, total), total)
+        return neighbours.candidates(search, lifted_queries, error_bound, min(k, total), total)
 
     def _narrow(
         self, among: np.ndarray | None
@@ -100,7 +108,7 @@ class Searcher:
         """A search for products and ids among some, (queries, width, whether exact)."""
         if isinstance(self.index, FlatFile):
             file = self.index
-            return lambda asked, width, _: file.search(asked, width, among)
+            return lambda lifted_queries, width, _: file.search(lifted_queries, width, among)
         inner = contents.inner(self.index)
         chosen: faiss.IDSelector | None = None
         if not isinstance(inner, faiss.IndexHNSW):
@@ -108,13 +116,15 @@ class Searcher:
                 chosen = faiss.IDSelectorBatch(np.ascontiguousarray(among, np.int64))
             lists = inner if isinstance(inner, faiss.IndexIVF) else None
 
-            def search(asked: np.ndarray, width: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+            def search(
+                lifted_queries: np.ndarray, width: int, exact: bool
+            ) -> tuple[np.ndarray, np.ndarray]:
                 if lists is None:
                     options = faiss.SearchParameters(sel=chosen)
                 else:
                     nprobe = lists.nlist if exact else lists.nprobe
                     options = faiss.SearchParametersIVF(sel=chosen, nprobe=nprobe)
-                products, ids = self.index.search(asked, width, params=options)
+                products, ids = self.index.search(lifted_queries, width, params=options)
                 return products, ids
 
             return search
@@ -123,13 +133,15 @@ class Searcher:
         if not counts.all():
             chosen = faiss.IDSelectorBitmap(len(counts), faiss.swig_ptr(bits))
 
-        def walk(asked: np.ndarray, width: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+        def walk(
+            lifted_queries: np.ndarray, width: int, exact: bool
+        ) -> tuple[np.ndarray, np.ndarray]:
             if exact:
                 options = faiss.SearchParameters(sel=chosen)
-                products, places = inner.storage.search(asked, width, params=options)
+                products, places = inner.storage.search(lifted_queries, width, params=options)
             else:
                 options = faiss.SearchParametersHNSW(sel=chosen, efSearch=inner.hnsw.efSearch)
-                products, places = inner.search(asked, width, params=options)
+                products, places = inner.search(lifted_queries, width, params=options)
             assert bits is not None  # the selector looks into it
             return products, np.where(places < 0, -1, self._ids[places])
 

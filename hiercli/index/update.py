@@ -91,7 +91,7 @@ def update(
         prune: take a folder or file that is missing, and a folder without pictures, for gone.
             Without it they are an error: a disk may just not be mounted.
         strict: write nothing where something cannot be read.
-        index_type: one of `kinds.KINDS`; ``None`` leaves it as it is, or chooses by size.
+        index_type: one of `kinds.INDEX_TYPES`; ``None`` leaves it as it is, or chooses by size.
         skipped: told of each file or folder that is passed over, and why.
         progress: called with (done, total) pictures.
         building: called with (done, total) points while the FAISS index is made.

@@ -18,12 +18,12 @@ def draw(rows: list[dict[str, Any]], target: Path) -> None:
     epochs = [row["epoch"] for row in rows]
     # Some are only there from a later epoch on.
     keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "epoch"]
-    kinship = [key for key in keys if key.startswith("validation_") and key not in _PERCENT]
-    elsewhere = (*_SHARES, *_LENGTHS, *_PERCENT, *kinship, *_UNSEEN)
+    agreement = [key for key in keys if key.startswith("validation_") and key not in _PERCENT]
+    elsewhere = (*_SHARES, *_LENGTHS, *_PERCENT, *agreement, *_UNSEEN)
     panels = (
         ("Training losses", "loss", [key for key in keys if key not in elsewhere]),
         ("Held-out training classes", "percent", _PERCENT),
-        ("Hierarchy", "share or correlation", (*_SHARES, *kinship)),
+        ("Hierarchy", "share or correlation", (*_SHARES, *agreement)),
         ("Norm", "mean norm in the ball", _LENGTHS),
     )
     figure = Figure(figsize=(11, 7), layout="constrained")

@@ -91,7 +91,7 @@ class Judge:
         records = [held_out[place] for place in kept]
         found = score(points, [r.label for r in records], c=self.recipe.c, recall_at=(1,))
         scores = {"recall@1": found.recall_at[1], "map@r": found.map_at_r}
-        scores |= self._kinship(points, records)
+        scores |= self._agreement(points, records)
         return self.world.same({f"validation_{name}": value for name, value in scores.items()})
 
     def test(
@@ -118,7 +118,7 @@ class Judge:
             c=self.recipe.c,
             recall_at=self.dataset.recall_at,
         )
-        scores = retrieval.to_dict() | self._kinship(points, queries)
+        scores = retrieval.to_dict() | self._agreement(points, queries)
         result = {"dataset": self.dataset.name, "best_epoch": best_epoch, **scores}
         write_text(out / "test.json", json.dumps(result, indent=2) + "\n")
         neighbours.write(
@@ -133,7 +133,7 @@ class Judge:
         )
         return scores, retrieval
 
-    def _kinship(self, points: np.ndarray, records: Sequence[Record]) -> dict[str, float]:
+    def _agreement(self, points: np.ndarray, records: Sequence[Record]) -> dict[str, float]:
         """Agreement with the data set's taxonomy; nothing where that is silent on these classes."""
         if not self.dataset.level_names:
             return {}
