@@ -122,7 +122,7 @@ def _noted_labels(
         classes = [names[code][0] for code in codes]
         levels = [names[code][1] for code in codes]
     except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise FileFormatError(f"{note} is damaged ({error}): embed again") from error
+        raise FileFormatError(f"{note} is damaged ({error}). Embed again") from error
     return classes, levels if level_names else None, level_names
 
 
@@ -144,7 +144,7 @@ def _parsed(note: Path) -> dict[str, Any]:
         if not isinstance(facts, dict) or not isinstance(facts.get("fingerprint", ""), str):
             raise ValueError("no object with a fingerprint")
     except ValueError as error:
-        raise FileFormatError(f"{note} is damaged ({error}): embed again") from error
+        raise FileFormatError(f"{note} is damaged ({error}). Embed again") from error
     return facts
 
 
@@ -248,7 +248,7 @@ def _read_parquet(source: Path) -> Collection:
         pa.ArrowException, KeyError, ValueError, TypeError, AttributeError, OSError, MemoryError
     ) as error:  # fmt: skip
         raise FileFormatError(
-            f"{source} does not hold embeddings (columns path and point): {error}"
+            f"{source} does not contain embeddings (columns path and point): {error}"
         ) from error
     c, fingerprint = _curvature(facts, source), facts.get("fingerprint")
     return _made(
@@ -268,7 +268,7 @@ def _parts(folder: Path) -> list[str]:
         facts = _parsed(about)
         count, size = facts.get("pictures"), facts.get("shard")
         if not isinstance(count, int) or not isinstance(size, int) or size < 1:
-            raise FileFormatError(f"{about} is damaged: embed again")
+            raise FileFormatError(f"{about} is damaged. Embed again")
         if len(found) != -(-count // size):
             raise InputError(
                 f"expected {-(-count // size)} files in {folder}, found {len(found)}: the run "

@@ -40,7 +40,7 @@ def read_npy(source: Path) -> np.ndarray:
 
     Raises:
         InputError: the file is missing, or no regular file.
-        FileFormatError: it does not hold an array, or less of it than its header claims.
+        FileFormatError: it does not hold an array, or less of it than its header states.
     """
     with open_regular(source) as file:
         return _checked(file, os.fstat(file.fileno()).st_size, str(source))
@@ -50,7 +50,7 @@ def from_bytes(content: bytes, source: str) -> np.ndarray:
     """The array of the bytes of an ``.npy`` file, which are part of the file ``source``.
 
     Raises:
-        FileFormatError: they do not hold an array, or less of it than its header claims.
+        FileFormatError: they do not hold an array, or less of it than its header states.
     """
     return _checked(io.BytesIO(content), len(content), source)
 
@@ -73,7 +73,9 @@ def read_npz(source: Path, names: Collection[str]) -> dict[str, np.ndarray]:
                         continue
                     limit = max(_SMALL, _MAX_RATIO * member.compress_size)
                     if member.file_size > limit:
-                        raise ValueError(f"{name} claims to unpack to {member.file_size:,} bytes")
+                        raise ValueError(
+                            f"{name} has an unpacked size of {member.file_size:,} bytes"
+                        )
                     with archive.open(member) as packed:
                         found[name] = _read(packed, member.file_size)
         except _DAMAGED as error:
@@ -99,7 +101,7 @@ def _read(file: IO[bytes], size: int) -> np.ndarray:
     if min(shape, default=0) < 0 or (count and not dtype.itemsize) or len(shape) > 8:
         raise ValueError(f"its shape is {shape} of {dtype}")
     if count * dtype.itemsize > size:
-        raise ValueError(f"its header claims {count * dtype.itemsize:,} bytes of {size:,}")
+        raise ValueError(f"its header states {count * dtype.itemsize:,} bytes of {size:,}")
     content = file.read(count * dtype.itemsize)
     if len(content) < count * dtype.itemsize:
         raise ValueError(f"it ends after {len(content):,} of {count * dtype.itemsize:,} bytes")

@@ -322,7 +322,7 @@ def test_metadata_that_lacks_something_is_refused(
         content = model.SerializeToString()
         (tmp_path / "m.onnx").write_bytes(onnx_file.stamped(onnx_file.without_digest(content)))
         done = inside("embed", photos, "--model", tmp_path / "m.onnx", "-o", tmp_path / "v.npy")
-        fails(done, 2, "m.onnx: its metadata is damaged", repr(name), "export it again")
+        fails(done, 2, "m.onnx: its metadata is damaged", repr(name), "Export it again")
 
 
 def test_the_general_encoder_is_read_like_any_other(
@@ -465,7 +465,7 @@ def test_foreign_encoders(photos: Path, hier: Hier, tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("hello")
     for name, words in (
         ("other", "without its metadata"),
-        ("text", "not an ONNX file"),
+        ("text", "not a valid ONNX file"),
         ("gone", "missing"),
     ):
         fails(

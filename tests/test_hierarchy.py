@@ -166,7 +166,7 @@ def test_too_little_to_grow_a_tree_of() -> None:
     points, labels, proxies = world()
     with pytest.raises(InputError, match="expected proxies"):
         tree_of(points, PATHS, labels, proxies[:0], C)
-    with pytest.raises(DataError, match="proxies to grow a tree of"):
+    with pytest.raises(DataError, match="hierarchical proxies for a tree"):
         build.from_images(Collection(points=points, c=C))
     with pytest.raises(DataError, match="found 1 classes or groups"):
         tree_of(points, PATHS, None, proxies[:1], C)

@@ -325,5 +325,5 @@ def test_a_flat_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
         assert file is not None
         with open(path, "r+b") as damaged:
             damaged.truncate(path.stat().st_size // 2)
-        with pytest.raises(FileFormatError, match="cut short"):
+        with pytest.raises(FileFormatError, match="shorter than expected"):
             file.search(neighbours.as_queries(ball(1, 1), 0.1), 5)

@@ -160,8 +160,8 @@ def _require_usable(
 def _only(context: typer.Context, goes_with: set[str]) -> None:
     if other := [name for name in options.given(context) if name not in goes_with]:
         raise InputError(
-            "expected --points alone or with --model (the encoder that made them), --taxonomy, "
-            f"--plot and --json, got {other[0]} too"
+            "--points can be combined only with --model (the encoder of the points), --taxonomy, "
+            f"--plot and --json, got {other[0]}"
         )
 
 

@@ -253,7 +253,9 @@ def diff(
             help="Compare this checkpoint, .onnx, index, .npz with proxies, or tree (.json, .nwk)."
         ),
     ],
-    second: Annotated[Path, typer.Argument(help="Compare it with this one, of the same kinds.")],
+    second: Annotated[
+        Path, typer.Argument(help="Compare it with this file. The same file types are accepted.")
+    ],
     html: Annotated[
         Path | None, typer.Option(help="Write an HTML page with both trees side by side.")
     ] = None,

@@ -48,11 +48,11 @@ class _Closed(io.TextIOBase):
     """What stands for a stdout that is closed: silence would look like success."""
 
     def write(self, _: str) -> int:
-        raise InputError("stdout is closed: open it, or name a file to write to")
+        raise InputError("stdout is closed. Open it, or name a file to write to")
 
     @property
     def buffer(self) -> Any:
-        raise InputError("stdout is closed: open it, or name a file to write to")
+        raise InputError("stdout is closed. Open it, or name a file to write to")
 
 
 def prepare_streams() -> None:

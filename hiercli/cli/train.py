@@ -200,7 +200,7 @@ def _run(
         )
         if baseline:
             if world.is_main:
-                say("baseline: the metric loss alone")
+                say("training the baseline: the metric loss alone")
             runs.plain, runs.comparison = train_baseline(
                 runs.result, recipe, dataset, reporter, world
             )

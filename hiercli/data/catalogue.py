@@ -64,8 +64,8 @@ def load(
     if path.is_file() and path.suffix.lower() in manifest.SUFFIXES:
         return _checked(manifest.load(path, test_share=test_share, seed=seed), to_train)
     raise DataError(
-        f"expected {', '.join(NAMES)}, a folder of class folders, or a manifest (.csv, .tsv, "
-        f".parquet); got {name!r}"
+        f"expected {', '.join(NAMES)}, a folder of class folders, or a table of images (.csv, "
+        f".tsv, .parquet); got {name!r}"
     )
 
 

@@ -118,8 +118,8 @@ def embed(
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise InputError(
-                    f"no Ray cluster answers at {address or 'this machine'} "
-                    f"({str(error).splitlines()[0]}): start one with `ray start --head`"
+                    f"no Ray cluster is running at {address or 'this machine'} "
+                    f"({str(error).splitlines()[0]}). Start one with `ray start --head`"
                 ) from error
         try:
             data: Any = ray.data  # its types know functions only, not classes that hold a state

@@ -118,7 +118,7 @@ class Encoder:
         self.fallback = ""
         if wants_gpu and self.device == "cpu":
             self.fallback = missing_gpu_build() or (
-                "ONNX Runtime finds no usable GPU (driver, CUDA and cuDNN must fit its build): "
+                "ONNX Runtime finds no usable GPU (driver, CUDA and cuDNN must match its build): "
                 "running on the CPU"
             )
 

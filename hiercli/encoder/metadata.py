@@ -114,7 +114,7 @@ class Metadata:
             InputError,
         ) as error:
             raise FileFormatError(
-                f"{source}: its metadata is damaged ({str(error)[:200]}): export it again"
+                f"{source}: its metadata is damaged ({str(error)[:200]}). Export it again"
             ) from error
         return metadata
 

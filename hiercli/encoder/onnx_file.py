@@ -75,7 +75,7 @@ def read(path: Path | str) -> EncoderFile:
     """
     if not Path(path).exists():
         raise InputError(
-            f"expected an exported encoder, but {path} is missing: write one with `hier export`"
+            f"expected an exported encoder, but {path} is missing. Write one with `hier export`"
         )
     with open_regular(path) as file:
         content = file.read()
@@ -135,7 +135,7 @@ def _fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
         else:
             raise ValueError("it is not a protocol buffer")
         if at + size > len(content):
-            raise ValueError("it is cut short, or no protocol buffer")
+            raise ValueError("it is truncated, or not a protocol buffer")
         yield tag >> 3, content[at : at + size]
         at += size
 
@@ -150,4 +150,4 @@ def _varint(content: memoryview, at: int) -> tuple[int, int]:
         at += 1
         if byte < 0x80:
             return value, at
-    raise ValueError("it is cut short, or no protocol buffer")
+    raise ValueError("it is truncated, or not a protocol buffer")

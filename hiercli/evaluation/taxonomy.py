@@ -95,7 +95,7 @@ def judge_points(collection: Collection) -> TaxonomyScores:
     """
     lineages = collection.lineages
     if not lineages or collection.labels is None:
-        raise DataError("the taxonomy has nothing to say about these classes")
+        raise DataError("the taxonomy does not contain these classes")
     distances = class_distances(collection.points, collection.labels, list(lineages), collection.c)
     return judge(distances, list(lineages.values()), collection.level_names)
 
@@ -112,7 +112,7 @@ def known_lineages(records: Sequence[Record], levels: Sequence[str]) -> dict[str
         if levels and len(record.levels) == len(levels) and all(record.levels)
     }
     if not lineages:
-        raise DataError("the taxonomy has nothing to say about these classes")
+        raise DataError("the taxonomy does not contain these classes")
     return lineages
 
 

@@ -172,7 +172,7 @@ def _parts(
         DataError: there are no proxies, or no curvature.
     """
     if collection.proxies is None or collection.c is None:
-        raise DataError("expected hierarchical proxies to grow a tree of, found none")
+        raise DataError("expected hierarchical proxies for a tree, found none")
     labels = collection.labels if len(collection.classes) > 1 else None
     return collection.points, collection.paths, labels, collection.proxies, collection.c
 
@@ -186,7 +186,7 @@ def _grouped(
 ) -> tuple[list[str], list[str], list[np.ndarray], np.ndarray]:
     """Names and ids of the groups, the positions of their photos, and the class of each photo."""
     if not len(proxies):
-        raise DataError("expected hierarchical proxies to grow a tree of, found none")
+        raise DataError("expected hierarchical proxies for a tree, found none")
     unique, codes = np.unique(
         np.zeros(len(points)) if labels is None else np.asarray(labels), return_inverse=True
     )

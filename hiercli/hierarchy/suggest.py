@@ -285,8 +285,8 @@ def _merges(
             deepest = inner[between[np.ix_(~is_b, is_b)].min(axis=1).argmin()]
             first, second = all_of.names[a], all_of.names[b]
             reason = (
-                f"the nearest photo is of the other class in {crossed.mean():.0%} of cases; "
-                f"labels drawn at random would give {by_chance:.0%}"
+                f"the nearest photo is of the other class in {crossed.mean():.0%} of cases; with "
+                f"random labels it would be {by_chance:.0%}"
             )
             found.append(
                 Suggestion("merge", all_of.paths[deepest], first, second, confidence,

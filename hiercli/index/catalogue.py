@@ -256,7 +256,7 @@ class Catalogue:
             marks = ",".join("?" * len(some))
             for photo, whole in self._rows(f"WHERE {column} IN ({marks})", some):
                 if not whole:
-                    raise self._damaged(f"the row of id {photo.id} was changed")
+                    raise self._damaged(f"the row with id {photo.id} has changed")
                 found[getattr(photo, column)] = photo
         lost = [value for value in wanted if value not in found]
         if lost:
@@ -305,7 +305,7 @@ class Catalogue:
             for number, path, label, levels, content, *state, seal in self._database.execute(ask):
                 photo = Photo(number, path, label, levels, content, tuple(state))
                 if photo.checksum() != seal or not photo.is_sound():
-                    raise ValueError(f"the row of id {number} was changed")
+                    raise ValueError(f"the row with id {number} has changed")
                 yield photo
 
     def copies(self, contents: Sequence[bytes]) -> dict[bytes, list[Photo]]:
@@ -316,7 +316,7 @@ class Catalogue:
             marks = ",".join("?" * len(some))
             for photo, whole in self._rows(f"WHERE content IN ({marks}) ORDER BY id", some):
                 if not whole:
-                    raise self._damaged(f"the row of id {photo.id} was changed")
+                    raise self._damaged(f"the row with id {photo.id} has changed")
                 found[photo.content].append(photo)
         return found
 

@@ -41,7 +41,7 @@ class DeviceSearch:
             self._rows = onnxruntime.OrtValue.ortvalue_from_numpy(rows, device, 0)
         except Exception as error:  # ONNX Runtime's own errors share no base but this
             raise InputError(
-                f"the GPU cannot search ({str(error).splitlines()[0]}): searching on the CPU"
+                f"the GPU cannot be used ({str(error).splitlines()[0]}): searching on the CPU"
             ) from error
 
     def __call__(self, queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -74,7 +74,7 @@ def write(
         f"Left: {_text(names[0])}. Right: {_text(names[1])}. Distance {found.distance:.3f} (0: "
         "the same inner nodes, 1: none in common), Spearman correlation of LCA heights "
         f"{found.correlation:.3f}, {found.num_leaves} leaves in both. Orange leaves have moved to "
-        "other relatives."
+        "another part of the tree."
     )
     moves = [(one.leaf, one.before, one.after, f"{one.distance:.2f}") for one in found.moves]
     parts = [
