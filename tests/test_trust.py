@@ -26,7 +26,8 @@ from conftest import Hier
 from PIL import Image
 from pyarrow import parquet
 
-from hiercli import embeddings, images, numpy_files
+from hiercli import collection_files, numpy_files
+from hiercli.collection import Collection
 from hiercli.data import catalogue
 from hiercli.data.extract import extract
 from hiercli.data.taxonomy import read_taxonomy
@@ -43,7 +44,7 @@ from hiercli.errors import (
 )
 from hiercli.files import parse_json
 from hiercli.hierarchy import formats, newick
-from hiercli.images import probe, read
+from hiercli.images import decoding, probe, read
 from hiercli.nn import tensor_file
 from hiercli.training import checkpoint, recipe
 
@@ -232,15 +233,15 @@ def test_files_of_two_runs_are_not_taken_for_one(tmp_path: Path) -> None:
     for run in ("first", "second"):
         points = rng.normal(size=(3, 4)).astype(np.float32) / 10
         paths = [f"{run}/{number}.jpg" for number in range(3)]
-        embeddings.write(embeddings.Embeddings(points, paths, "f" * 16, 0.1), tmp_path / "v.npy")
+        Collection(points, paths, c=0.1, fingerprint="f" * 16).write(tmp_path / "v.npy")
         for name in ("v.npy", "v.paths.txt", "v.hier.json"):
             kept[f"{run} {name}"] = (tmp_path / name).read_bytes()
-    stored = embeddings.read(tmp_path / "v.npy")
+    stored = collection_files.read(tmp_path / "v.npy")
     assert (stored.c, stored.fingerprint) == (0.1, "f" * 16)
     for name in ("v.npy", "v.paths.txt", "v.hier.json"):  # as a kill between two renames leaves it
         (tmp_path / name).write_bytes(kept[f"first {name}"])
         with pytest.raises(MismatchError, match="written by different runs"):
-            embeddings.read(tmp_path / "v.npy")
+            collection_files.read(tmp_path / "v.npy")
         (tmp_path / name).write_bytes(kept[f"second {name}"])
 
 
@@ -248,8 +249,8 @@ def test_files_of_two_runs_are_not_taken_for_one(tmp_path: Path) -> None:
 def test_every_path_is_read_back(name: str, tmp_path: Path) -> None:
     points = np.zeros((2, 3), np.float32)
     paths = [f"/photos/{name}", "/photos/plain.jpg"]
-    embeddings.write(embeddings.Embeddings(points, paths, "f" * 16, 0.1), tmp_path / "v.npy")
-    assert embeddings.read(tmp_path / "v.npy").paths == paths
+    Collection(points, paths, c=0.1, fingerprint="f" * 16).write(tmp_path / "v.npy")
+    assert collection_files.read(tmp_path / "v.npy").paths == paths
 
 
 # ---------------------------------------------------------------------------------------- bombs
@@ -416,10 +417,10 @@ def test_tables_are_no_larger_than_their_bytes(tmp_path: Path) -> None:
     for name in ("m.parquet", "e.parquet"):
         parquet.write_table(table, tmp_path / name)
     assert (tmp_path / "m.parquet").stat().st_size < 100_000
-    with pytest.raises(DataError, match="claims 5,000,000 rows"):
+    with pytest.raises(DataError, match="states 5,000,000 rows"):
         catalogue.load(str(tmp_path / "m.parquet"))
-    with pytest.raises(DataError, match="claims 5,000,000 rows"):
-        embeddings.read(tmp_path / "e.parquet")
+    with pytest.raises(DataError, match="states 5,000,000 rows"):
+        collection_files.read(tmp_path / "e.parquet")
     days = pa.array([2**31 - 1] * 3, pa.int32()).cast(pa.date32())
     parquet.write_table(pa.table({"path": ["a"] * 3, "label": days}), tmp_path / "m.parquet")
     with pytest.raises(DataError, match="found date32"):
@@ -441,7 +442,7 @@ def test_texts_of_an_archive_are_unicode(tmp_path: Path) -> None:
         labels = np.array([code, 0x61], np.uint32).view("<U1")
         np.savez(tmp_path / "v.npz", points=np.zeros((2, 2), np.float32), labels=labels)
         with pytest.raises(DataError, match="invalid Unicode"):
-            embeddings.read(tmp_path / "v.npz")
+            collection_files.read(tmp_path / "v.npz")
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
@@ -458,15 +459,15 @@ def test_large_pictures_are_converted_in_strips(
             continue
         file = tmp_path / f"{number}.{form.lower()}"
         picture.save(file, form)
-        monkeypatch.setattr(images, "_STRIP_PIXELS", 2**22)
+        monkeypatch.setattr(decoding, "_STRIP_PIXELS", 2**22)
         whole = np.asarray(read(file))
-        monkeypatch.setattr(images, "_STRIP_PIXELS", 40)
+        monkeypatch.setattr(decoding, "_STRIP_PIXELS", 40)
         assert np.array_equal(np.asarray(read(file)), whole)
     palette = clear.convert("RGB").quantize(16)
     palette.save(tmp_path / "p.png", transparency=3)
-    monkeypatch.setattr(images, "_STRIP_PIXELS", 2**22)
+    monkeypatch.setattr(decoding, "_STRIP_PIXELS", 2**22)
     whole = np.asarray(read(tmp_path / "p.png"))
-    monkeypatch.setattr(images, "_STRIP_PIXELS", 40)
+    monkeypatch.setattr(decoding, "_STRIP_PIXELS", 40)
     assert np.array_equal(np.asarray(read(tmp_path / "p.png")), whole)
 
 

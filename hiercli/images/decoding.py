@@ -175,7 +175,7 @@ def _kind_of(content: bytes) -> str:
         if start.match(content):
             return f"expected {READABLE}, found {kind}. Convert it to an image"
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or _TEXT.fullmatch(content[:4096]):
-        return f"expected {READABLE}, found text"
+        return f"expected {READABLE}, found text or a table"
     return f"expected {READABLE}, found {len(content)} bytes of an unknown format"
 
 
