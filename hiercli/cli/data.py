@@ -87,9 +87,9 @@ def get(
     ] = 24,
     data_root: options.DataRoot = None,
 ) -> None:
-    """Download a benchmark from its published address, or generate the demo data.
+    """Download a benchmark, or generate the demo data.
 
-    The licence terms of a benchmark are shown first.
+    A benchmark comes from its published address. Its licence terms are shown first.
 
     Examples:
 

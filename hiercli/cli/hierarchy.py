@@ -44,13 +44,12 @@ class Leaves(StrEnum):
 
 Index = Annotated[
     Path | None,
-    typer.Option(help="Show the tree of the photos of this index."),
+    typer.Option(help="Use the photos of this index."),
 ]
 Points = Annotated[
     Path | None,
     typer.Option(
-        help="Show the tree of these embeddings: .npy, .parquet, or .npz with points, c, proxies "
-        "and labels."
+        help="Use these embeddings: .npy, .parquet, or .npz with points, c, proxies and labels."
     ),
 ]
 LeavesOption = Annotated[
@@ -364,7 +363,7 @@ def suggest(
         )
     tree = Tree.of_collection(collection, files=files)
     tree.require_apart(output)
-    with progress("looking") as bar:
+    with progress("comparing") as bar:
         found = suggestions.suggest(collection, tree.root, least=confidence, progress=bar)
     text = io.StringIO()
     if json_output:

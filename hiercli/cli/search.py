@@ -55,7 +55,12 @@ def search(
         float | None, typer.Option(min=0, help="Show only hits up to this hyperbolic distance.")
     ] = None,
     radius: Annotated[
-        float | None, typer.Option(min=0, hidden=True, help="Same as --max-distance.")
+        float | None,
+        typer.Option(
+            min=0,
+            hidden=True,
+            help="Show only hits up to this distance; the old name of --max-distance.",
+        ),
     ] = None,
     where: Annotated[
         list[str] | None,

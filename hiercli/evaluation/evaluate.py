@@ -251,7 +251,7 @@ def _judge(
     proxies: np.ndarray | None = images.proxies
     judged = judgement.judge(
         images.points, _labels(images), known.lines or {}, known.levels, c=images.c,
-        proxies=proxies, progress=lambda done, total: told("judging", done, total),
+        proxies=proxies, progress=lambda done, total: told("scoring the hierarchy", done, total),
     )  # fmt: skip
     if judged.unknown:
         notes.append(

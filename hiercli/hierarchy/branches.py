@@ -40,7 +40,7 @@ def search_in_breadth(
     where: Sequence[tuple[str, str]] = (),
     unique: bool = False,
 ) -> Iterator[BreadthHits]:
-    """Search in breadth: so many levels up in the tree, and there class by class.
+    """Search in breadth: go some levels up in the tree, then hit by hit of each class.
 
     Args:
         queries: (Q, D).
@@ -141,7 +141,7 @@ class Branches:
         return found
 
     def above(self, query: np.ndarray, level: int) -> Node:
-        """The branch so many levels above the class nearest to a point (D,); at most the root."""
+        """The branch some levels above the class nearest to a point (D,); at most the root."""
         line = self._lines[self.place(query[None])[0]]
         return line[max(0, len(line) - 1 - level)]
 

@@ -364,7 +364,7 @@ class Catalogue:
             return list(self._database.execute("SELECT path, reason FROM quarantine ORDER BY path"))
 
     def integrity(self) -> list[str]:
-        """What SQLite itself finds amiss."""
+        """Damage that SQLite reports."""
         with self._damage():
             found = [row[0] for row in self._database.execute("PRAGMA integrity_check")]
         return [] if found == ["ok"] else found

@@ -83,7 +83,7 @@ def verify(
     files: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Health:
-    """Everything that is amiss with an index; nothing where it is whole.
+    """All damage of an index; empty if it is valid.
 
     Args:
         index: FAISS file.
@@ -112,7 +112,7 @@ def verify(
                 found.damage.append(f"{len(ids) - len(where)} ids appear twice in the FAISS file")
             done, total = 0, len(catalogue)
             for block in _blocks(catalogue.every()):
-                found.damage.extend(_amiss(block, where, rows, quantization_error, catalogue.c))
+                found.damage.extend(_damage_of(block, where, rows, quantization_error, catalogue.c))
                 if files:
                     found.outdated.extend(_outdated(block))
                 done += len(block)
@@ -125,7 +125,7 @@ def verify(
         return found
 
 
-def _amiss(
+def _damage_of(
     block: list[tuple[Photo, bool]],
     where: dict[int, int],
     rows: np.ndarray,

@@ -217,7 +217,7 @@ class Index:
             where: only images that meet these conditions, pairs like ``("genus", "Icterus")`` or
                 ``("label", "*warbler")``: label, path or the name of a level.
             unique: count images of the same content once, as copies of the nearest.
-            exact: compare every point, whatever the type of the index.
+            exact: compare every point, for every index type.
 
         Returns:
             a list of `Hit` for one query, a list of such lists for several.

@@ -175,7 +175,7 @@ class Reader:
             max_distance: only those at this distance or nearer.
             unique: count pictures with the same content once, as the nearest's copies.
             where: only those that meet these conditions, see `Catalogue.where`.
-            exact: compare every point, whatever the kind of the index.
+            exact: compare every point, for every index type.
 
         Raises:
             InputError: no picture meets the conditions.

@@ -23,7 +23,7 @@ class Searcher:
         index: as `kinds.build` made it, or the file of a flat one.
         c: curvature magnitude.
         farthest: largest time coordinate among its rows.
-        device: ``cuda``: compare all points on the GPU, whatever the kind. Without a usable GPU the
+        device: ``cuda``: compare all points on the GPU. Without a usable GPU the
             CPU searches, and `fallback` says so.
 
     Attributes:
@@ -74,7 +74,7 @@ class Searcher:
             queries: (Q, D) points of the ball.
             k: neighbours wanted.
             among: (M,) the ids that may be found, all of which are compared; ``None`` for all.
-            exact: compare every point, whatever the kind.
+            exact: compare every point, for every index type.
 
         Raises:
             MismatchError: the queries have another dimension than the index.

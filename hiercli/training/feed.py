@@ -15,7 +15,7 @@ from hiercli.training.recipe import Recipe
 from hiercli.training.sampler import ClassBalancedSampler
 
 Turns = Generator[tuple[list[int], Tensor, list[str]], None, None]
-"""Batches to come: indices of the whole batch, the input of the own share, what was amiss."""
+"""Batches to come: indices of the whole batch, the input of the own share, what was damaged."""
 
 
 class Feed:
