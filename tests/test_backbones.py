@@ -63,13 +63,13 @@ def test_a_size_that_a_backbone_cannot_take_is_answered_by_sizes_that_it_can(nam
 def test_the_commands_name_their_own_options(photos: Path, tmp_path: Path, inside: Hier) -> None:
     weights = ("--data", photos, "--weights", "none", "--backbone", "levit_128s")
     for words, option in (
-        (("eval", "--image-size", 150), b"Change --image-size:"),
+        (("eval", "--image-size", 150), b"Change --image-size."),
         (("train", "--train-size", 150, "--eval-size", 150, "--out", tmp_path / "run"),
-         b"Change --train-size and --eval-size:"),
+         b"Change --train-size and --eval-size."),
     ):  # fmt: skip
         done = inside(*words, *weights)
         assert done.returncode == 2
-        assert done.stderr.startswith(b"error: levit_128s cannot take images of 150 x 150 pixels")
+        assert b"error: levit_128s cannot take images of 150 x 150 pixels" in done.stderr
         assert option in done.stderr
 
 

@@ -19,7 +19,7 @@ from pyarrow import parquet
 from hiercli.data.listing import gather
 from hiercli.encoder import cluster
 from hiercli.encoder.encoder import Encoder
-from hiercli.errors import InputError, MismatchError
+from hiercli.errors import InputError, MismatchError, MissingExtraError
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 s3fs = pytest.importorskip("s3fs", reason="the extra ray is not installed")
@@ -169,7 +169,7 @@ def test_what_cannot_work(
     with pytest.raises(InputError, match="other files"):
         cluster.embed([str(photos)], str(tmp_path), exported)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r"hiercli\[ray\]"):
+    with pytest.raises(MissingExtraError, match=r"hiercli\[ray\]"):
         cluster.embed([str(photos)], str(tmp_path / "out"), exported)
 
 

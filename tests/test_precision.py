@@ -64,10 +64,10 @@ def test_a_variant_that_loses_too_much_is_not_written(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ((), b"one of --checkpoint and --model"),
+        ((), b"one of --checkpoint, --model and --backbone"),
         (("--model", "MODEL"), b"already exported"),
         (("--model", "MODEL", "--int8", "--fp16", "--data", "x"), b"one of --int8 and --fp16"),
-        (("--model", "MODEL", "--int8"), b"expected --data"),
+        (("--model", "MODEL", "--int8"), b"need --data"),
         (("--model", "MODEL", "--int8", "--data", "PHOTOS", "-o", "MODEL"), b"MODEL"),
     ],
 )
