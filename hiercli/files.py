@@ -5,6 +5,7 @@ import io
 import json
 import os
 import platform
+import re
 import stat
 import tempfile
 import unicodedata
@@ -150,11 +151,21 @@ def read_text(source: Path, *, most: int = 2**28) -> str:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """`json.loads` that has one answer, ValueError, to whatever is no JSON that can be read."""
+    """`json.loads` that has one answer, ValueError, to whatever is no JSON that can be read.
+
+    Half of a character is no text, and no file or terminal takes it. (The halves that stand for
+    bytes of file names, U+DC80 to U+DCFF, are kept.)
+    """
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if _HALF.search(text if isinstance(text, str) else text.decode("utf-8", "replace")):
+            json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
+        return value
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
 def readable(text: str) -> str:

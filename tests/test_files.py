@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hiercli.errors import InputError
-from hiercli.files import replacing, write_text
+from hiercli.files import parse_json, replacing, write_text
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
@@ -38,3 +38,10 @@ def test_a_killed_writers_draft_is_swept_and_a_living_ones_kept(tmp_path: Path) 
 def test_a_folder_is_not_a_file_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder"):
         write_text(tmp_path, "x")
+
+
+@pytest.mark.parametrize("text", ['"\\ud800"', '{"a": ["\\uDBFF x"]}', b'"\\ud800"', '"\\udc01"'])
+def test_half_of_a_character_is_no_text(text: str | bytes) -> None:
+    with pytest.raises(ValueError):
+        parse_json(text)
+    assert parse_json('["\\ud83d\\ude00", "\\udc80"]') == ["\U0001f600", "\udc80"]

@@ -217,8 +217,12 @@ def _columns(file: Path) -> tuple[dict[str, list[str | None]], list[str]]:
                 table = parquet.read_table(content)
         else:
             # Labels such as 001 are names: nothing is guessed to be a number.
-            text = read_text(file).encode()
-            parted = csv.ParseOptions(delimiter="\t" if kind == ".tsv" else ",")
+            content = read_text(file)
+            mark = "\t" if kind == ".tsv" else ","
+            # Before Arrow sees them: it takes much memory for each column.
+            _require_few(content.partition("\n")[0].count(mark) + 1, file)
+            text = content.encode()
+            parted = csv.ParseOptions(delimiter=mark)
             names = csv.open_csv(pa.BufferReader(text), parse_options=parted).schema.names
             _require_different(names, file)
             as_text = csv.ConvertOptions(
@@ -244,12 +248,16 @@ def _columns(file: Path) -> tuple[dict[str, list[str | None]], list[str]]:
         raise DataError(f"{file} cannot be read as {kind[1:]}: {reason}") from error
 
 
-def _require_different(names: list[str], file: Path) -> None:
-    if len(names) > MOST_COLUMNS:
+def _require_few(count: int, file: Path) -> None:
+    if count > MOST_COLUMNS:
         raise DataError(
-            f"{file}: expected at most {MOST_COLUMNS} columns, found {len(names):,}. Keep path, "
-            "label, split and the levels"
+            f"{file}: expected at most {MOST_COLUMNS} columns, found {count:,}. Keep path, label, "
+            "split and the levels"
         )
+
+
+def _require_different(names: list[str], file: Path) -> None:
+    _require_few(len(names), file)
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(

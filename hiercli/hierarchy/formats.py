@@ -80,20 +80,12 @@ def from_json(text: str, source: str) -> Node:
             for name, kinds in _KINDS.items():
                 if not isinstance(facts[name], kinds):
                     raise TypeError(f"{name} is {facts[name]!r}")
-            facts = {name: _whole(fact) for name, fact in facts.items()}
             built[id(value)] = Node(**facts, children=children)
         return built[id(order[0])]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FileFormatError(
             f"{source} is not a tree written by `hier hierarchy --format json` ({error!r})"
         ) from error
-
-
-def _whole(fact: Any) -> Any:
-    """JSON may hold halves of characters, which no file can."""
-    if not isinstance(fact, str):
-        return fact
-    return fact.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
 
 
 def to_newick(root: Node) -> str:
