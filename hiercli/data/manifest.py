@@ -217,11 +217,11 @@ def _columns(file: Path) -> tuple[dict[str, list[str | None]], list[str]]:
                 table = parquet.read_table(content)
         else:
             # Labels such as 001 are names: nothing is guessed to be a number.
-            content = read_text(file)
+            whole = read_text(file)
             mark = "\t" if kind == ".tsv" else ","
             # Before Arrow sees them: it takes much memory for each column.
-            _require_few(content.partition("\n")[0].count(mark) + 1, file)
-            text = content.encode()
+            _require_few(whole.partition("\n")[0].count(mark) + 1, file)
+            text = whole.encode()
             parted = csv.ParseOptions(delimiter=mark)
             names = csv.open_csv(pa.BufferReader(text), parse_options=parted).schema.names
             _require_different(names, file)
