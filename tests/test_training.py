@@ -376,8 +376,8 @@ def test_validation_images_that_were_set_aside_choose(
     (tmp_path / "m.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
     done = inside("train", "--data", tmp_path / "m.csv", "--out", tmp_path / "run", *TINY)
     assert done.returncode == 0, done.stderr
-    assert b"training: 12 photos of 2 classes" in done.stderr
-    assert b"validation: 12 photos of 2 held-out classes" in done.stderr
+    assert b"train: 2 classes, 12 images" in done.stderr
+    assert b"validate: 2 classes, 12 images" in done.stderr
     assert b"highest validation MAP@R" in done.stdout
 
 
@@ -476,7 +476,7 @@ def test_no_epochs_is_an_untrained_encoder(photos: Path, hier: Hier, tmp_path: P
     assert done.returncode == 0, done.stderr.decode()
     assert b"weights of epoch 0 (untrained)" in done.stdout
     assert not (tmp_path / "r" / "curves.png").exists()
-    assert len(checkpoint.read(tmp_path / "r" / "best.pt").class_points) == 3
+    assert len(checkpoint.read(tmp_path / "r" / "best.pt").class_points) == 2
     again = hier(
         "train", "--data", photos, "--out", tmp_path / "r", *TINY, "--epochs", "0", "--resume"
     )
@@ -488,7 +488,7 @@ def test_all_classes_may_train(photos: Path, hier: Hier, tmp_path: Path) -> None
     done = hier("train", "--data", photos, "--out", tmp_path / "r", *TINY, *shares)
     assert done.returncode == 0, done.stderr.decode()
     for line in (
-        "8 classes, no levels above them", "train: 8 classes, 48 images", "validate: nothing",
+        "8 classes, no levels above them", "train: 8 classes, 48 images", "validate: none",
         "test: nothing", "batch: 8 images, 2 of each class",
     ):  # fmt: skip
         assert line in done.stderr.decode(), line
@@ -498,7 +498,7 @@ def test_all_classes_may_train(photos: Path, hier: Hier, tmp_path: Path) -> None
 
 def test_the_batch_that_is_made_is_said(photos: Path, hier: Hier, tmp_path: Path) -> None:
     done = hier("train", "--data", photos, "--out", tmp_path / "r", *TINY, "--batch-size", "40")
-    assert b"batch: 6 images, 2 of each class (not 40: there are 3 classes)" in done.stderr
+    assert b"batch: 4 images, 2 of each class (not 40: there are 2 classes)" in done.stderr
 
 
 def test_the_untrained_backbone_stands_beside_the_trained(trained: Path) -> None:

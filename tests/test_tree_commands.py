@@ -339,8 +339,8 @@ def test_a_published_model_is_little_better_than_random_proxies(
         (("--taxonomy", "own"), "has no levels"),
         (("--taxonomy", "none.csv"), "none.csv is missing"),
         (("--checkpoint", "a.pt"), "--points can be combined only"),
-        (("--per-class",), "got --per-class too"),
-        (("--data", "cub"), "got --data too"),
+        (("--per-class",), "got --per-class"),
+        (("--data", "cub"), "got --data"),
         (("--plot", "POINTS"), "name a .png file"),
     ],
 )
