@@ -349,6 +349,16 @@ def test_the_label_is_the_first_folder_below_the_given_one(tmp_path: Path) -> No
     assert not gather([root]).notes
 
 
+def test_what_is_skipped_is_no_class(exported: Path, inside: Hier, tmp_path: Path) -> None:
+    root = images_at(tmp_path / "birds", "Jay/a.png", "Tit/b.png")
+    (root / "Wren").mkdir()
+    (root / "Wren" / "cut.png").write_bytes((root / "Jay" / "a.png").read_bytes()[:60])
+    for target in (["-o", tmp_path / "v.npy"], ["--index", tmp_path / "i.faiss"]):
+        done = inside("embed", root, "--model", exported, *target)
+        assert done.returncode == 3
+        assert b"2 classes, no levels above them, from folders" in done.stderr
+
+
 def test_nested_folders_are_levels(tmp_path: Path) -> None:
     root = images_at(
         tmp_path / "shop", "Men/Denim/a.png", "Women/Denim/b.png", "Women/Coats/c.png", "Hats/d.png"

@@ -215,7 +215,9 @@ def _into_points(paths: list[Path], encoder: "Encoder", nested: bool, strict: bo
             f"{len(problems)} inputs cannot be read, {len(found or ())} images can. Nothing was "
             "written"
         )
-    return _Done(listing, len(found), problems, found)
+    read = set(found.paths or ())
+    kept = [record for record in listing.records if str(record.path) in read]
+    return _Done(dataclasses.replace(listing, records=kept), len(found), problems, found)
 
 
 def _into_index(
@@ -242,11 +244,11 @@ def _into_index(
         )  # fmt: skip
     collection = None
     if keep:
-        place = Places()
+        place, kept = Places(), [record.path for record in done.listing.records]
         with contextlib.closing(Reader(file)) as reader:
-            rows = reader.catalogue.at([place(path) for path in done.kept])
+            rows = reader.catalogue.at([place(path) for path in kept])
             found = reader.catalogue.collection(rows)
-        collection = dataclasses.replace(found, paths=[str(path) for path in done.kept])
+        collection = dataclasses.replace(found, paths=[str(path) for path in kept])
     changes = {name: getattr(done, name) for name in _CHANGES}
     return _Done(done.listing, done.embedded, done.problems, collection, changes)
 

@@ -176,8 +176,9 @@ class Catalogue:
         if not self.path.is_file():
             # What lies there without a catalogue may be somebody's own: it is not replaced unasked.
             over = " --rebuild" if index.exists() else ""
+            missing = self.path if over else index
             raise InputError(
-                f"expected an index, but {self.path} is missing. Build one with `hier embed "
+                f"expected an index, but {missing} is missing. Build one with `hier embed "
                 f"FOLDER --model M.onnx --index {index}{over}`"
             )
         # Immutable: no lock, and none of the files beside it that a read-only folder refuses.

@@ -347,7 +347,10 @@ def update(
         removed=removed + len(gone),
         embedded=counts["added"] + counts["changed"],
         total=len(index),
-        listing=listing,
+        listing=dataclasses.replace(
+            listing,
+            records=[record for record in listing.records if record.path not in dict(problems)],
+        ),
         problems=problems,
     )
 

@@ -45,8 +45,7 @@ class Update:
         unchanged: pictures that hold what they held.
         embedded: pictures that the encoder had to look at.
         total: pictures in the index now.
-        kept: the pictures asked for that are in the index, in natural path order.
-        listing: what was asked for, with its labels.
+        listing: the images asked for that are in the index, in natural path order.
         problems: files and folders that were passed over, with the reason.
     """
 
@@ -57,7 +56,6 @@ class Update:
     unchanged: int
     embedded: int
     total: int
-    kept: list[Path]
     listing: Listing
     problems: list[tuple[Path, str]]
 
@@ -177,8 +175,9 @@ def update(
         unchanged=plan.unchanged,
         embedded=journal.embedded,
         total=total,
-        kept=[record.path for record in records if place(record.path) in kept],
-        listing=listing,
+        listing=dataclasses.replace(
+            listing, records=[record for record in records if place(record.path) in kept]
+        ),
         problems=problems,
     )
 
