@@ -294,6 +294,43 @@ def test_commands_translate_and_no_more() -> None:
                 assert (body[-1].end_lineno or 0) - body[0].lineno < 60, (file.name, node.name)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--data", "demo", "--test-share", "0"),
+        ("train", "--data", "demo", "--nested"),
+        ("train", "--data", "PARTED", "--test-share", "0.3"),
+        ("train", "--data", "TABLE", "--test-share", "0.3"),
+        ("train", "--data", "TABLE", "--nested"),
+        ("embed", "TABLE", "--nested", "-o", "v.npy"),
+        ("eval", "--model", "x.onnx", "--crop-share", "1"),
+        ("eval", "--checkpoint", "x.pt", "--weights", "none"),
+        ("export", "--checkpoint", "x.pt", "-o", "x.onnx", "--crop-share", "0.9"),
+        ("data", "get", "cub", "--species", "9"),
+    ],
+)
+def test_an_option_without_effect_is_refused(
+    words: tuple[str, ...], inside: Hier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for side in ("train", "test"):
+        for label in ("a", "b"):
+            (tmp_path / "PARTED" / side / label).mkdir(parents=True)
+            for number in range(2):
+                file = tmp_path / "PARTED" / side / label / f"{number}.png"
+                Image.new("RGB", (8, 8)).save(file)
+    rows = [f"{file},{file.parent.name},train" for file in tmp_path.glob("PARTED/train/*/*.png")]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,split", *rows]))
+    done = inside(*("t.csv" if word == "TABLE" else word for word in words))
+    assert done.returncode == 2
+    assert (
+        done.stderr.startswith(b"error: expected ")
+        or b" needs --backbone" in done.stderr
+        or (b"can be used only with demo" in done.stderr)
+    )
+    assert not (tmp_path / "data").exists() and not (tmp_path / "runs").exists()
+
+
 def test_version_and_usage_errors(hier: Hier) -> None:
     assert re.fullmatch(rb"hier \d+\.\d+\.\d+\n", hier("--version").stdout)
     fails(hier("train", "--no-such-option"), 2, "No such option")

@@ -100,6 +100,11 @@ def test_what_is_no_image_is_refused(exported: Path, shape: tuple[int, ...], dty
         Encoder(exported).embed(np.zeros(shape, dtype))
 
 
+def test_no_images_are_no_collection(exported: Path) -> None:
+    with pytest.raises(InputError, match="got none"):
+        Encoder(exported).embed([])
+
+
 def test_an_unreadable_image_raises_or_is_told_of(
     exported: Path, photos: Path, tmp_path: Path
 ) -> None:

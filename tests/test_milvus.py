@@ -75,6 +75,17 @@ def test_levels_of_a_table(album: Path, tmp_path: Path, address: Address) -> Non
         there.search(np.zeros((1, 12), np.float32), 1, where=[("order", "x")])
 
 
+@pytest.mark.parametrize("change", [{"levels": "[]"}, {"levels": "{"}, {"content": "no digits"}])
+def test_rows_of_others_are_named(change: dict[str, str], tmp_path: Path, address: Address) -> None:
+    paint(tmp_path / "a" / "x.png", 1)
+    update_milvus(address, [tmp_path / "a"], Colours())
+    there = MilvusIndex(address)
+    (row,) = there._client.query(address.collection, filter="id >= 0", output_fields=["*"])
+    there._client.upsert(address.collection, [row | change])
+    with pytest.raises(FileFormatError, match="a row that hier did not write"):
+        there.search(np.zeros((1, 12), np.float32), 1)
+
+
 def test_what_came_went_and_changed(tmp_path: Path, address: Address) -> None:
     album, session = tmp_path / "album", Colours()
     for number in range(12):

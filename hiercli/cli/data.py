@@ -8,7 +8,7 @@ import typer
 
 from hiercli.cli import options
 from hiercli.cli.render import errors, progress, say, table, watched
-from hiercli.errors import DataError
+from hiercli.errors import DataError, InputError
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -101,6 +101,8 @@ def get(
 
     root = data_root or context.obj or catalogue.default_root()
     if name != "demo":
+        if species != 80 or photos != 24:
+            raise InputError("--species and --photos can be used only with demo")
         fetch(name, root)
         return
     with progress("generating") as bar:

@@ -26,26 +26,10 @@ def evaluate(
         str | None,
         typer.Option(help="Score the raw features of this timm model by cosine, as a baseline."),
     ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="With --backbone: use images of this side, in pixels.")
-    ] = None,
-    pooling: Annotated[
-        str,
-        typer.Option(
-            help="With --backbone: pool features by avg, avgmax, token or gem (empty: as the model "
-            "does)."
-        ),
-    ] = "",
-    crop_share: Annotated[
-        float | None,
-        typer.Option(min=0.01, max=1, help="With --backbone: crop this share of the short side."),
-    ] = None,
-    weights: Annotated[
-        str,
-        typer.Option(
-            help="With --backbone: load these weights: auto, hub, none (random), or a state dict."
-        ),
-    ] = "auto",
+    image_size: options.ImageSize = None,
+    pooling: options.Pooling = "",
+    crop_share: options.CropShare = None,
+    weights: options.Weights = "auto",
     points: Annotated[
         Path | None,
         typer.Option(
@@ -99,8 +83,8 @@ def evaluate(
     given = [option for option in (checkpoint, model, backbone) if option is not None]
     if points is None and len(given) != 1:
         raise InputError(f"expected one of --checkpoint, --model and --backbone, got {len(given)}")
-    if backbone is None and (pooling or crop_share or image_size):
-        raise InputError("--image-size, --pooling and --crop-share need --backbone")
+    if backbone is None:
+        options.refuse(context, options.OF_BACKBONE, "--backbone")
     _require_usable(plot, taxonomy, [points, checkpoint, model], points is not None)
     if points is not None:
         _only(context, {"--points", "--model", "--taxonomy", "--plot", "--json"})

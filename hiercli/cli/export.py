@@ -13,6 +13,7 @@ from hiercli.errors import EXIT_SKIPPED, InputError
 
 
 def export(
+    context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="Write this ONNX file.")],
     checkpoint: Annotated[
         Path | None, typer.Option(help="Export this checkpoint of `hier train`.")
@@ -30,31 +31,14 @@ def export(
             "--data."
         ),
     ] = None,
-    weights: Annotated[
-        str,
-        typer.Option(
-            help="With --backbone: load these weights: auto, hub, none (random), or a state dict."
-        ),
-    ] = "auto",
-    pooling: Annotated[
-        str,
-        typer.Option(
-            help="With --backbone: pool features by avg, avgmax, token or gem (empty: as the model "
-            "does)."
-        ),
-    ] = "",
+    weights: options.Weights = "auto",
+    pooling: options.Pooling = "",
     embedding_dim: Annotated[
         int | None,
         typer.Option(min=2, help="With --backbone: embed in this many dimensions (384 or fewer)."),
     ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(min=16, help="With --backbone: use images of this side, in pixels."),
-    ] = None,
-    crop_share: Annotated[
-        float,
-        typer.Option(min=0.01, max=1, help="With --backbone: crop this share of the short side."),
-    ] = 1.0,
+    image_size: options.ImageSize = None,
+    crop_share: options.CropShare = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -114,8 +98,8 @@ def export(
             "--int8 and --fp16 need --data, and --checkpoint or --model. A variant is scored on "
             "labelled images (a benchmark, a folder of class folders, or a table)"
         )
-    if backbone is None and (pooling or embedding_dim or image_size or weights != "auto"):
-        raise InputError("--weights, --pooling, --embedding-dim and --image-size need --backbone")
+    if backbone is None:
+        options.refuse(context, options.OF_BACKBONE, "--backbone")
     if backbone is not None:
         proof = _of_backbone(
             backbone, output, data, data_root, tolerance, weights=weights, pooling=pooling,

@@ -1,9 +1,12 @@
 """Options that several commands share, so that each has one name, one help text, one default."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from hiercli.errors import InputError
 
 Data = Annotated[
     str,
@@ -47,6 +50,29 @@ Nested = Annotated[
         help="Use the innermost folder as the label, and the folders above it as levels.",
     ),
 ]
+Weights = Annotated[
+    str,
+    typer.Option(
+        help="With --backbone: load these weights: auto, hub, none (random), or a state dict."
+    ),
+]
+Pooling = Annotated[
+    str,
+    typer.Option(
+        help="With --backbone: pool features by avg, avgmax, token or gem (empty: as the model "
+        "does)."
+    ),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(min=16, help="With --backbone: use images of this side, in pixels."),
+]
+CropShare = Annotated[
+    float | None,
+    typer.Option(min=0.01, max=1, help="With --backbone: crop this share of the short side."),
+]
+OF_BACKBONE = ("--weights", "--pooling", "--image-size", "--crop-share", "--embedding-dim")
+"""Options that need --backbone."""
 Strict = Annotated[
     bool, typer.Option("--strict", help="Stop if an image or a folder cannot be read.")
 ]
@@ -57,3 +83,14 @@ def given(context: typer.Context) -> list[str]:
     sources = ((option, context.get_parameter_source(str(option.name)))
                for option in context.command.params)  # fmt: skip
     return [option.opts[0] for option, source in sources if source and source.name == "COMMANDLINE"]
+
+
+def refuse(context: typer.Context, names: Sequence[str], needed: str) -> None:
+    """Refuse options that would have no effect.
+
+    Raises:
+        InputError: one of ``names`` was given, and ``needed`` was not.
+    """
+    without_effect = [name for name in given(context) if name in names]
+    if without_effect:
+        raise InputError(f"{without_effect[0]} needs {needed}. Add it, or omit {without_effect[0]}")

@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from hiercli import extras
 from hiercli.cli import options
 from hiercli.cli.render import TrainingProgress, progress, say, table, warn
-from hiercli.errors import EXIT_SKIPPED, InterruptError, TrainingError
+from hiercli.errors import EXIT_SKIPPED, HierError, InterruptError, TrainingError
 from hiercli.training import recipe as recipes
 
 if TYPE_CHECKING:
@@ -63,14 +63,15 @@ def _train(
         ),
     ] = True,
     test_share: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0,
             max=0.95,
+            show_default="0.5",
             help="Keep this share of the classes of a folder or table for the test (0: train on "
             "all).",
         ),
-    ] = 0.5,
+    ] = None,
     nested: options.Nested = False,
     list_recipes: Annotated[
         bool, typer.Option("--list-recipes", help="Print the names of the shipped recipes.")
@@ -153,7 +154,12 @@ class _Runs:
 
 
 def _load(
-    data: str, data_root: Path | None, download: bool, seed: int, test_share: float, nested: bool
+    data: str,
+    data_root: Path | None,
+    download: bool,
+    seed: int,
+    test_share: float | None,
+    nested: bool,
 ) -> "Dataset":
     from hiercli.data import catalogue
 
@@ -207,9 +213,12 @@ def _run(
         if untrained and recipe.epochs and world.is_main and runs.result.test:
             from hiercli.training.untrained import score_untrained
 
-            runs.before = score_untrained(
-                recipe, dataset, target, lambda _, done, total: reporter.judged(done, total)
-            )
+            try:
+                runs.before = score_untrained(
+                    recipe, dataset, target, lambda _, done, total: reporter.judged(done, total)
+                )
+            except HierError as error:  # what was trained is not lost for that
+                say(f"note: the untrained backbone cannot be scored: {error}")
         return runs
     except KeyboardInterrupt as error:
         raise InterruptError(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hiercli.data import cars, cub, folder, inshop, manifest, sop
 from hiercli.data.records import Dataset
-from hiercli.errors import DataError
+from hiercli.errors import DataError, InputError
 from hiercli.images import Places
 
 BENCHMARKS = {"cub": cub, "cars": cars, "sop": sop, "inshop": inshop}
@@ -24,7 +24,7 @@ def load(
     root: Path | None = None,
     *,
     seed: int = 0,
-    test_share: float = 0.5,
+    test_share: float | None = None,
     nested: bool = False,
     to_train: bool = True,
     progress: Callable[[int, int], None] | None = None,
@@ -41,14 +41,22 @@ def load(
             ``.parquet``).
         root: where benchmarks live; `default_root` where left out.
         seed: splits the classes of a folder or manifest that has no split.
-        test_share: share of these classes to test on; 0: none, all are learned from.
-        nested: read folders in folders as levels, see `labels`.
+        test_share: share of these classes to test on, half where left out; 0: none, all are
+            learned from. Only for data without a split of its own.
+        nested: read folders in folders as levels, see `labels`. Only for folders.
         to_train: whether it must have something to learn from.
         progress: called with (done, total) while the demo is generated.
 
     Raises:
         DataError: it is none of these, or not complete.
+        InputError: ``test_share`` or ``nested`` does not go with it.
     """
+    path = Path(name)
+    is_folder = name not in NAMES and path.is_dir()
+    if nested and not is_folder:
+        raise InputError(f"expected a folder of images with nested folders, got {name}")
+    if test_share is not None and name in NAMES:
+        raise InputError(f"expected data without a split, but {name} has one. Omit the test share")
     root = default_root() if root is None else root
     if name == "demo":
         from hiercli.data import demo
@@ -56,8 +64,7 @@ def load(
         return _checked(demo.load(root, progress), to_train)
     if name in BENCHMARKS:
         return _checked(BENCHMARKS[name].load(root), to_train)
-    path = Path(name)
-    if path.is_dir():
+    if is_folder:
         return _checked(
             folder.load(path, test_share=test_share, seed=seed, nested=nested), to_train
         )

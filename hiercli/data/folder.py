@@ -15,9 +15,13 @@ from hiercli.labels import Record
 
 VALIDATION = ("val", "valid", "validation", "dev")
 """What people call the part that they choose by."""
+USUAL_TEST_SHARE = 0.5
+"""Of the classes, as the benchmarks have it."""
 
 
-def load(folder: Path, *, test_share: float = 0.5, seed: int = 0, nested: bool = False) -> Dataset:
+def load(
+    folder: Path, *, test_share: float | None = None, seed: int = 0, nested: bool = False
+) -> Dataset:
     """Read ``folder/CLASS/**/image``, or ``folder/train/CLASS`` and ``folder/test/CLASS``.
 
     Beside ``train`` may lie ``val`` (or ``valid``, ``validation``, ``dev``), to choose by.
@@ -28,7 +32,8 @@ def load(folder: Path, *, test_share: float = 0.5, seed: int = 0, nested: bool =
 
     Args:
         folder: the class folders.
-        test_share: share of the classes to test on; 0: none.
+        test_share: share of the classes to test on, half where left out; 0: none. Not for a folder
+            that is parted.
         seed: which ones.
         nested: the innermost folders are the classes, the folders above them their levels.
 
@@ -37,6 +42,8 @@ def load(folder: Path, *, test_share: float = 0.5, seed: int = 0, nested: bool =
     """
     parted = split_folders(folder)
     problems: list[str] = []
+    if parted and test_share is not None:
+        raise DataError(f"expected data without a split, but {folder} has one. Omit the test share")
     if not parted:
         records, level_names = _records([folder], folder, nested, problems)
         try:
@@ -118,10 +125,11 @@ def _name_others(folder: Path, problems: list[str], splits: tuple[str, ...]) -> 
 
 
 def split_classes(
-    records: tuple[Record, ...], test_share: float, seed: int, source: Path
+    records: tuple[Record, ...], test_share: float | None, seed: int, source: Path
 ) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
     """Part the classes of ``records`` into (train, test) by the seed; a share of 0: no test."""
     names = class_names(records)
+    test_share = USUAL_TEST_SHARE if test_share is None else test_share
     if not test_share:
         return records, ()
     if len(names) < 4:

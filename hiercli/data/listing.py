@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hiercli import labels
+from hiercli.errors import InputError
 from hiercli.images import Places, Skipped, find_under
 from hiercli.labels import Record
 
@@ -57,6 +58,8 @@ def gather(
     given = [Path(path) for path in paths]
     tables = [path for path in given if _is_manifest(path)]
     others = [path for path in given if path not in tables]
+    if nested and not any(path.is_dir() for path in others):
+        raise InputError("expected a folder of images with nested folders, got none")
     linked: list[Path] = []
     found: list[tuple[list[Record], tuple[str, ...]]] = []
     notes: list[str] = []

@@ -102,12 +102,13 @@ def read(file: Path, *, require_labels: bool = False) -> Table:
     return Table(records, parts if splits else None, level_names, [*others, *notes])
 
 
-def load(file: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
+def load(file: Path, *, test_share: float | None = None, seed: int = 0) -> Dataset:
     """Read a manifest as a data set; without a column ``split`` its classes are parted by the seed.
 
     Args:
         file: see `read`.
-        test_share: share of the classes to test on; 0: none.
+        test_share: share of the classes to test on, half where left out; 0: none. Not for a table
+            with a column ``split``.
         seed: which ones.
 
     Raises:
@@ -124,6 +125,10 @@ def load(file: Path, *, test_share: float = 0.5, seed: int = 0) -> Dataset:
         train, test = split_classes(train, test_share, seed, file)
         return Dataset(
             str(file), train, test, level_names=table.level_names, notes=tuple(table.notes)
+        )
+    if test_share is not None:
+        raise DataError(
+            f"expected data without a split, but {file} has a column split. Omit the test share"
         )
     if bool(sides["query"]) != bool(sides["gallery"]):
         raise DataError(

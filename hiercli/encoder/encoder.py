@@ -224,6 +224,8 @@ class Encoder:
         given = [images] if isinstance(images, Path | str | Image.Image | np.ndarray) else images
         if any(not isinstance(image, Path | str) for image in given):
             return self._embed(list(given), None, (), skipped, progress)
+        if not len(given):
+            raise InputError("expected images to embed, got none")
         from hiercli.data.listing import gather
 
         told = None if skipped is None else lambda _, reason: skipped(reason)

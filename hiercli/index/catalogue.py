@@ -97,7 +97,7 @@ def short_hash(values: object) -> bytes:
     return hashlib.blake2b(repr(values).encode(), digest_size=8).digest()
 
 
-@functools.lru_cache(2**16)  # many images share their groups
+@functools.lru_cache(2**12)  # many images share their groups
 def _parsed_groups(levels: str) -> tuple[tuple[str, str], ...]:
     found = parse_json(levels)
     if not isinstance(found, dict) or not all(isinstance(group, str) for group in found.values()):

@@ -212,6 +212,24 @@ class MilvusIndex:
             )
         return answers
 
+    @staticmethod
+    def _hits(
+        entities: Sequence[dict[str, Any]],
+        points: np.ndarray,
+        distances: np.ndarray,
+        best: np.ndarray,
+    ) -> list[Hit]:
+        """Rows as hits, in the order of ``best``."""
+        found = []
+        for rank, (place, distance) in enumerate(zip(best, distances, strict=True), 1):
+            row = entities[place]
+            levels, content = groups_of(row["levels"]), bytes.fromhex(row["content"])
+            found.append(
+                Hit(rank, row["path"], row["label"], levels, float(distance), content,
+                    points[place])
+            )  # fmt: skip
+        return found
+
     def _nearest(
         self, query: np.ndarray, width: int, expression: str
     ) -> tuple[list[Hit], float, int]:
@@ -230,12 +248,13 @@ class MilvusIndex:
         entities = [row["entity"] for row in rows]
         points = np.array([entity["point"] for entity in entities], np.float32)
         distances, best = neighbours.order(query, points, np.arange(len(rows)), self.c, len(rows))
-        hits = [
-            Hit(rank, entities[place]["path"], entities[place]["label"],
-                groups_of(entities[place]["levels"]), float(distance),
-                bytes.fromhex(entities[place]["content"]), points[place])
-            for rank, (place, distance) in enumerate(zip(best, distances, strict=True), 1)
-        ]  # fmt: skip
+        try:
+            hits = self._hits(entities, points, distances, best)
+        except (ValueError, TypeError) as error:
+            raise FileFormatError(
+                f"{self.address} contains a row that hier did not write ({error}). Embed its "
+                "images again with --rebuild"
+            ) from error
         square = float(np.square(query.astype(np.float64)).sum())
         # Milvus gives the squared distance.
         beyond = (1 - _ROUNDING) * max(float(row["distance"]) for row in rows)

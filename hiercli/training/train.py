@@ -18,7 +18,7 @@ def train(
     out: Path | str | None = None,
     data_root: Path | None = None,
     nested: bool = False,
-    test_share: float = 0.5,
+    test_share: float | None = None,
     resume: bool = False,
     overwrite: bool = False,
     reporter: Reporter | None = None,
@@ -44,7 +44,8 @@ def train(
         out: folder of the run; without it a new numbered one under ``runs/``.
         data_root: where benchmarks live.
         nested: read folders in folders as levels.
-        test_share: share of the classes of a folder or table that are kept for the test; 0: all are
+        test_share: share of the classes of a folder or table that are kept for the test, half where
+            left out; 0: all are
             trained on, and nothing is scored.
         resume: go on with the run in ``out``.
         overwrite: replace the run in ``out``.

@@ -83,6 +83,7 @@ def score_untrained(
     best: tuple[float, TorchEncoder, str, float] | None = None
     for pooling in dict.fromkeys([recipe.pooling, "", "gem"]):
         for crop_share in dict.fromkeys([recipe.eval_crop_share, 1.0]):
+            torch.manual_seed(recipe.seed)  # of random weights
             try:
                 encoder = TorchEncoder.from_backbone(
                     recipe.backbone, weights=recipe.weights, image_size=recipe.eval_size,
@@ -149,7 +150,7 @@ def untrained_encoder(
     records: Sequence[Record] = (),
     embedding_dim: int | None = None,
     image_size: int | None = None,
-    crop_share: float = 1.0,
+    crop_share: float | None = None,
     whitening: float = 0.25,
     radius: float = 1.5,
     skipped: Callable[[str], None] | None = None,
@@ -168,7 +169,7 @@ def untrained_encoder(
         records: images; of many so many evenly spread.
         embedding_dim: dimensions of the ball; 384 where left out, or as many as there are features.
         image_size: side of the input in pixels; the model's own where left out.
-        crop_share: share of the short side that is cropped.
+        crop_share: share of the short side that is cropped; all of it where left out.
         whitening: 0 to 1, how far the spread of the directions is evened out.
         radius: mean tangent length of the images.
         skipped: told why an image is passed over.
@@ -183,7 +184,7 @@ def untrained_encoder(
     features_of = backbones.num_features(plain, size)
     recipe = Recipe(
         backbone=name, weights=weights, pooling=pooling, eval_size=size, train_size=size,
-        eval_crop_share=crop_share, embedding_dim=min(embedding_dim or 384, features_of),
+        eval_crop_share=crop_share or 1.0, embedding_dim=min(embedding_dim or 384, features_of),
         num_proxies=_NUM_PROXIES, head_init="pca" if records else "orthogonal",
         head_whitening=whitening, initial_radius=radius, proxy_init="tree", epochs=0,
     )  # fmt: skip
