@@ -339,25 +339,31 @@ def _resident(process: int) -> int:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
-def _computed(process: int) -> float:
-    """Seconds of a processor that a process has used."""
+def _state(process: int) -> tuple[bool, float]:
+    """Whether a process wants a processor, and the seconds of one that it has used."""
     with open(f"/proc/{process}/stat") as file:
-        numbers = file.read().rpartition(")")[2].split()
-    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+        fields = file.read().rpartition(")")[2].split()
+    return fields[0] == "R", (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _watch(process: int, scratch: Path, own: int) -> str:
-    """Wait for the end; end it where it takes too long, or twice the memory that it may have."""
+    """Wait for the end; end it where it takes too long, or twice the memory that it may have.
+
+    Time in which it could run and others had the processors does not count: on a busy machine
+    the clock says nothing.
+    """
     waiting = select.poll()
     handle = os.pidfd_open(process)
     waiting.register(handle, select.POLLIN)
-    started, killed = time.monotonic(), ""
+    looked, used, idle, killed = time.monotonic(), 0.0, 0.0, ""
     while not waiting.poll(50) and not killed:
         with open(f"/proc/{process}/statm") as file:
             pages = int(file.read().split()[1])
-        passed, computed = time.monotonic() - started, _computed(process)
-        # On a busy machine the clock alone says little.
-        if computed > SECONDS + 2 or (passed > SECONDS + 2 and computed < 2) or passed > 200:
+        now, (ready, computed) = time.monotonic(), _state(process)
+        if not ready and computed == used:
+            idle += min(now - looked, 1)
+        looked, used = now, computed
+        if computed > SECONDS + 2 or idle > SECONDS + 2:
             killed = "hang"
         elif pages * resource.getpagesize() > own + 2 * MEMORY:
             killed = "memory"
@@ -605,7 +611,7 @@ def _row(reader: str, runs: list[Run]) -> list[str]:
     clean = [one.code for one in runs if not {"traceback", "hang"} & {k for k, _ in one.faults()}]
     numbers = [len(runs), sum(code > 0 for code in clean), clean.count(0)]
     numbers += [faults[kind] for kind in ("traceback", "hang", "memory", "act", "unclear")]
-    times = [1000 * one.seconds for one in runs]
+    times = [1000 * one.seconds for one in runs] or [0]
     return [reader, *map(str, numbers), f"{statistics.median(times):.0f}", f"{max(times):.0f}"]
 
 
