@@ -507,8 +507,11 @@ def _command(words: list[str], ended: Callable[[], None] = lambda: None) -> None
 
 # -- all runs -------------------------------------------------------------------------------
 
-_LIGHT = ("cli", "data", "encoder", "evaluation", "geometry", "hierarchy", "index", "reports")
-_LATER = {"hiercli.encoder.cluster", "hiercli.index.milvus", "hiercli.__main__"}
+_LIGHT = ("cli", "data", "encoder", "evaluation", "geometry", "hierarchy", "images", "index",
+          "reports")  # fmt: skip
+_TORCH_ROOMS = ("nn", "losses", "training")
+_LATER = {"hiercli.encoder.cluster", "hiercli.index.milvus", "hiercli.__main__",
+          "hiercli.onnx_export", "hiercli.precision"}  # fmt: skip
 _OTHERS = (
     "onnx", "onnxruntime", "faiss", "pyarrow.parquet", "pyarrow.csv", "pyarrow.dataset", "scipy.io",
     "scipy.cluster.hierarchy", "scipy.spatial.distance", "networkx", "rich.console", "rich.table",
@@ -516,17 +519,24 @@ _OTHERS = (
 )  # fmt: skip
 
 
+def _modules(folders: Iterable[str], prefix: str, rooms: Iterable[str]) -> Iterator[str]:
+    """Names of the modules of hiercli, and of those in some of its packages."""
+    for module in pkgutil.iter_modules(folders, prefix):
+        if not module.ispkg and module.name not in _LATER:
+            yield module.name
+        elif module.ispkg and module.name.removeprefix(prefix) in rooms:
+            inside = [str(Path(folder) / module.name.rpartition(".")[2]) for folder in folders]
+            yield from _modules(inside, module.name + ".", ())
+
+
 def _import(torch: bool) -> None:
     """Import what a run would, so that it need not; what is edited meanwhile changes nothing."""
     import hiercli
 
-    for module in pkgutil.walk_packages(hiercli.__path__, "hiercli."):
-        light = module.name.count(".") == 1 or module.name.split(".")[1] in _LIGHT
-        own = module.name not in _LATER and module.name.split(".")[1] not in ("export", "precision")
-        if own and (
-            torch or (light and module.name.split(".")[1] not in ("nn", "losses", "training"))
-        ):
-            importlib.import_module(module.name)
+    for module in _modules(
+        hiercli.__path__, "hiercli.", (*_LIGHT, *(_TORCH_ROOMS if torch else ()))
+    ):
+        importlib.import_module(module)
     for name in (*_OTHERS, *(("torch.utils.tensorboard", "matplotlib.pyplot") if torch else ())):
         importlib.import_module(name)
     import typer.main
