@@ -40,16 +40,16 @@ RADIUS = 2.0
 
 def main() -> None:
     """Build the head, save a checkpoint, export it."""
-    settings = Recipe(embedding_dim=384, num_proxies=256, pooling="gem", eval_crop_share=1.0)
+    settings = Recipe.of(embedding_dim=384, num_proxies=256, pooling="gem", eval_crop_share=1.0)
     embedder, preprocessing = checkpoint.new_embedder(settings)
     rows = classifier_rows()
     with torch.no_grad():
-        directions = projection(rows, embedder.backbone, settings.embedding_dim)
+        directions = projection(rows, embedder.backbone, settings.model.embedding_dim)
         embedder.head.weight.copy_(directions * (RADIUS / rows.shape[1] ** 0.5))
         tangent = embedder.tangent(rows)
         known = tangent.clone()
         known[:, LEADING:] = 0
-        places = grow_proxies(known.numpy(), np.arange(len(rows)), settings.num_proxies)
+        places = grow_proxies(known.numpy(), np.arange(len(rows)), settings.hierarchy.num_proxies)
         proxies = embedder.to_poincare(torch.from_numpy(places))
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "general.pt"

@@ -26,6 +26,7 @@ import numpy as np
 
 from hiercli.errors import DataError
 from hiercli.files import readable
+from hiercli.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,11 +116,10 @@ def nested(
 def summary(records: Sequence[Record], level_names: Sequence[str], source: str) -> str:
     """One line on what was taken: ``58 classes, 3 levels above them (...), from folders``."""
     count = len({record.label for record in records})
-    classes = f"{count} class{'es' if count != 1 else ''}"
+    classes = counted(count, "class", "classes")
     levels = "no levels above them"
     if level_names:
-        plural = "s" if len(level_names) > 1 else ""
-        levels = f"{len(level_names)} level{plural} above them ({', '.join(level_names)})"
+        levels = f"{counted(len(level_names), 'level')} above them ({', '.join(level_names)})"
     return f"{classes}, {levels}, from {source}"
 
 

@@ -76,10 +76,10 @@ def export(
     encoder = load(source)
     if isinstance(data, Path | str):
         dataset: Dataset | None = catalogue.load(
-            str(data), seed=encoder.recipe.seed, to_train=False
+            str(data), seed=encoder.recipe.run.seed, to_train=False
         )
     else:
-        dataset = data(encoder.recipe.seed) if callable(data) else data
+        dataset = data(encoder.recipe.run.seed) if callable(data) else data
     return write(encoder, target, str(source), dataset, tolerance=tolerance, progress=progress)
 
 
@@ -147,8 +147,8 @@ def _write_graph(encoder: Trained, file: Path) -> None:
             cause = cause.__cause__
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
         raise ExportError(
-            f"torch cannot export {encoder.recipe.backbone} to ONNX ({lines[0][:200]}). Nothing "
-            "was written. Train another backbone"
+            f"torch cannot export {encoder.recipe.model.backbone} to ONNX ({lines[0][:200]}). "
+            "Nothing was written. Train another backbone"
         ) from error
     assert program is not None
     program.save(str(file), external_data=False)
@@ -158,11 +158,11 @@ def _describe(file: Path, encoder: Trained, proof: dict[str, Any]) -> str:
     metadata = Metadata(
         fingerprint=encoder.fingerprint,
         preprocessing=encoder.preprocessing,
-        c=encoder.recipe.c,
-        clip_radius=encoder.recipe.clip_radius,
-        embedding_dim=encoder.recipe.embedding_dim,
-        backbone=encoder.recipe.backbone,
-        seed=encoder.recipe.seed,
+        c=encoder.recipe.model.c,
+        clip_radius=encoder.recipe.model.clip_radius,
+        embedding_dim=encoder.recipe.model.embedding_dim,
+        backbone=encoder.recipe.model.backbone,
+        seed=encoder.recipe.run.seed,
         class_names=encoder.class_names,
         class_points=encoder.class_points.numpy(),
         proxies=encoder.proxies.numpy(),
@@ -207,7 +207,7 @@ def _prove(
     if alone:
         labels = [records[index].label for index in kept]
         before, after = (
-            score(points, labels, c=encoder.recipe.c, recall_at=(1,)).recall_at[1]
+            score(points, labels, c=encoder.recipe.model.c, recall_at=(1,)).recall_at[1]
             for points in (expected, got)
         )
         proof |= {"recall@1_checkpoint": before, "recall@1_onnx": after}

@@ -81,7 +81,7 @@ def run_apart(name: str, size: int) -> list[str]:
 
 def run(name: str, size: int) -> None:
     """Do it all with one backbone; print a line for each stage that passes."""
-    recipe = Recipe(
+    recipe = Recipe.of(
         backbone=name, weights="none", train_size=size, eval_size=size, embedding_dim=16
     )
     embedder, preprocessing = checkpoint.new_embedder(recipe)

@@ -54,9 +54,9 @@ def main() -> None:
                 {"cache": cache, "workers": workers, "batch_size": BATCH}
                 | {"warmup_epochs": 0, "epochs": 100},
             )
-            run = trainer._Run(settings, dataset, Path(folder), Silence(), World())
+            run = trainer.Run(settings, dataset, Path(folder), Silence(), World())
             run._set_training_mode()
-            ready = torch.randn(BATCH, 3, settings.train_size, settings.train_size)
+            ready = torch.randn(BATCH, 3, settings.data.train_size, settings.data.train_size)
             with contextlib.closing(run.feed.batches(0, 0)) as turns:
                 batch, _, _ = next(turns)
                 alone, whole = [], []
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def seconds(
-    run: trainer._Run, turns: Iterator[tuple[list[int], Tensor, list[str]]], *, untimed: int
+    run: trainer.Run, turns: Iterator[tuple[list[int], Tensor, list[str]]], *, untimed: int
 ) -> float:
     """Time of `STEPS` steps, after some untimed ones in which workers lose or gain their lead."""
     for step in range(untimed + STEPS):

@@ -634,6 +634,18 @@ def _table(rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def _each(runs: list[Run]) -> str:
+    """A row for each run: how it ended, what it took."""
+    lines = [["reader", "file", "ends with", "processor s", "peak MB"]]
+    lines += [["---", "---", "---", "--:", "--:"]]
+    for one in runs:
+        kinds = ", ".join(sorted({kind for kind, _ in one.faults()}))
+        end = kinds or (f"a message, exit code {one.code}" if one.code else "done")
+        cells = [one.reader, one.key, end, f"{one.seconds:.1f}", f"{one.peak / 2**20:.0f}"]
+        lines.append(cells)
+    return "# Hostile files made by hand\n\n" + "".join(f"| {' | '.join(x)} |\n" for x in lines)
+
+
 def _failures(runs: list[Run]) -> str:
     """Distinct failures, the most frequent first, each with an example."""
     found: dict[tuple[str, str], list[Run]] = collections.defaultdict(list)
@@ -671,6 +683,9 @@ def main() -> int:
         "--corpus", type=Path, help="folder to keep the sound files in, or to take from"
     )
     parser.add_argument("--table", type=Path, help="file to write the table to")
+    parser.add_argument(
+        "--each", type=Path, help="file to write a table of the hostile files made by hand to"
+    )
     given = parser.parse_args()
     names = given.readers.split(",") if given.readers else [reader.name for reader in READERS]
     if unknown := set(names) - {reader.name for reader in READERS}:
@@ -721,6 +736,9 @@ def main() -> int:
         options = re.sub(r" ?--(table|keep|corpus) [^ ]+", "", " ".join(sys.argv[1:]))
         words = f"`{options or 'make fuzz'}`: {len(every)} runs in {minutes:.0f} minutes."
         given.table.write_text(f"# Fuzzing\n\n{words}\n\n{text}")
+    if given.each:
+        made = [one for one in every if not one.key.isdigit() and one.key not in SPECIAL]
+        given.each.write_text(_each(made))
     return int(any(one.faults() for one in every))
 
 

@@ -36,14 +36,14 @@ def test_a_backbone_is_built_for_the_size_asked_for(name: str, size: int) -> Non
 def test_training_and_evaluation_at_two_sizes() -> None:
     """A network whose weights do not depend on the size takes both; another says so."""
     sizes: dict[str, Any] = {"weights": "none", "train_size": 64, "eval_size": 96}
-    embedder, _ = checkpoint.new_embedder(Recipe(backbone="pvt_v2_b0", **sizes))
+    embedder, _ = checkpoint.new_embedder(Recipe.of(backbone="pvt_v2_b0", **sizes))
     for size in (64, 96):
         points = embedder(torch.randn(2, 3, size, size))
         points.sum().backward()
         assert points.isfinite().all()
     for name in ("levit_128s", "deit_tiny_patch16_224"):
         with pytest.raises(InputError, match=r"64 x 64.* --train-size and --eval-size the same"):
-            checkpoint.new_embedder(Recipe(backbone=name, **sizes))
+            checkpoint.new_embedder(Recipe.of(backbone=name, **sizes))
 
 
 @pytest.mark.parametrize("name", ["levit_128s", "dla46_c", "coatnet_pico_rw_224"])
@@ -81,7 +81,7 @@ def test_a_name_is_never_a_place(
 ) -> None:
     """A checkpoint of a stranger may name one, and loading fetches nothing."""
     file = tmp_path / "a.pt"
-    recipe = Recipe(backbone="test_efficientnet", weights="none", train_size=32, eval_size=32)
+    recipe = Recipe.of(backbone="test_efficientnet", weights="none", train_size=32, eval_size=32)
     embedder, preprocessing = checkpoint.new_embedder(recipe)
     checkpoint.save(
         file, embedder=embedder, preprocessing=preprocessing, recipe=recipe,

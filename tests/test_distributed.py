@@ -22,11 +22,11 @@ from hiercli.training.recipe import Recipe
 BATCH, SIZE = 16, 2
 
 
-def gradients(world: World, published_faults: bool = False) -> dict[str, Tensor]:
+def gradients(world: World, twice: bool = False) -> dict[str, Tensor]:
     """One step's gradients of a small network under the whole objective."""
-    recipe = Recipe(
+    recipe = Recipe.of(
         embedding_dim=8, num_proxies=12, batch_size=BATCH, relation_weight=1.0, num_neighbours=4,
-        published_faults=published_faults,
+        gradients_divided_twice=twice,
     )  # fmt: skip
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Conv2d(3, 10, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -34,7 +34,7 @@ def gradients(world: World, published_faults: bool = False) -> dict[str, Tensor]
     objective = Objective(recipe, num_classes=BATCH // 2)
     images, known = torch.randn(BATCH, 3, 9, 9), torch.randn(BATCH, 5)
     labels = torch.arange(BATCH) // 2
-    points = world.gather(embedder(images[world.share(BATCH)]), published_faults=published_faults)
+    points = world.gather(embedder(images[world.share(BATCH)]), divided_twice=twice)
     loss, _ = objective(points, labels, known, torch.Generator().manual_seed(3))
     loss.backward()
     modules = nn.ModuleDict({"embedder": embedder, "objective": objective})
@@ -42,11 +42,11 @@ def gradients(world: World, published_faults: bool = False) -> dict[str, Tensor]
     return {name: weight.grad for name, weight in modules.named_parameters()}
 
 
-def worker(rank: int, folder: str, published_faults: bool) -> None:
+def worker(rank: int, folder: str, twice: bool) -> None:
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=SIZE)
     try:
         world = World(rank, SIZE)
-        torch.save(gradients(world, published_faults), f"{folder}/{rank}.pt")
+        torch.save(gradients(world, twice), f"{folder}/{rank}.pt")
         statistics = nn.BatchNorm1d(3)
         statistics.running_mean.fill_(float(rank))
         world.average_buffers(statistics)
@@ -57,19 +57,17 @@ def worker(rank: int, folder: str, published_faults: bool) -> None:
         dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("published_faults", [False, True])
-def test_half_the_batch_each_gives_the_gradients_of_the_whole(
-    tmp_path: Path, published_faults: bool
-) -> None:
-    torch.multiprocessing.spawn(worker, (str(tmp_path), published_faults), nprocs=SIZE)
-    alone = gradients(World(), published_faults)
+@pytest.mark.parametrize("twice", [False, True])
+def test_half_the_batch_each_gives_the_gradients_of_the_whole(tmp_path: Path, twice: bool) -> None:
+    torch.multiprocessing.spawn(worker, (str(tmp_path), twice), nprocs=SIZE)
+    alone = gradients(World(), twice)
     assert len(alone) == 6  # two of the convolution, two of the head, and two sets of proxies
     for rank in range(SIZE):
         together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for name, gradient in alone.items():
             assert gradient.abs().max() > 0, name
             expected = gradient
-            if published_faults and name.startswith("embedder"):
+            if twice and name.startswith("embedder"):
                 expected = gradient / SIZE  # the published slice that is averaged once too often
             apart = (together[name] - expected).abs().max() / gradient.abs().max()
             assert apart < 1e-5, (name, float(apart))

@@ -360,7 +360,7 @@ def test_published_triplets_are_among_those_that_could_be_mined(name: str) -> No
         if kind == "data":
             similarity = similarity + (labels[:, None] == labels[None, :])
         drawn = mine(similarity, num_neighbours=neighbours, triplets_per_anchor=400,
-                     generator=torch.Generator().manual_seed(0), published_faults=True)  # fmt: skip
+                     generator=torch.Generator().manual_seed(0), self_neighbours=True)  # fmt: skip
         legal = torch.zeros(2, len(points), len(points), dtype=torch.bool)
         anchor = drawn.anchor[drawn.counted]
         legal[0, anchor, drawn.positive[drawn.counted]] = True
@@ -381,7 +381,7 @@ def test_published_mining_faults_come_only_on_request() -> None:
             num_neighbours=3,
             triplets_per_anchor=300,
             generator=generator,
-            published_faults=faults,
+            self_neighbours=faults,
         )
         own = drawn.anchor == drawn.negative
         assert own.any() == faults
@@ -403,7 +403,7 @@ def test_a_proxy_is_its_own_ancestor_only_on_request(
         return real(*values, own_ancestors=own_ancestors, **options)
 
     monkeypatch.setattr(hier_module, "lca_triplet_loss", spy)
-    hier = HierLoss(4, 8, num_neighbours=3, published_faults=faults)
+    hier = HierLoss(4, 8, num_neighbours=3, own_ancestors=faults)
     hier(hier.to_poincare(torch.randn(8, 4)), torch.arange(8) // 2)
     assert allowed == [True, faults]  # the photographs' term, then the proxies'
 

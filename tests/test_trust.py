@@ -316,7 +316,7 @@ def test_tensors_are_no_larger_than_their_file(tmp_path: Path) -> None:
         {"w": torch.zeros(4).as_strided((1000, 4), (0, 1))},
     ):
         torch.save(content, file)
-        with pytest.raises(FileFormatError, match="not a valid file of tensors"):
+        with pytest.raises(FileFormatError, match="not a valid checkpoint"):
             tensor_file.read(file)
     torch.save({"w": torch.zeros(2, 3)}, file)
     assert tensor_file.read(file)["w"].shape == (2, 3)
@@ -333,7 +333,7 @@ def test_tensors_are_no_larger_than_their_file(tmp_path: Path) -> None:
         with zipfile.ZipFile(file, "w", method) as archive:
             for name, part in content.items():
                 archive.writestr(name, part)
-        with pytest.raises(FileFormatError, match="not a valid file of tensors"):
+        with pytest.raises(FileFormatError, match="not a valid checkpoint"):
             tensor_file.read(file)
 
 

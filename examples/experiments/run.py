@@ -26,7 +26,7 @@ from hiercli.evaluation.taxonomy import judge_points
 from hiercli.nn import backbone
 from hiercli.training.device import choose_device
 from hiercli.training.loading import embed_records
-from hiercli.training.recipe import Recipe
+from hiercli.training.recipe import Recipe, from_dict
 from hiercli.training.trainer import train
 
 HERE = Path(__file__).parent
@@ -63,7 +63,7 @@ def main() -> None:
                     row = raw(dataset, settings["common"])
                 else:
                     own = {k: v for k, v in variants[variant].items() if k != "title"}
-                    recipe = Recipe(**settings["common"] | own | {"seed": seed})
+                    recipe = from_dict(settings["common"] | own | {"seed": seed})
                     row = learned(dataset, recipe, asked.runs / f"{name}-{variant}-{seed}")
                 row |= {"data": name, "variant": variant, "seed": seed}
                 row["seconds"] = round(time.monotonic() - started)

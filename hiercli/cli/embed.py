@@ -14,6 +14,7 @@ import typer
 from hiercli.cli import options
 from hiercli.cli.render import progress, say, warn
 from hiercli.errors import EXIT_SKIPPED, InputError
+from hiercli.wording import counted
 
 if TYPE_CHECKING:
     from hiercli.collection import Collection
@@ -212,8 +213,8 @@ def _into_points(paths: list[Path], encoder: "Encoder", nested: bool, strict: bo
         warn(problem)
     if found is None or (strict and problems):
         raise InputError(
-            f"{len(problems)} inputs cannot be read, {len(found or ())} images can. Nothing was "
-            "written"
+            f"{counted(len(problems), 'input')} cannot be read, "
+            f"{counted(len(found or ()), 'image')} can. Nothing was written"
         )
     read = set(found.paths or ())
     kept = [record for record in listing.records if str(record.path) in read]
@@ -284,8 +285,8 @@ def _report(
         say(f"note: {note}")
     say(done.listing.summary())
     say(
-        f"{done.embedded} images embedded in {encoder.embedding_dim} dimensions with {encoder.path}"
-        + (f", {len(done.problems)} skipped" if done.problems else "")
+        f"{counted(done.embedded, 'image')} embedded in {encoder.embedding_dim} dimensions with "
+        f"{encoder.path}" + (f", {len(done.problems)} skipped" if done.problems else "")
     )
     if index is not None:
         told = ", ".join(f"{done.changes[name]} {name}" for name in _CHANGES if done.changes[name])
@@ -311,7 +312,7 @@ def _with_ray(
     for _, reason in done.problems:
         warn(reason)
     again = f", {done.before} of them by an earlier run" if done.before else ""
-    say(f"{done.embedded} images embedded into {done.shards} files in {target}{again}")
+    say(f"{counted(done.embedded, 'image')} embedded into {done.shards} files in {target}{again}")
     if json_output:
         facts = {"embedded": done.embedded, "skipped": len(done.problems), "output": target,
                  "files": done.shards}  # fmt: skip

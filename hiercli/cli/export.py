@@ -199,5 +199,5 @@ def _of_backbone(
             name, records=records, skipped=problems.append, progress=bar, **settings
         )
     proof = write(encoder, output, name, tolerance=tolerance)
-    return {"backbone": name, "dimensions": encoder.recipe.embedding_dim, **proof,
+    return {"backbone": name, "dimensions": encoder.recipe.model.embedding_dim, **proof,
             "skipped": problems}  # fmt: skip

@@ -1,8 +1,5 @@
 """`hier hierarchy`."""
 
-import csv
-import dataclasses
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hiercli.cli import options
-from hiercli.cli.render import emit, progress, say, table, warn
+from hiercli.cli.diff import diff
+from hiercli.cli.render import emit, progress, say, warn
 from hiercli.cli.render import output as stdout
+from hiercli.cli.suggest import suggest
 from hiercli.cli.thumbnails import STYLES, thumbnail
 from hiercli.errors import EXIT_SKIPPED, InputError
-from hiercli.files import escaped
 
 if TYPE_CHECKING:
-    from hiercli.hierarchy.compare import Difference
     from hiercli.hierarchy.node import Node
     from hiercli.hierarchy.tree import Tree
 
@@ -42,32 +39,12 @@ class Leaves(StrEnum):
     proxies = "proxies"
 
 
-Index = Annotated[
-    Path | None,
-    typer.Option(help="Use the photos of this index."),
-]
-Points = Annotated[
-    Path | None,
-    typer.Option(
-        help="Use these embeddings: .npy, .parquet, or .npz with points, c, proxies and labels."
-    ),
-]
 LeavesOption = Annotated[
     Leaves,
     typer.Option(
         help="With --index or --points: use classes as leaves, or groups of the photos nearest to "
         "each proxy."
     ),
-]
-Model = Annotated[
-    Path | None,
-    typer.Option(
-        help="Use this encoder written by `hier export`.",
-        show_default="the encoder of --index, or the general encoder of hier",
-    ),
-]
-Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")
 ]
 
 
@@ -80,9 +57,9 @@ def hierarchy(
             help="Show the tree of this checkpoint of `hier train`, or of an exported .onnx."
         ),
     ] = None,
-    model: Model = None,
-    index: Index = None,
-    points: Points = None,
+    model: options.TreeModel = None,
+    index: options.TreeIndex = None,
+    points: options.TreePoints = None,
     leaves: LeavesOption = Leaves.classes,
     format: Annotated[
         Format, typer.Option(help="Write the tree in this format. html writes an interactive page.")
@@ -114,7 +91,7 @@ def hierarchy(
             help="With --format html: show this many photos as images, and the others as dots.",
         ),
     ] = 1500,
-    output: Output = None,
+    output: options.Output = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Write JSON; the same as --format json.")
     ] = False,
@@ -244,142 +221,5 @@ def _show_with_images(root: "Node", style: str) -> None:
         raise typer.Exit(EXIT_SKIPPED)
 
 
-@app.command("diff")
-def diff(
-    first: Annotated[
-        Path,
-        typer.Argument(
-            help="Compare this checkpoint, .onnx, index, .npz with proxies, or tree (.json, .nwk)."
-        ),
-    ],
-    second: Annotated[
-        Path, typer.Argument(help="Compare it with this file. The same file types are accepted.")
-    ],
-    html: Annotated[
-        Path | None, typer.Option(help="Write an HTML page with both trees side by side.")
-    ] = None,
-    json_output: options.Json = False,
-) -> None:
-    """Compare two trees over the same classes. Show what has moved, split or merged.
-
-    The distance (Robinson and Foulds) is the share of inner nodes that only one tree has: 0 for
-    equal trees, 1 for nothing in common.
-
-    Examples:
-
-    - `hier hierarchy diff before.pt after.pt`
-
-    - `hier hierarchy diff birds.onnx taxonomy.nwk --html diff.html`
-    """
-    from hiercli.files import require_apart, require_replaceable
-    from hiercli.hierarchy.compare import compare
-    from hiercli.hierarchy.tree import Tree, files_of
-
-    if html is not None:
-        require_replaceable(html)
-        require_apart(html, files_of(first, second))
-    trees = Tree.load(first), Tree.load(second)
-    for tree in trees:
-        tree.require_apart(html)
-    roots = trees[0].root, trees[1].root
-    found = compare(*roots)
-    if html is not None:
-        from hiercli.reports import facing
-
-        names = (
-            (first.name, second.name) if first.name != second.name else (str(first), str(second))
-        )
-        facing.write(html, roots, names, found)
-        say(f"{html}: both trees side by side")
-    if json_output:
-        print(json.dumps(dataclasses.asdict(found)))
-    else:
-        _show_difference(found)
-
-
-def _show_difference(found: "Difference") -> None:
-    facts = [
-        ["distance (0: equal, 1: nothing in common)", f"{found.distance:.3f}"],
-        ["Spearman correlation of LCA heights", f"{found.correlation:.3f}"],
-        ["leaves in both", str(found.num_leaves)],
-        ["only in the first", ", ".join(found.only_first[:5]) or "-"],
-        ["only in the second", ", ".join(found.only_second[:5]) or "-"],
-    ]
-    table("", ["", "the two trees"], facts)
-    if found.moves:
-        rows = [[one.leaf, one.before, one.after, f"{one.distance:.2f}"] for one in found.moves]
-        table("Moved", ["leaf", "from", "to", "distance"], rows)
-    for title, splits in (("Split", found.splits), ("Merged", found.merges)):
-        if splits:
-            rows = [[one.name, str(one.size), "; ".join(one.parts)] for one in splits]
-            table(title, ["branch", "leaves", "parts"], rows)
-
-
-@app.command("suggest")
-def suggest(
-    index: Index = None,
-    points: Points = None,
-    model: Model = None,
-    confidence: Annotated[
-        float,
-        typer.Option(
-            min=0, max=1, help="Show only suggestions of at least this confidence, 0 to 1."
-        ),
-    ] = 0.4,
-    output: Output = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object per line.")
-    ] = False,
-) -> None:
-    """List possible label errors as CSV for review. Nothing is changed.
-
-    relabel: the nearest photos of a photo have another label. split: the photos of a class form two
-    groups. merge: the photos of two classes are mixed.
-
-    Examples:
-
-    - `hier hierarchy suggest --index idx.faiss -o review.csv`
-
-    - `hier hierarchy suggest --index idx.faiss --confidence 0.8 --json`
-    """
-    import io
-
-    from hiercli.files import require_apart, require_replaceable, write_text
-    from hiercli.hierarchy import suggest as suggestions
-    from hiercli.hierarchy.tree import Tree, files_of, images_of
-
-    if (index is None) == (points is None):
-        raise InputError("expected one of --index and --points")
-    if output is not None:
-        require_replaceable(output)
-        require_apart(output, files_of(index, points, model))
-    source = index if index is not None else points
-    assert source is not None
-    collection, files = images_of(source, model)
-    if len(collection.classes) < 2:
-        raise InputError(
-            "expected images with at least two different labels. A label is the name of the "
-            "folder, or the column label of a table"
-        )
-    tree = Tree.of_collection(collection, files=files)
-    tree.require_apart(output)
-    with progress("comparing") as bar:
-        found = suggestions.suggest(collection, tree.root, least=confidence, progress=bar)
-    text = io.StringIO()
-    if json_output:
-        text.writelines(json.dumps(dataclasses.asdict(one)) + "\n" for one in found)
-    else:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(field.name for field in dataclasses.fields(suggestions.Suggestion))
-        for one in found:
-            row = dataclasses.asdict(one) | {"confidence": f"{one.confidence:.3f}"}
-            cells = row.values()
-            writer.writerow(escaped(cell) if isinstance(cell, str) else cell for cell in cells)
-    if output is not None:
-        write_text(output, text.getvalue())
-    else:
-        emit(text.getvalue())
-    counts = ", ".join(
-        f"{sum(one.kind == kind for one in found)} to {kind}" for kind in suggestions.KINDS
-    )
-    say(f"{len(collection)} images checked: {counts}")
+app.command("diff")(diff)
+app.command("suggest")(suggest)

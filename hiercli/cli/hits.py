@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hiercli.cli.render import output, say, table
 from hiercli.cli.thumbnails import thumbnail
 from hiercli.files import escaped
+from hiercli.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +71,7 @@ def show_table(
     for query, hits in zip(asked, found, strict=True):
         rows: list[list[RenderableType]] = [
             [str(hit.rank), f"{hit.distance:.4f}", hit.label,
-             hit.path + (f" (+{len(hit.copies)} copies)" if hit.copies else "")]
+             hit.path + (f" (+{counted(len(hit.copies), 'copy', 'copies')})" if hit.copies else "")]
             for hit in hits
         ]  # fmt: skip
         columns = ["rank", "distance", "label", "path"]

@@ -10,6 +10,7 @@ import typer
 from hiercli.cli import options
 from hiercli.cli.render import progress, say, table
 from hiercli.errors import EXIT_INPUT, EXIT_SKIPPED
+from hiercli.wording import counted
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -78,13 +79,14 @@ def verify(
             say(line)
     if found.damage:
         say(
-            f"{index} is damaged in {len(found.damage)} places. `hier index repair {index}` keeps "
-            "the valid images. The next `hier embed` of the same folders adds the others"
+            f"{index} is damaged in {counted(len(found.damage), 'place')}. `hier index repair "
+            f"{index}` keeps the valid images. The next `hier embed` of the same "
+            "folders adds the others"
         )
         raise typer.Exit(EXIT_INPUT)
     say(f"{index} is valid")
     if found.outdated:
-        say(f"{len(found.outdated)} files have changed or are missing. `hier embed` of their "
+        say(f"changed or missing: {counted(len(found.outdated), 'file')}. `hier embed` of their "
             "folders updates the index")  # fmt: skip
         raise typer.Exit(EXIT_SKIPPED)
 
@@ -98,7 +100,7 @@ def repair(index: Index, json_output: options.Json = False) -> None:
     if json_output:
         print(json.dumps({"index": str(index), "kept": done.kept, "lost": done.lost}))
     again = ". The next `hier embed` of their folders adds them again" if done.lost else ""
-    say(f"{done.kept} images kept, {done.lost} lost{again}")
+    say(f"{counted(done.kept, 'image')} kept, {done.lost} lost{again}")
 
 
 @app.command()

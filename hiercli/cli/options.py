@@ -73,6 +73,26 @@ CropShare = Annotated[
 ]
 OF_BACKBONE = ("--weights", "--pooling", "--image-size", "--crop-share", "--embedding-dim")
 """Options that need --backbone."""
+TreeIndex = Annotated[
+    Path | None,
+    typer.Option(help="Use the photos of this index."),
+]
+TreePoints = Annotated[
+    Path | None,
+    typer.Option(
+        help="Use these embeddings: .npy, .parquet, or .npz with points, c, proxies and labels."
+    ),
+]
+TreeModel = Annotated[
+    Path | None,
+    typer.Option(
+        help="Use this encoder written by `hier export`.",
+        show_default="the encoder of --index, or the general encoder of hier",
+    ),
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")
+]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Stop if an image or a folder cannot be read.")
 ]

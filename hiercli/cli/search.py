@@ -15,6 +15,7 @@ from hiercli.cli.hits import show_csv, show_json, show_table
 from hiercli.cli.render import progress, say, warn
 from hiercli.cli.thumbnails import STYLES
 from hiercli.errors import EXIT_SKIPPED, InputError
+from hiercli.wording import counted
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -164,7 +165,9 @@ def search(
         for problem in problems:
             warn(problem)
         if not asked or (strict and problems):
-            raise InputError(f"{len(problems)} queries cannot be read, {len(asked)} can")
+            raise InputError(
+                f"{counted(len(problems), 'query', 'queries')} cannot be read, {len(asked)} can"
+            )
         found = _find(asked, images, tree, level, k, max_distance, conditions, unique, exact)
         if html is not None:
             found = list(found)
@@ -310,9 +313,8 @@ def _in_breadth(
     found = search_in_breadth(points, images, tree, level, k, where=conditions, unique=unique)
     for query, one in zip(asked, found, strict=True):
         branch = one.branch
-        say(
-            f"{query.name}: searched {len(branch.leaves)} classes below {branch.name} ({branch.id})"
-        )
+        classes = counted(len(branch.leaves), "class", "classes")
+        say(f"{query.name}: searched {classes} below {branch.name} ({branch.id})")
         yield one.hits
 
 
@@ -331,7 +333,7 @@ def _write_page(
     rows = [(query.name, query.path, query.content, hits)
             for query, hits in zip(asked, found, strict=True)]  # fmt: skip
     missing = neighbours.write_hits(html, rows, f"Nearest in {Path(index).name}")
-    say(f"{html}: {len(rows)} queries and their hits")
+    say(f"{html}: {counted(len(rows), 'query', 'queries')} with hits")
     if missing:
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        say(f"{len(missing)} images cannot be opened and appear without a thumbnail: {some}")
+        say(f"without a thumbnail, as the file cannot be opened: {some}")

@@ -20,8 +20,8 @@ from hiercli.training import recipe as recipes
 if TYPE_CHECKING:
     from hiercli.data.records import Dataset
     from hiercli.evaluation.comparison import Comparison
+    from hiercli.training.concluding import Result
     from hiercli.training.distributed import World
-    from hiercli.training.trainer import Result
     from hiercli.training.untrained import Baseline
 
 
@@ -110,7 +110,7 @@ def _train(
         raise TrainingError("--resume needs --out. Name the folder of the run to resume")
 
     def loaded() -> "Dataset":
-        return _load(data, data_root, download, resolved.seed, test_share, nested)
+        return _load(data, data_root, download, resolved.run.seed, test_share, nested)
 
     # A mistake is reported before the seconds that torch takes to import.
     dataset = None if "LOCAL_RANK" in os.environ else loaded()
@@ -123,16 +123,16 @@ def _train(
 
     if baseline:
         metric_loss_alone(resolved)  # refused now rather than after the first run
-    if resolved.processes > 1 and not distributed.is_launched():
+    if resolved.machine.processes > 1 and not distributed.is_launched():
         same_folder = () if out else ("--out", str(numbered_folder(Path("runs"), data)))
-        distributed.launch(resolved.processes, [*sys.argv[1:], *same_folder])
+        distributed.launch(resolved.machine.processes, [*sys.argv[1:], *same_folder])
         return
-    world, device = distributed.join(resolved.device)
+    world, device = distributed.join(resolved.machine.device)
     if world.is_main:
         dataset = dataset or loaded()
     world.same(True)  # the others find it complete
     dataset = dataset or loaded()
-    resolved = dataclasses.replace(resolved, device=device)
+    resolved = resolved.replace(device=device)
     target = world.same(out or numbered_folder(Path("runs"), data))
     runs = _run(
         resolved, dataset, target, world, resume=resume, overwrite=overwrite, baseline=baseline,
@@ -210,7 +210,7 @@ def _run(
             runs.plain, runs.comparison = train_baseline(
                 runs.result, recipe, dataset, reporter, world
             )
-        if untrained and recipe.epochs and world.is_main and runs.result.test:
+        if untrained and recipe.run.epochs and world.is_main and runs.result.test:
             from hiercli.training.untrained import score_untrained
 
             try:
@@ -292,14 +292,13 @@ def _with_recipe_options(function: Any) -> Any:
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     added = []
-    for setting in dataclasses.fields(recipes.Recipe):
+    for group, setting in recipes.settings():
         choices = setting.metadata["choices"]
         text = setting.metadata["doc"] + (f" ({', '.join(choices)})" if choices else "")
         kind = type(setting.default)
         flag = "--" + setting.name.replace("_", "-")
         names = (f"{flag}/--no-{flag[2:]}",) if kind is bool else (flag,)
-        group = setting.metadata["group"]
-        option = typer.Option(*names, help=text + ".", rich_help_panel=group)
+        option = typer.Option(*names, help=text + ".", rich_help_panel=group.capitalize())
         added.append(
             inspect.Parameter(
                 setting.name,
@@ -328,16 +327,17 @@ class GroupedCommand(TyperCommand):
     """A command whose help has a heading for each group of options, and shows every default."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the options under the headings of `recipes.GROUPS`."""
-        usual = recipes.load(recipes.DEFAULT)
-        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in recipes.GROUPS}
+        """Write the options under the name of their group."""
+        by_group = recipes.load(recipes.DEFAULT).to_dict()
+        usual = {name: value for group in by_group.values() for name, value in group.items()}
+        groups: dict[str, list[tuple[str, str]]] = {name.capitalize(): [] for name in by_group}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is None:
                 continue
             name, text = str(parameter.name), record[1]
-            if hasattr(usual, name):
-                value = getattr(usual, name)
+            if name in usual:
+                value = usual[name]
                 told = str(value).lower() if isinstance(value, bool) else str(value)
                 text += f"  [recipe {recipes.DEFAULT}: {told or 'empty'}]"
             elif "default: " not in text and name != "help":

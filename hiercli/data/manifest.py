@@ -12,6 +12,7 @@ from hiercli.errors import DataError
 from hiercli.files import open_regular, read_text
 from hiercli.images import Places
 from hiercli.labels import Record
+from hiercli.wording import counted
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 PATH_COLUMNS = ("path", "image", "file", "filename")
@@ -95,7 +96,7 @@ def read(file: Path, *, require_labels: bool = False) -> Table:
             parts.append(split)
     if listed.repeated:
         notes.append(
-            f"{file}: {len(listed.repeated)} rows repeat an image and are ignored: row "
+            f"{file}: {counted(len(listed.repeated), 'row')} ignored, which repeat an image: row "
             f"{listed.repeated[0][1]} repeats row {listed.repeated[0][0]}"
         )
     level_names = tuple(levels[level] for level in kept)

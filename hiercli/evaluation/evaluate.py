@@ -17,6 +17,7 @@ from hiercli.evaluation import judgement, lineages
 from hiercli.evaluation.retrieval import RetrievalScores, score
 from hiercli.evaluation.taxonomy import judge_points, known_lineages
 from hiercli.labels import Record
+from hiercli.wording import counted
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
@@ -255,7 +256,8 @@ def _judge(
     )  # fmt: skip
     if judged.unknown:
         notes.append(
-            f"{len(judged.unknown)} classes are not in the taxonomy and are not scored: "
+            "not in the taxonomy and not scored: "
+            f"{counted(len(judged.unknown), 'class', 'classes')}, "
             f"{', '.join(judged.unknown[:5])}"
         )
     return judged

@@ -9,9 +9,8 @@ Joins with one and the same ancestor, one right above the other and nearly as hi
 with many branches; proxies that are nobody's ancestor are left out.
 """
 
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,8 +18,9 @@ import numpy as np
 from hiercli.collection import Collection
 from hiercli.errors import DataError
 from hiercli.geometry import lorentz, poincare
-from hiercli.hierarchy.depth import at_one_radius, carries_depth, nearest_proxy, radius_of
-from hiercli.hierarchy.naming import common_name, group_name, said_by_all
+from hiercli.hierarchy.depth import at_one_radius, carries_depth, radius_of
+from hiercli.hierarchy.groups import Groups, Photos, grouped, leaf_ids, parts_of
+from hiercli.hierarchy.naming import common_name, group_name, said_by_all, shared_group
 from hiercli.hierarchy.node import Node
 
 _LEVEL = 0.95
@@ -29,7 +29,6 @@ the 58 training species of CUB, general encoder, purity at family level and corr
 are 0.58 and 0.72; with 0.9 they are 0.55 and 0.77, if height does not count 0.38 and 0.80."""
 _MOST_LEAVES = 12_000
 """Average linkage needs their square."""
-_LIKE_PROXY = re.compile(r"(class )*p\d+(\.\d+)?", re.DOTALL)
 _AT_ONCE = 4096
 
 
@@ -51,48 +50,6 @@ class _Branch:
     children: list["_Branch"] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Groups:
-    """What the tree stands on.
-
-    Attributes:
-        names: G of them.
-        ids: G, all different.
-        points: (G, D) middles.
-        radius: (G,) mean hyperbolic distance of their photos from the origin.
-        photos: the photos, where they are known.
-        said: words that every class has in its name.
-        lineages: groups of classes, fine to coarse, where they are known.
-    """
-
-    names: list[str]
-    ids: list[str]
-    points: np.ndarray
-    radius: np.ndarray
-    photos: "_Photos | None" = None
-    said: frozenset[str] = frozenset()
-    lineages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Photos:
-    """Photos under a tree.
-
-    Attributes:
-        members: for each group the positions of its photos.
-        lifted: (N, D+1) float32.
-        labels: (N,) class of each, where they are known.
-        paths: N files, where they are known.
-        classes: names of the classes, where groups are none.
-    """
-
-    members: list[np.ndarray]
-    lifted: np.ndarray
-    labels: np.ndarray | None
-    paths: Sequence[str] | None
-    classes: list[str] | None = None
-
-
 def from_classes(points: np.ndarray, names: Sequence[str], proxies: np.ndarray, c: float) -> Node:
     """The tree over classes that are given by one point each.
 
@@ -106,9 +63,7 @@ def from_classes(points: np.ndarray, names: Sequence[str], proxies: np.ndarray, 
         DataError: fewer than two classes, or no proxies.
     """
     wide = points.astype(np.float64)
-    groups = _Groups(
-        list(names), _leaf_ids(names), wide, radius_of(wide, c), said=said_by_all(names)
-    )
+    groups = Groups(list(names), leaf_ids(names), wide, radius_of(wide, c), said=said_by_all(names))
     return _grow(groups, wide, proxies, c)
 
 
@@ -124,18 +79,18 @@ def from_images(collection: Collection, *, by_proxy: bool = False) -> Node:
     Raises:
         DataError: fewer than two groups, or no proxies.
     """
-    points, paths, labels, proxies, c = _parts(collection)
-    names, ids, members, codes = _grouped(points, labels, proxies, c, by_proxy)
+    points, paths, labels, proxies, c = parts_of(collection)
+    names, ids, members, codes = grouped(points, labels, proxies, c, by_proxy)
     wide = points.astype(np.float64)
     radius = radius_of(wide, c)
     middles = np.stack([poincare.midpoint(wide[own], c) for own in members])
     radii = np.array([radius[own].mean() for own in members])
     lifted = lorentz.from_poincare(wide, c).astype(np.float32)
     classes = sorted(set(map(str, labels))) if labels is not None and by_proxy else None
-    photos = _Photos(members, lifted, None if labels is None else codes, paths, classes)
+    photos = Photos(members, lifted, None if labels is None else codes, paths, classes)
     said = said_by_all(classes or names)
     lineages = {} if by_proxy else collection.lineages
-    groups = _Groups(names, ids, middles, radii, photos, said, lineages)
+    groups = Groups(names, ids, middles, radii, photos, said, lineages)
     return _grow(groups, wide, proxies, c)
 
 
@@ -150,8 +105,8 @@ def leaf_images(
             that was below it.
         collection, by_proxy: as it was grown from.
     """
-    points, _, labels, proxies, c = _parts(collection)
-    _, ids, members, _ = _grouped(points, labels, proxies, c, by_proxy)
+    points, _, labels, proxies, c = parts_of(collection)
+    _, ids, members, _ = grouped(points, labels, proxies, c, by_proxy)
     own = dict(zip(ids, members, strict=True))
     nodes = {node.id: node for node in whole.walk()}
     found = {}
@@ -163,52 +118,7 @@ def leaf_images(
     return found
 
 
-def _parts(
-    collection: Collection,
-) -> tuple[np.ndarray, Sequence[str] | None, Sequence[str] | None, np.ndarray, float]:
-    """Points, paths, labels (``None`` where they say nothing), proxies and c.
-
-    Raises:
-        DataError: there are no proxies, or no curvature.
-    """
-    if collection.proxies is None or collection.c is None:
-        raise DataError("expected hierarchical proxies for a tree, found none")
-    labels = collection.labels if len(collection.classes) > 1 else None
-    return collection.points, collection.paths, labels, collection.proxies, collection.c
-
-
-def _grouped(
-    points: np.ndarray,
-    labels: Sequence[str] | None,
-    proxies: np.ndarray,
-    c: float,
-    by_proxy: bool,
-) -> tuple[list[str], list[str], list[np.ndarray], np.ndarray]:
-    """Names and ids of the groups, the positions of their photos, and the class of each photo."""
-    if not len(proxies):
-        raise DataError("expected hierarchical proxies for a tree, found none")
-    unique, codes = np.unique(
-        np.zeros(len(points)) if labels is None else np.asarray(labels), return_inverse=True
-    )
-    names = [str(name) for name in unique]
-    alive: np.ndarray | None = None
-    which = codes
-    if len(names) < 2:  # one label says nothing
-        labels = None
-    if by_proxy or labels is None:
-        alive, which = np.unique(nearest_proxy(points, proxies, c), return_inverse=True)
-    count = len(names) if alive is None else len(alive)
-    order = np.argsort(which, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(which, minlength=count))[:-1])
-    if alive is None:
-        return names, _leaf_ids(names), members, codes
-    ids = [f"group {proxy}" for proxy in alive]
-    held = [np.bincount(codes[own], minlength=len(names)) for own in members]
-    named = ids if labels is None else [group_name(names, counts) for counts in held]
-    return named, ids, members, codes
-
-
-def _grow(groups: _Groups, points: np.ndarray, proxies: np.ndarray, c: float) -> Node:
+def _grow(groups: Groups, points: np.ndarray, proxies: np.ndarray, c: float) -> Node:
     count = len(groups.names)
     if count < 2 or not len(proxies):
         raise DataError(
@@ -257,7 +167,7 @@ def _join(pair: tuple[_Branch, _Branch], height: float, depth: np.ndarray | None
     return _Branch(pair[0].leaves + pair[1].leaves, farthest, height, proxy, below, children)
 
 
-def _finish(root: _Branch, groups: _Groups, depth: np.ndarray) -> Node:
+def _finish(root: _Branch, groups: Groups, depth: np.ndarray) -> Node:
     """Nodes of branches: with ids, names, photos."""
     every, waiting = [], [root]
     while waiting:
@@ -294,7 +204,7 @@ def _finish(root: _Branch, groups: _Groups, depth: np.ndarray) -> Node:
     return kept[id(root)]
 
 
-def _ids(every: list[_Branch], groups: _Groups) -> dict[int, str]:
+def _ids(every: list[_Branch], groups: Groups) -> dict[int, str]:
     ids: dict[int, str] = {}
     taken: Counter[int] = Counter()
     for branch in sorted(every, key=lambda one: -len(one.leaves)):
@@ -307,12 +217,7 @@ def _ids(every: list[_Branch], groups: _Groups) -> dict[int, str]:
     }
 
 
-def _leaf_ids(names: Sequence[str]) -> list[str]:
-    """The names, told apart from the ids of proxies where they look like one."""
-    return [f"class {name}" if _LIKE_PROXY.fullmatch(name) else name for name in names]
-
-
-def _name(branch: _Branch, groups: _Groups) -> str:
+def _name(branch: _Branch, groups: Groups) -> str:
     """What the classes below have in common, those in the middle first."""
     photos = groups.photos
     if photos is not None and photos.classes is not None and photos.labels is not None:
@@ -325,30 +230,17 @@ def _name(branch: _Branch, groups: _Groups) -> str:
     return common_name([groups.names[branch.leaves[place]] for place in order], groups.said)
 
 
-def _shared_groups(every: list[_Branch], groups: _Groups) -> dict[int, str]:
+def _shared_groups(every: list[_Branch], groups: Groups) -> dict[int, str]:
     """Of each branch whose classes share a group that the branch above does not: its name."""
     if not groups.lineages:
         return {}
     own = {
-        id(branch): _shared_group([groups.lineages.get(groups.names[leaf])
+        id(branch): shared_group([groups.lineages.get(groups.names[leaf])
                                    for leaf in branch.leaves])
         for branch in every
     }  # fmt: skip
     parents = {id(child): id(branch) for branch in every for child in branch.children}
     return {one: name for one, name in own.items() if name != own.get(parents.get(one, 0))}
-
-
-def _shared_group(lines: Sequence[tuple[str, ...] | None]) -> str:
-    """The finest group that all of some classes lie in; empty where there is none.
-
-    A number is no name.
-    """
-    first = lines[0]
-    for place, group in enumerate(first or ()):
-        # A group is its name and all above it.
-        if all(line is not None and first and line[place:] == first[place:] for line in lines):
-            return "" if group.isdigit() else group
-    return ""
 
 
 def _medoid(lifted: np.ndarray, own: np.ndarray) -> int:

@@ -76,3 +76,16 @@ def _listed(parts: list[str], total: int) -> str:
     shown = ", ".join(parts[:2])
     more = total - len(parts[:2])
     return f"{shown} and {more} more" if more else shown
+
+
+def shared_group(lines: Sequence[tuple[str, ...] | None]) -> str:
+    """The finest group that all of some classes lie in; empty where there is none.
+
+    A number is no name.
+    """
+    first = lines[0]
+    for place, group in enumerate(first or ()):
+        # A group is its name and all above it.
+        if all(line is not None and first and line[place:] == first[place:] for line in lines):
+            return "" if group.isdigit() else group
+    return ""

@@ -133,7 +133,7 @@ class Tree:
             from hiercli.training import checkpoint
 
             held = checkpoint.read(source)
-            c, names = held.recipe.c, held.class_names
+            c, names = held.recipe.model.c, held.class_names
             points, proxies = held.class_points.numpy(), held.proxies.numpy()
         else:
             if source is None:

@@ -17,6 +17,7 @@ from hiercli.index import pair
 from hiercli.index.catalogue import Photo, groups_of
 from hiercli.index.flat_file import FlatFile
 from hiercli.index.searcher import Searcher
+from hiercli.wording import counted
 
 QUERIES_AT_ONCE = 256
 """Queries searched together: many need no more memory than some."""
@@ -229,8 +230,8 @@ class Reader:
             )
         asked = ", ".join(f"{name}={pattern}" for name, pattern in where)
         return InputError(
-            f"no image matches {asked} ({len(self)} images in {self.path}). Patterns may contain "
-            "* and ?"
+            f"no image matches {asked} ({counted(len(self), 'image')} in {self.path}). Patterns "
+            "may contain * and ?"
         )
 
     def _add_copies(self, answers: list[list[Hit]], among: np.ndarray | None) -> None:

@@ -31,6 +31,7 @@ from hiercli.index.catalogue import (
 from hiercli.index.draft import Draft
 from hiercli.index.journal import Journal
 from hiercli.index.sync import Plan, Seen, folders_of, plan_sync, within
+from hiercli.wording import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +145,8 @@ def update(
             if not (total or emptied) or (strict and problems):
                 good = sum(not one.problem for one in seen.values())
                 raise InputError(
-                    f"{len(problems)} inputs cannot be read, {good} images can. Nothing was written"
+                    f"{counted(len(problems), 'input')} cannot be read, "
+                    f"{counted(good, 'image')} can. Nothing was written"
                 )
             passed_over = {place(path): readable(os.fsencode(why)) for path, why in problems}
             freed = {n for n in quarantined if n in seen or within(n, roots)} - set(passed_over)
@@ -188,9 +190,9 @@ def _require_pictures(roots: set[bytes], listed: dict[bytes, Path], known: Itera
     lost = Counter(folder for name in known for folder in folders_of(name) if folder in silent)
     for folder, count in lost.items():
         raise InputError(
-            f"expected images in {readable(folder)}, found none, but the index has {count} images "
-            "there. If its disk is not connected, connect it. Use --prune to remove them from the "
-            "index"
+            f"expected images in {readable(folder)}, found none, but the index has "
+            f"{counted(count, 'image')} there. If its disk is not connected, connect it. "
+            "Use --prune to remove them from the index"
         )
 
 

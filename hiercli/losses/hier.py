@@ -231,8 +231,9 @@ class HierLoss(nn.Module):
         num_neighbours: K for reciprocity.
         triplets_per_anchor: draws for each photograph and for each proxy.
         initial_radius: typical tangent length of a new proxy.
-        published_faults: mine as the published code does (see `mine`), and let a proxy be its own
-            ancestor.
+        self_neighbours: count a point among its own neighbours and negatives, as the published
+            code does (see `mine`).
+        own_ancestors: let a proxy be its own ancestor, as the published code does.
         generator: source of the proxies' first positions.
     """
 
@@ -248,7 +249,8 @@ class HierLoss(nn.Module):
         num_neighbours: int = 20,
         triplets_per_anchor: int = 50,
         initial_radius: float = 2.07,
-        published_faults: bool = False,
+        self_neighbours: bool = False,
+        own_ancestors: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -257,7 +259,8 @@ class HierLoss(nn.Module):
         self.margin = margin
         self.num_neighbours = num_neighbours
         self.triplets_per_anchor = triplets_per_anchor
-        self.published_faults = published_faults
+        self.self_neighbours = self_neighbours
+        self.own_ancestors = own_ancestors
         directions = torch.randn(num_proxies, embedding_dim, generator=generator)
         self.proxies = nn.Parameter(directions / embedding_dim**0.5 * initial_radius)
         self.to_poincare = ToPoincare(c, clip_radius)
@@ -288,7 +291,7 @@ class HierLoss(nn.Module):
         between = poincare.pairwise_dist(proxies, proxies, self.c)
         photographs = poincare.pairwise_dist(points, proxies, self.c)
         return self._term(similarity, photographs, generator) + self._term(
-            torch.exp(-between.detach()), between, generator, own_ancestors=False
+            torch.exp(-between.detach()), between, generator, own_ancestors=self.own_ancestors
         )
 
     @torch.no_grad()
@@ -320,7 +323,7 @@ class HierLoss(nn.Module):
             num_neighbours=self.num_neighbours,
             triplets_per_anchor=self.triplets_per_anchor,
             generator=generator,
-            published_faults=self.published_faults,
+            self_neighbours=self.self_neighbours,
         )
 
     def _term(
@@ -340,5 +343,5 @@ class HierLoss(nn.Module):
             temperature=self.temperature,
             margin=self.margin,
             generator=generator,
-            own_ancestors=own_ancestors or self.published_faults,
+            own_ancestors=own_ancestors,
         )

@@ -43,7 +43,7 @@ def mine(
     num_neighbours: int,
     triplets_per_anchor: int,
     generator: torch.Generator | None = None,
-    published_faults: bool = False,
+    self_neighbours: bool = False,
 ) -> Triplets:
     """Draw triplets as in HIER (arXiv 2212.14258), section 3.2, with its faults mended.
 
@@ -56,9 +56,9 @@ def mine(
         num_neighbours: neighbours looked at for reciprocity.
         triplets_per_anchor: draws for each anchor, with replacement.
         generator: source of randomness, on the device of ``similarity``.
-        published_faults: draw as the published code does, where a point is one of its own
-            neighbours, an anchor may be its own negative, and one with a single reciprocal
-            neighbour is passed over.
+        self_neighbours: as the published code does, count a point as one of its own neighbours,
+            so that an anchor may be its own negative and one with a single reciprocal neighbour
+            is passed over.
 
     Returns:
         `Triplets` of T = N x ``triplets_per_anchor``, ordered by anchor; none below N = 4.
@@ -67,13 +67,13 @@ def mine(
     if num_points < 4:
         empty = torch.empty(0, dtype=torch.int64, device=similarity.device)
         return Triplets(empty, empty, empty, empty.bool())
-    if published_faults:
+    if self_neighbours:
         num_neighbours -= 1  # its neighbours of a point begin with the point itself
     related = reciprocal_neighbours(similarity.detach(), num_neighbours)
     unrelated = ~related
-    if not published_faults:
+    if not self_neighbours:
         unrelated.fill_diagonal_(False)
-    least = 2 if published_faults else 1
+    least = 2 if self_neighbours else 1
     usable = (related.sum(dim=1) >= least) & unrelated.any(dim=1)
     anchor = torch.arange(num_points, device=similarity.device)
     return Triplets(

@@ -48,8 +48,9 @@ def read(path: Path) -> Mapping[str, Any]:
             saved = torch.load(file, map_location="cpu", weights_only=True)
         except _DAMAGED as error:
             raise FileFormatError(
-                f"{path} is not a valid file of tensors. Expected plain data saved by torch (code "
-                "in the file is never run). Train again, or copy the file again"
+                f"{path} is not a valid checkpoint or file of weights. Expected plain data "
+                "saved by torch (code in the file is never run). Train again, or copy the file "
+                "again"
             ) from error
     if not isinstance(saved, Mapping):
         raise FileFormatError(

@@ -14,6 +14,7 @@ from hiercli.images import read
 from hiercli.index.reader import Hit
 from hiercli.labels import Record
 from hiercli.neighbours import nearest
+from hiercli.wording import counted
 
 _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif; }
@@ -96,7 +97,7 @@ def write_hits(
         seen = "" if path is None and content is None else thumbnail(path or name, content=content)
         cells = [_cell("query", seen, name, "query")]
         for hit in hits:
-            copies = f" (+{len(hit.copies)} copies)" if hit.copies else ""
+            copies = f" (+{counted(len(hit.copies), 'copy', 'copies')})" if hit.copies else ""
             note = f"{hit.rank}. {hit.distance:.3f}{copies}"
             shown = thumbnail(hit.path)
             if not shown:

@@ -1,15 +1,15 @@
 """Did hierarchy help? The same run once more with the metric loss alone, and a verdict."""
 
-import dataclasses
 from pathlib import Path
 
 from hiercli.data.records import Dataset
 from hiercli.errors import InputError
 from hiercli.evaluation.comparison import Comparison, compare
+from hiercli.training.concluding import Result
 from hiercli.training.distributed import World
 from hiercli.training.recipe import Recipe
 from hiercli.training.reporter import Reporter
-from hiercli.training.trainer import Result, train
+from hiercli.training.trainer import train
 
 
 def metric_loss_alone(recipe: Recipe) -> Recipe:
@@ -18,12 +18,12 @@ def metric_loss_alone(recipe: Recipe) -> Recipe:
     Raises:
         InputError: both are off already.
     """
-    if not (recipe.hier_weight or recipe.relation_weight):
+    if not (recipe.hierarchy.hier_weight or recipe.loss.relation_weight):
         raise InputError(
             "expected a recipe with HIER or relations to compare with a baseline, but hier_weight "
             "and relation_weight are both 0. Remove --baseline, or raise one of them"
         )
-    return dataclasses.replace(recipe, hier_weight=0.0, relation_weight=0.0)
+    return recipe.replace(hier_weight=0.0, relation_weight=0.0)
 
 
 def train_baseline(

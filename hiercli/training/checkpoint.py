@@ -73,27 +73,27 @@ class Trained:
 
 def new_embedder(recipe: Recipe) -> tuple[Embedder, Preprocessing]:
     """The network that a recipe describes, with its starting weights."""
-    return _build(recipe, recipe.weights)
+    return _build(recipe, recipe.model.weights)
 
 
 def _build(recipe: Recipe, weights: str) -> tuple[Embedder, Preprocessing]:
     network = backbone.create(
-        recipe.backbone,
+        recipe.model.backbone,
         weights=weights,
-        pooling=recipe.pooling,
-        image_size=recipe.eval_size,
-        train_size=recipe.train_size,
+        pooling=recipe.model.pooling,
+        image_size=recipe.model.eval_size,
+        train_size=recipe.data.train_size,
     )
     preprocessing = backbone.preprocessing(
-        network, size=recipe.eval_size, crop_share=recipe.eval_crop_share
+        network, size=recipe.model.eval_size, crop_share=recipe.model.eval_crop_share
     )
     embedder = Embedder(
         network,
-        num_features=backbone.num_features(network, recipe.eval_size),
-        embedding_dim=recipe.embedding_dim,
-        c=recipe.c,
-        clip_radius=recipe.clip_radius,
-        learned_radius=recipe.learned_radius,
+        num_features=backbone.num_features(network, recipe.model.eval_size),
+        embedding_dim=recipe.model.embedding_dim,
+        c=recipe.model.c,
+        clip_radius=recipe.model.clip_radius,
+        learned_radius=recipe.model.learned_radius,
     )
     return embedder, preprocessing
 
@@ -119,7 +119,7 @@ def save(
         "version": VERSION,
         "recipe": recipe.to_dict(),
         "preprocessing": preprocessing.to_dict(),
-        "fingerprint": fingerprint(embedder, preprocessing, recipe.pooling),
+        "fingerprint": fingerprint(embedder, preprocessing, recipe.model.pooling),
         "model": embedder.state_dict(),
         "proxies": proxies.detach().cpu(),
         "class_names": class_names,
@@ -173,10 +173,14 @@ def _checked(content: dict[str, Any]) -> Checkpoint:
     if not all(isinstance(text, str) for text in (*model, *names, content["fingerprint"])):
         raise ValueError("names that are not text")
     for some in (proxies, points):
-        if some.ndim != 2 or some.shape[1] != recipe.embedding_dim or not some.is_floating_point():
+        if (
+            some.ndim != 2
+            or some.shape[1] != recipe.model.embedding_dim
+            or not some.is_floating_point()
+        ):
             raise ValueError(f"points of shape {tuple(some.shape)}")
         # Not so where a number is none.
-        if not bool((recipe.c * some.double().square().sum(dim=1) < 1).all()):
+        if not bool((recipe.model.c * some.double().square().sum(dim=1) < 1).all()):
             raise ValueError("points outside the ball")
     if len(points) not in (0, len(names)) or len(set(names)) < len(names):
         raise ValueError(f"{len(points)} points of {len(set(names))} classes")
@@ -211,7 +215,7 @@ def load(path: Path) -> Trained:
             f"{path} is incomplete or damaged ({str(error).strip()[:200]}): train again, or fetch "
             "it again"
         ) from error
-    pooling = recipe.pooling if content.version >= 2 else None
+    pooling = recipe.model.pooling if content.version >= 2 else None
     if fingerprint(embedder, content.preprocessing, pooling) != content.fingerprint:
         raise FileFormatError(
             f"{path} is damaged: the checksum of its weights does not match. Train again, or copy "
@@ -230,14 +234,14 @@ def load(path: Path) -> Trained:
 
 def _require_weights(recipe: Recipe, model: Mapping[str, Tensor]) -> None:
     """Raise ValueError where a recipe would build a network far larger than the weights given."""
-    if model["head.weight"].shape[0] != recipe.embedding_dim:
+    if model["head.weight"].shape[0] != recipe.model.embedding_dim:
         raise ValueError(f"a head of shape {tuple(model['head.weight'].shape)}")
     with torch.device("meta"):
         planned = backbone.create(
-            recipe.backbone,
+            recipe.model.backbone,
             weights="none",
-            pooling=recipe.pooling,
-            image_size=recipe.eval_size,
+            pooling=recipe.model.pooling,
+            image_size=recipe.model.eval_size,
         )
     needed = sum(tensor.numel() for tensor in planned.state_dict().values())
     held = sum(tensor.numel() for tensor in model.values())

@@ -89,11 +89,17 @@ class World:
         own = batch_size // self.size
         return slice(self.rank * own, (self.rank + 1) * own)
 
-    def gather(self, x: Tensor, *, published_faults: bool = False) -> Tensor:
-        """Points of all processes in the order of the batch, (B / size, D) -> (B, D)."""
+    def gather(self, x: Tensor, *, divided_twice: bool = False) -> Tensor:
+        """Points of all processes in the order of the batch, (B / size, D) -> (B, D).
+
+        Args:
+            x: the points of this process.
+            divided_twice: let `average_gradients` divide the gradient of ``x`` by the number of
+                processes once more, as the published code does.
+        """
         if self.size == 1:
             return x
-        factor = 1.0 if published_faults else float(self.size)
+        factor = 1.0 if divided_twice else float(self.size)
         gathered: Tensor = _Gather.apply(x, self.rank, self.size, factor)  # type: ignore[no-untyped-call]
         return gathered
 

@@ -49,9 +49,10 @@ class TorchEncoder:
             HierError: it is missing or damaged.
         """
         held, device = checkpoint.load(source), _device()
+        c, seed = held.recipe.model.c, held.recipe.run.seed
         return cls(
-            held.embedder.to(device), held.preprocessing, device, held.recipe.c, held.recipe.seed,
-            held.class_names, held.proxies.numpy(),
+            held.embedder.to(device), held.preprocessing, device, c, seed, held.class_names,
+            held.proxies.numpy(),
         )  # fmt: skip
 
     @classmethod

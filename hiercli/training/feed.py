@@ -50,14 +50,14 @@ class Feed:
         self._photos = TrainingPhotos(
             records,
             preprocessing,
-            size=recipe.train_size,
-            crop_scale_min=recipe.crop_scale_min,
-            seed=recipe.seed,
+            size=recipe.data.train_size,
+            crop_scale_min=recipe.data.crop_scale_min,
+            seed=recipe.run.seed,
         )
         self._on_device: DevicePhotos | None = None
-        if recipe.cache == "ram":
+        if recipe.machine.cache == "ram":
             self._photos.cache(progress, processes=world.size)
-        elif recipe.cache == "device":
+        elif recipe.machine.cache == "device":
             self._on_device = DevicePhotos(self._photos, device, progress, processes=world.size)
 
     def batches(self, epoch: int, step: int) -> Turns:
@@ -73,7 +73,7 @@ class Feed:
             yield [index for _, _, index in turn], images, reasons
 
     def _turns(self, epoch: int, step: int) -> Iterator[list[Key]]:
-        for later in range(epoch, self.recipe.epochs):
+        for later in range(epoch, self.recipe.run.epochs):
             done = step if later == epoch else 0
             for batch in itertools.islice(self.sampler.batches(later), done, None):
                 yield [(later, place, index) for place, index in enumerate(batch)]
@@ -82,6 +82,6 @@ class Feed:
         if self._on_device:
             yield from map(self._on_device.batch, turns)
             return
-        ahead = training_batches(self._photos, turns, workers=self.recipe.workers)
+        ahead = training_batches(self._photos, turns, workers=self.recipe.machine.workers)
         for pixels, reasons in ahead:
             yield to_input(pixels, self._photos.preprocessing, self.device), reasons

@@ -68,14 +68,14 @@ class Judge:
             [records[place] for place in own],
             preprocessing or self.preprocessing,
             device=self.device,
-            workers=self.recipe.workers,
+            workers=self.recipe.machine.workers,
             progress=self.reporter.judged,
         )
         embedder.train(was_training)
         if not np.isfinite(points).all():
             raise TrainingError(
                 f"the {what} are not finite, because the training has diverged. Lower --lr"
-                + ("" if self.recipe.precision == "fp32" else ", or use --precision fp32")
+                + ("" if self.recipe.machine.precision == "fp32" else ", or use --precision fp32")
             )
         parts = self.world.collect((points, [own[place] for place in kept], problems))
         places = [place for _, own_places, _ in parts for place in own_places]
@@ -89,7 +89,7 @@ class Judge:
         """Scores of held-out training classes, by name, the same in every process."""
         points, kept = self.embed(embedder, held_out)
         records = [held_out[place] for place in kept]
-        found = score(points, [r.label for r in records], c=self.recipe.c, recall_at=(1,))
+        found = score(points, [r.label for r in records], c=self.recipe.model.c, recall_at=(1,))
         scores = {"recall@1": found.recall_at[1], "map@r": found.map_at_r}
         scores |= self._agreement(points, records)
         return self.world.same({f"validation_{name}": value for name, value in scores.items()})
@@ -115,7 +115,7 @@ class Judge:
             [record.label for record in queries],
             gallery_points,
             None if gallery is None else [record.label for record in gallery],
-            c=self.recipe.c,
+            c=self.recipe.model.c,
             recall_at=self.dataset.recall_at,
         )
         scores = retrieval.to_dict() | self._agreement(points, queries)
@@ -127,7 +127,7 @@ class Judge:
             queries,
             gallery_points,
             gallery,
-            c=self.recipe.c,
+            c=self.recipe.model.c,
             title=f"{self.dataset.name}: nearest neighbours on the test classes",
             scores=scores,
         )
@@ -139,7 +139,7 @@ class Judge:
             return {}
         try:
             images = Collection.of_records(
-                points, records, self.dataset.level_names, c=self.recipe.c
+                points, records, self.dataset.level_names, c=self.recipe.model.c
             )
             return judge_points(images).to_dict()
         except DataError:

@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 from torch import Tensor
@@ -133,31 +133,22 @@ def nothing_whole(label: str, problem: str) -> DataError:
     return DataError(f"no image of the class {label} can be read: {problem}")
 
 
-def require_memory(needed: int, free: int | None) -> None:
+def require_memory(needed: int, free: int) -> None:
     """Check that ``needed`` bytes of decoded photographs fit well into the ``free`` ones.
 
     Raises:
         InputError: they do not.
     """
-    if free is not None and needed > 0.8 * free:
+    if needed > 0.8 * free:
         raise InputError(
             f"expected about {needed / 2**30:.1f} GiB of memory for the decoded images, found "
             f"{free / 2**30:.1f} GiB free. Use --cache none"
         )
 
 
-def free_memory() -> int | None:
-    """Bytes of memory that can be had, where the system says so."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
+def free_memory() -> int:
+    """Bytes of memory that can be had."""
+    return int(psutil.virtual_memory().available)
 
 
 def random_box(size: tuple[int, int], scale_min: float, rng: np.random.Generator) -> Box:

@@ -27,20 +27,24 @@ class Objective(nn.Module):
         super().__init__()
         self.recipe = recipe
         self.metric = metric.create(
-            recipe.loss, num_classes=num_classes, embedding_dim=recipe.embedding_dim, c=recipe.c
+            recipe.loss.loss,
+            num_classes=num_classes,
+            embedding_dim=recipe.model.embedding_dim,
+            c=recipe.model.c,
         )
         self.hier = HierLoss(
-            recipe.embedding_dim,
-            recipe.num_proxies,
-            c=recipe.c,
-            clip_radius=recipe.clip_radius,
-            temperature=recipe.temperature,
-            margin=recipe.margin,
-            num_neighbours=recipe.num_neighbours,
-            triplets_per_anchor=recipe.triplets_per_anchor,
-            published_faults=recipe.published_faults,
+            recipe.model.embedding_dim,
+            recipe.hierarchy.num_proxies,
+            c=recipe.model.c,
+            clip_radius=recipe.model.clip_radius,
+            temperature=recipe.hierarchy.temperature,
+            margin=recipe.hierarchy.margin,
+            num_neighbours=recipe.hierarchy.num_neighbours,
+            triplets_per_anchor=recipe.hierarchy.triplets_per_anchor,
+            self_neighbours=recipe.hierarchy.self_neighbours,
+            own_ancestors=recipe.hierarchy.own_ancestors,
         )
-        self.hier.proxies.requires_grad_(not recipe.freeze_proxies)
+        self.hier.proxies.requires_grad_(not recipe.hierarchy.freeze_proxies)
 
     def forward(
         self,
@@ -57,22 +61,22 @@ class Objective(nn.Module):
             labels: (B,) class ids.
             known: (B, F) centred features before training; ``None`` without relational term.
             generator: source of HIER's draws.
-            dtype: arithmetic of the backbone, which the published code also uses for its metric
-                loss; all others compute in float32.
+            dtype: arithmetic of the backbone, and with ``half_precision_loss`` of the metric loss;
+                all others compute in float32.
         """
-        halved = self.recipe.published_faults and dtype != torch.float32
+        halved = self.recipe.loss.half_precision_loss and dtype != torch.float32
         with torch.autocast(points.device.type, dtype, enabled=halved):
             metric_loss = self.metric(points, labels).float()
-        parts = {self.recipe.loss: metric_loss}
-        loss = parts[self.recipe.loss]
-        if self.recipe.hier_weight:
+        parts = {self.recipe.loss.loss: metric_loss}
+        loss = parts[self.recipe.loss.loss]
+        if self.recipe.hierarchy.hier_weight:
             parts["hier"] = self.hier(points, labels, generator)
-            loss = loss + self.recipe.hier_weight * parts["hier"]
+            loss = loss + self.recipe.hierarchy.hier_weight * parts["hier"]
         if known is not None:
             parts["relations"] = relational_loss(
-                points, labels, known, temperature=self.recipe.relation_temperature
+                points, labels, known, temperature=self.recipe.loss.relation_temperature
             )
-            loss = loss + self.recipe.relation_weight * parts["relations"]
+            loss = loss + self.recipe.loss.relation_weight * parts["relations"]
         return loss, {name: part.detach() for name, part in parts.items()}
 
 
@@ -136,7 +140,7 @@ def watch(
 
 def collapse(signs: dict[str, float], recipe: Recipe) -> str:
     """A warning with a remedy where the space is hardly used any more; else an empty text."""
-    limit = math.tanh(recipe.c**0.5 * recipe.clip_radius) / recipe.c**0.5
+    limit = math.tanh(recipe.model.c**0.5 * recipe.model.clip_radius) / recipe.model.c**0.5
     if signs["effective_rank"] < 2:
         return (
             "the points are collapsing onto a line (effective rank "

@@ -46,14 +46,15 @@ def require_same_settings(out: Path, recipe: Recipe) -> None:
         TrainingError: it names the settings that differ.
     """
     ignored = ("device", "workers", "processes", "checkpoint_minutes")
-    earlier = load(str(out / "config.toml")).to_dict()
+    earlier, now = load(str(out / "config.toml")).to_dict(), recipe.to_dict()
+    pairs = [(key, earlier[group][key], now[group][key]) for group in now for key in now[group]]
     changed = [
-        f"{key} {str(earlier[key])[:60]} -> {str(value)[:60]}"
-        for key, value in recipe.to_dict().items()
+        f"{key} {str(before)[:60]} -> {str(value)[:60]}"
+        for key, before, value in pairs
         if key not in ignored
-        and earlier[key] != value
-        # Crops are the same with and without pictures in memory, but not on the device.
-        and (key != "cache" or "device" in (value, earlier[key]))
+        and before != value
+        # Crops are the same with and without images in memory, but not on the device.
+        and (key != "cache" or "device" in (value, before))
     ]
     if changed:
         raise TrainingError(

@@ -56,12 +56,12 @@ def start_from_known(
     Raises:
         DataError: a class none of whose photographs can be read.
     """
-    grown = recipe.hier_weight > 0 and recipe.proxy_init == "tree"
-    placed = recipe.class_proxy_init == "mean"
-    if not (recipe.relation_weight or recipe.head_init == "pca" or recipe.initial_radius
-            or grown or placed):  # fmt: skip
+    grown = recipe.hierarchy.hier_weight > 0 and recipe.hierarchy.proxy_init == "tree"
+    placed = recipe.loss.class_proxy_init == "mean"
+    head = recipe.model.head_init == "pca" or recipe.model.initial_radius
+    if not (recipe.loss.relation_weight or head or grown or placed):
         return None
-    small = replace(judge.preprocessing, size=recipe.train_size)
+    small = replace(judge.preprocessing, size=recipe.data.train_size)
     features, kept = judge.embed(embedder, training, small, "features")
     if len(np.unique(labels[kept])) < len(np.unique(labels)):
         raise DataError(
@@ -72,18 +72,18 @@ def start_from_known(
     start_head(
         embedder,
         on_device,
-        init=recipe.head_init,
-        whitening=recipe.head_whitening,
-        radius=recipe.initial_radius,
+        init=recipe.model.head_init,
+        whitening=recipe.model.head_whitening,
+        radius=recipe.model.initial_radius,
     )
-    tangent = poincare.clip(embedder.tangent(on_device), recipe.clip_radius).cpu().numpy()
+    tangent = poincare.clip(embedder.tangent(on_device), recipe.model.clip_radius).cpu().numpy()
     if grown:
-        places = grow_proxies(tangent, labels[kept], recipe.num_proxies)
+        places = grow_proxies(tangent, labels[kept], recipe.hierarchy.num_proxies)
         objective.hier.proxies.copy_(torch.from_numpy(places))
     if placed:
         means = [tangent[labels[kept] == label].mean(axis=0) for label in np.unique(labels)]
         place_class_proxies(objective.metric, torch.from_numpy(np.stack(means)))
-    if not recipe.relation_weight:
+    if not recipe.loss.relation_weight:
         return None
     centred = features - features.mean(axis=0)
     known = np.zeros((len(training), features.shape[1]), np.float32)

@@ -7,6 +7,7 @@ from hiercli.data import catalogue
 from hiercli.data.records import Dataset
 from hiercli.training import recipe as recipes
 from hiercli.training import trainer
+from hiercli.training.concluding import Result
 from hiercli.training.reporter import Reporter, Silence
 from hiercli.training.run_folder import numbered_folder
 
@@ -23,7 +24,7 @@ def train(
     overwrite: bool = False,
     reporter: Reporter | None = None,
     **settings: Any,
-) -> trainer.Result:
+) -> Result:
     """Train an encoder and score it on classes that it never saw.
 
     Examples:
@@ -62,7 +63,7 @@ def train(
         dataset = data
     else:
         dataset = catalogue.load(
-            str(data), data_root, seed=resolved.seed, test_share=test_share, nested=nested
+            str(data), data_root, seed=resolved.run.seed, test_share=test_share, nested=nested
         )
     folder = numbered_folder(Path("runs"), dataset.name) if out is None else Path(out)
     return trainer.train(

@@ -81,12 +81,13 @@ def score_untrained(
     told = progress or (lambda *_: None)
     held = _held_out(recipe, dataset)
     best: tuple[float, TorchEncoder, str, float] | None = None
-    for pooling in dict.fromkeys([recipe.pooling, "", "gem"]):
-        for crop_share in dict.fromkeys([recipe.eval_crop_share, 1.0]):
-            torch.manual_seed(recipe.seed)  # of random weights
+    for pooling in dict.fromkeys([recipe.model.pooling, "", "gem"]):
+        for crop_share in dict.fromkeys([recipe.model.eval_crop_share, 1.0]):
+            torch.manual_seed(recipe.run.seed)  # of random weights
             try:
+                model = recipe.model
                 encoder = TorchEncoder.from_backbone(
-                    recipe.backbone, weights=recipe.weights, image_size=recipe.eval_size,
+                    model.backbone, weights=model.weights, image_size=model.eval_size,
                     pooling=pooling, crop_share=crop_share,
                 )  # fmt: skip
             except InputError:  # GeM is for convolutional networks
@@ -97,7 +98,7 @@ def score_untrained(
             if best is None or value > best[0]:
                 best = value, encoder, pooling, crop_share
     if best is None:
-        raise DataError(f"{recipe.backbone} cannot be scored without training")
+        raise DataError(f"{recipe.model.backbone} cannot be scored without training")
     found = _score(
         best[1], dataset.query, dataset.gallery, dataset.recall_at, told, "untrained backbone"
     )
@@ -111,8 +112,8 @@ def _held_out(recipe: Recipe, dataset: Dataset) -> Sequence[Record]:
     if dataset.validation:
         return dataset.validation
     try:
-        share = recipe.validation_share or 0.15
-        return split_validation(dataset.train, share, recipe.seed)[1]
+        share = recipe.data.validation_share or 0.15
+        return split_validation(dataset.train, share, recipe.run.seed)[1]
     except DataError:  # too few classes: the recipe's own pooling and crop count
         return ()
 
@@ -182,7 +183,7 @@ def untrained_encoder(
     plain = backbones.create(name, weights="none", pooling=pooling, image_size=image_size)
     size = backbones.preprocessing(plain, size=image_size).size
     features_of = backbones.num_features(plain, size)
-    recipe = Recipe(
+    recipe = Recipe.of(
         backbone=name, weights=weights, pooling=pooling, eval_size=size, train_size=size,
         eval_crop_share=crop_share or 1.0, embedding_dim=min(embedding_dim or 384, features_of),
         num_proxies=_NUM_PROXIES, head_init="pca" if records else "orthogonal",
@@ -199,13 +200,13 @@ def untrained_encoder(
         radius = min(radius, radius * float(apart) / _LEAST_APART)
         start_head(embedder, features, init="pca", whitening=whitening, radius=radius)
         tangent = embedder.tangent(features).cpu().numpy()
-        places = grow_proxies(tangent, np.arange(len(tangent)), recipe.num_proxies)
+        places = grow_proxies(tangent, np.arange(len(tangent)), recipe.hierarchy.num_proxies)
     else:
         generator = torch.Generator().manual_seed(0)
         some = torch.randn(256, features_of, generator=generator)
         start_head(embedder, some, init="orthogonal", radius=radius)
         tangent = embedder.tangent(some).numpy()
-        places = grow_proxies(tangent, np.arange(len(tangent)), recipe.num_proxies)
+        places = grow_proxies(tangent, np.arange(len(tangent)), recipe.hierarchy.num_proxies)
     proxies = embedder.to_poincare(torch.from_numpy(places))
     return Trained(
         embedder=embedder,
@@ -213,8 +214,8 @@ def untrained_encoder(
         recipe=recipe,
         proxies=proxies,
         class_names=[],
-        class_points=torch.empty(0, recipe.embedding_dim),
-        fingerprint=fingerprint(embedder, preprocessing, recipe.pooling),
+        class_points=torch.empty(0, recipe.model.embedding_dim),
+        fingerprint=fingerprint(embedder, preprocessing, recipe.model.pooling),
     )
 
 

@@ -1,0 +1,99 @@
+"""The end of a run: its best weights, where its classes lie under them, and the test scores."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from hiercli.data.records import class_names
+from hiercli.errors import DataError
+from hiercli.evaluation.retrieval import RetrievalScores
+from hiercli.geometry import poincare
+from hiercli.reports import curves
+from hiercli.training import checkpoint
+from hiercli.training.run_folder import read_metrics
+
+if TYPE_CHECKING:
+    from hiercli.training.trainer import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+        out: its folder.
+        test: scores of the test classes under the best checkpoint, by name; empty without any.
+        best_epoch: the epoch whose weights ``best.pt`` holds.
+        chosen_by: why that one, in words.
+        familiar: classes of the test part that were trained on, so that they are not unseen.
+        problems: photographs that could not be read, with the reason.
+        retrieval: the retrieval scores among ``test`` in full; ``None`` without any.
+    """
+
+    out: Path
+    test: dict[str, float]
+    best_epoch: int
+    chosen_by: str
+    familiar: list[str]
+    problems: list[str]
+    retrieval: RetrievalScores | None = None
+
+
+def conclude(run: "Run") -> Result:
+    """Work out where the classes lie under the best weights, and score the test classes."""
+    if run.world.is_main and run.recipe.run.epochs:
+        curves.draw(read_metrics(run.out / "metrics.jsonl"), run.out / "curves.png")
+    run.world.same(True)  # best.pt is there once the main process has come this far
+    held = checkpoint.load(run.out / "best.pt")
+    best = held.embedder.to(run.device).to(memory_format=torch.channels_last)
+    if not len(held.class_points):
+        _place_classes(run, held)
+    scores: dict[str, float] = {}
+    retrieval = None
+    if run.dataset.query:
+        scores, retrieval = run.judge.test(best, run.out, run.best_epoch)
+    tested = class_names((*run.dataset.query, *(run.dataset.gallery or ())))
+    trained = {*run.names, *class_names(run.validation)}
+    return Result(
+        run.out,
+        scores,
+        run.best_epoch,
+        _chosen_by(run),
+        [name for name in tested if name in trained],
+        run.judge.problems,
+        retrieval,
+    )
+
+
+def _chosen_by(run: "Run") -> str:
+    if not run.recipe.run.epochs:
+        return "untrained"
+    return "highest validation MAP@R" if run.validation else "the last epoch, no validation"
+
+
+def _place_classes(run: "Run", held: checkpoint.Trained) -> None:
+    """Write into ``best.pt`` the midpoint of each class's images, each embedded once."""
+    points, kept = run.judge.embed(held.embedder, run.training)
+    if not kept:
+        raise DataError(
+            "no training image can be read any more. Restore the images, then resume with --resume"
+        )
+    labels = run.labels[kept]
+    present = np.unique(labels)
+    middles = [
+        poincare.midpoint(points[labels == label].astype(np.float64), run.recipe.model.c)
+        for label in present
+    ]
+    if run.world.is_main:
+        checkpoint.save(
+            run.out / "best.pt",
+            embedder=held.embedder,
+            preprocessing=run.preprocessing,
+            recipe=run.recipe,
+            proxies=held.proxies,
+            class_names=[run.names[label] for label in present],
+            class_points=torch.from_numpy(np.stack(middles)).float(),
+        )
