@@ -11,6 +11,7 @@ from typing import Any
 # Several test processes share the cores; set before anything asks how many there are.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import forked
 import numpy as np
 import pytest
 from PIL import Image
@@ -71,16 +72,20 @@ Hier = Callable[..., subprocess.CompletedProcess[bytes]]
 
 @pytest.fixture(scope="session")
 def hier() -> Hier:
-    """Run the command line in a process of its own."""
+    """Run the command line in a process of its own; from the start with variables to set."""
 
     def run(
         *words: object, cwd: Path | None = None, **environment: str
     ) -> subprocess.CompletedProcess[bytes]:
+        variables = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"} | environment
+        texts = [str(word) for word in words]
+        if not environment:
+            return forked.run(texts, cwd, variables, timeout=300)
         return subprocess.run(
-            [sys.executable, "-c", "from hiercli.cli.app import main; main()", *map(str, words)],
+            [sys.executable, "-c", "from hiercli.cli.app import main; main()", *texts],
             capture_output=True,
             cwd=cwd,
-            env=os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"} | environment,
+            env=variables,
             timeout=300,
             check=False,
         )

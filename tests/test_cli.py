@@ -1,7 +1,6 @@
 """The whole way by the command line, each command in a process of its own."""
 
 import ast
-import dataclasses
 import io
 import json
 import os
@@ -279,7 +278,7 @@ def test_options_of_train_have_headings_and_defaults(hier: Hier) -> None:
     shown = [re.match(r"(?:-h, )?(--[\w-]+)", entry) for entry in entries]
     flags = [match[1] for match in shown if match]
     assert len(flags) == len(set(flags)) == len(entries), "each option has one heading"
-    settings = {f"--{one.name.replace('_', '-')}" for one in dataclasses.fields(recipe.Recipe)}
+    settings = {f"--{one.name.replace('_', '-')}" for _, one in recipe.settings()}
     assert settings < set(flags)
     for flag, entry in zip(flags, entries, strict=True):
         default = "[recipe hier: " if flag in settings else "default: "

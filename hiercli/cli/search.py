@@ -226,14 +226,10 @@ def _encoder(
 ) -> "Encoder":
     """The encoder of an index, checked to be its own."""
     from hiercli.encoder.encoder import Encoder
+    from hiercli.index.reader import encoder_file
 
-    if model is None and not images.model.is_file():
-        where = f"is no longer at {images.model}" if images.model.name else "is not known"
-        raise InputError(f"the encoder that built {index} {where}. Name it with --model")
-    if ahead is not None:
-        encoder = ahead.result()
-    else:
-        encoder = Encoder(model or images.model, device, threads=threads)
+    source = model or encoder_file(images, index)
+    encoder = ahead.result() if ahead else Encoder(source, device, threads=threads)
     if encoder.fallback:
         say(encoder.fallback)
     images.check(encoder.metadata, encoder.path)
@@ -281,7 +277,7 @@ def _find(
     """The hits of each query, as they are asked for."""
     import numpy as np
 
-    from hiercli.index.reader import QUERIES_AT_ONCE
+    from hiercli.index.reader import answers
 
     points = np.stack([query.point for query in asked if query.point is not None])
     if level is not None and tree is not None:
@@ -289,11 +285,8 @@ def _find(
         return
     most = 10 if k is None and max_distance is None else k
     within = math.inf if max_distance is None else max_distance
-    for at in range(0, len(points), QUERIES_AT_ONCE):
-        yield from images.search(
-            points[at : at + QUERIES_AT_ONCE], most, max_distance=within, unique=unique,
-            where=conditions, exact=exact,
-        )  # fmt: skip
+    yield from answers(images, points, most, max_distance=within, unique=unique,
+                       where=conditions, exact=exact)  # fmt: skip
 
 
 def _in_breadth(

@@ -18,7 +18,7 @@ from hiercli.images import Places
 from hiercli.index import kinds, pair
 from hiercli.index.catalogue import Photo, facts_of, levels_text
 from hiercli.index.draft import Draft
-from hiercli.index.reader import QUERIES_AT_ONCE, Hit, Reader
+from hiercli.index.reader import Reader, answers, encoder_file
 from hiercli.index.update import Update, update
 
 
@@ -156,14 +156,7 @@ class Index:
             MismatchError: it did not build this index.
         """
         if self._encoder is None:
-            model = self.reader.model
-            if not model.is_file():
-                where = f"is no longer at {model}" if model.name else "is not known"
-                raise InputError(
-                    f"the encoder that built {self.path} {where}. Name it with --model (in "
-                    "Python: Index(..., encoder=Encoder(...)))"
-                )
-            self._encoder = Encoder(model)
+            self._encoder = Encoder(encoder_file(self.reader, self.path))
         if pair.exists(Path(os.path.realpath(self.path))):
             self.reader.check(self._encoder.metadata, self._encoder.path)
         return self._encoder
@@ -230,16 +223,11 @@ class Index:
         if k is not None and k < 1:
             raise InputError(f"expected k of at least 1, got {k}")
         points, is_one = self._points(query)
-        found: list[list[Hit]] = list(
-            self.answers(points, k, max_distance=max_distance, where=where, unique=unique,
-                         exact=exact)
+        found = list(
+            answers(self.reader, points, k, max_distance=max_distance, where=where, unique=unique,
+                    exact=exact)
         )  # fmt: skip
         return found[0] if is_one else found
-
-    def answers(self, points: np.ndarray, k: int | None, **options: Any) -> Iterator[list[Hit]]:
-        """`search` for points (Q, D), block by block, as they are asked for."""
-        for first in range(0, len(points), QUERIES_AT_ONCE):
-            yield from self.reader.search(points[first : first + QUERIES_AT_ONCE], k, **options)
 
     def _points(self, query: Any) -> tuple[np.ndarray, bool]:
         """Points (Q, D) of queries, and whether it was but one."""

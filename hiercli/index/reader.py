@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from hiercli.index.flat_file import FlatFile
 from hiercli.index.searcher import Searcher
 from hiercli.wording import counted
 
-QUERIES_AT_ONCE = 256
+_QUERIES_AT_ONCE = 256
 """Queries searched together: many need no more memory than some."""
 
 
@@ -98,6 +98,29 @@ class Searchable(Protocol):
         exact: bool = False,
     ) -> list[list[Hit]]:
         """The nearest pictures of each query point, see `Reader.search`."""
+
+
+def answers(
+    images: Searchable, points: np.ndarray, k: int | None, **options: Any
+) -> Iterator[list[Hit]]:
+    """The hits of each of the points (Q, D), searched block by block as they are asked for."""
+    for first in range(0, len(points), _QUERIES_AT_ONCE):
+        yield from images.search(points[first : first + _QUERIES_AT_ONCE], k, **options)
+
+
+def encoder_file(images: Searchable, index: Path | str) -> Path:
+    """The file of the encoder that built an index.
+
+    Raises:
+        InputError: it is not known, or no longer there.
+    """
+    if images.model.is_file():
+        return images.model
+    where = f"is no longer at {images.model}" if images.model.name else "is not known"
+    raise InputError(
+        f"the encoder that built {index} {where}. Name it with --model (in Python: Index(..., "
+        "encoder=Encoder(...)))"
+    )
 
 
 class Reader:
