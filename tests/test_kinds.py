@@ -298,6 +298,20 @@ def test_as_many_are_found_as_were_asked_for(kind: str) -> None:
         assert all(len(found) >= k for found in searcher.fetch(ball(40, 1), k))
 
 
+def test_an_index_that_gives_fewer_points_than_it_has_is_damaged() -> None:
+    points, queries = ball(COUNT, 0, 0.1), ball(4, 1, 0.1)
+    index = kinds.build("ivf", blocks(np.arange(COUNT), points), COUNT, 12, 0.1)
+    searcher = Searcher(index, 0.1, contents.farthest(index))
+    lists = contents.inner(index)
+    for number in range(1, lists.nlist):
+        lists.invlists.resize(number, 0)
+    with pytest.raises(FileFormatError, match=r"damaged: it gives \d+ of 2000 points"):
+        searcher.fetch(queries, 2000, exact=True)
+    lists.invlists.resize(0, 0)
+    with pytest.raises(FileFormatError, match="damaged: it gives 0 of 10 points"):
+        searcher.fetch(queries, 10)
+
+
 @pytest.mark.parametrize("c", [0.1, 1.0])
 def test_lists_are_even(c: float) -> None:
     """No few lists hold most points, wherever these lie."""

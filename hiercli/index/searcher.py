@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 
 from hiercli import neighbours
-from hiercli.errors import InputError, MismatchError
+from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.index import contents
 from hiercli.index.flat_file import FlatFile
 
@@ -77,6 +77,7 @@ class Searcher:
             exact: compare every point, for every index type.
 
         Raises:
+            FileFormatError: the index does not give as many points as it says to have.
             MismatchError: the queries have another dimension than the index.
         """
         if queries.shape[1] + 1 != self.index.d:
@@ -90,17 +91,24 @@ class Searcher:
             + np.abs(lifted_queries) @ self._quantization_error
         )
         total = len(self) if among is None else len(among)
+        wanted = min(k, total)
         if self._on_gpu is not None and among is None:
-            return neighbours.candidates(
-                self._on_gpu, lifted_queries, error_bound, min(k, total), total
-            )
+            return neighbours.candidates(self._on_gpu, lifted_queries, error_bound, wanted, total)
         narrow = self._narrow(among)
 
         def search(some: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
             every = exact or among is not None or width == total
             return narrow(some, width, every or width > _WIDE)
 
-        return neighbours.candidates(search, lifted_queries, error_bound, min(k, total), total)
+        found = neighbours.candidates(search, lifted_queries, error_bound, wanted, total)
+        fewest = min(map(len, found), default=wanted)
+        # A graph may find fewer than there are, a comparison with every point may not.
+        if fewest < (wanted if exact or among is not None else min(1, wanted)):
+            raise FileFormatError(
+                f"the FAISS file is damaged: it gives {fewest} of {wanted} points. Run `hier index "
+                "repair` to build it again from its catalogue"
+            )
+        return found
 
     def _narrow(
         self, among: np.ndarray | None
