@@ -132,14 +132,12 @@ def embed(
     if (rebuild or prune or index_type) and index is None:
         raise InputError("--rebuild, --prune and --index-type need an index. Name it with --index")
     in_milvus = index is not None and index.startswith("milvus:")
-    if in_milvus and (prune or index_type or strict or output is not None):
-        raise InputError(
-            "an index in Milvus does not support --prune, --index-type, --strict and -o"
-        )
+    if in_milvus and (index_type or strict or output is not None):
+        raise InputError("an index in Milvus does not support --index-type, --strict and -o")
     encoder = _open(model, device, threads, batch)
     paths = [Path(source) for source in sources]
     if index is not None and in_milvus:
-        done = _into_milvus(index, paths, encoder, nested, rebuild)
+        done = _into_milvus(index, paths, encoder, nested=nested, rebuild=rebuild, prune=prune)
     elif index is not None:
         done = _into_index(
             Path(index), paths, encoder, output is not None, output, nested=nested,
@@ -254,15 +252,13 @@ def _into_index(
     return _Done(done.listing, done.embedded, done.problems, collection, changes)
 
 
-def _into_milvus(
-    index: str, paths: list[Path], encoder: "Encoder", nested: bool, rebuild: bool
-) -> _Done:
+def _into_milvus(index: str, paths: list[Path], encoder: "Encoder", **options_: bool) -> _Done:
     from hiercli.index import milvus
 
     with progress("embedding") as bar:
         done = milvus.update(
-            milvus.Address.parse(index), paths, encoder, nested=nested, rebuild=rebuild,
-            progress=bar, skipped=lambda _, reason: warn(reason),
+            milvus.Address.parse(index), paths, encoder, progress=bar,
+            skipped=lambda _, reason: warn(reason), **options_,
         )  # fmt: skip
     changes = {name: getattr(done, name, 0) for name in _CHANGES}
     return _Done(done.listing, done.embedded, done.problems, None, changes)

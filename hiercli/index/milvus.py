@@ -36,7 +36,7 @@ from hiercli.files import parse_json
 from hiercli.images import Places, Skipped, read_bytes, state_of
 from hiercli.index.catalogue import facts_of, groups_of, levels_text
 from hiercli.index.reader import Hit
-from hiercli.labels import Record
+from hiercli.index.sync import Scope
 
 _PREFIX = "hier."
 _AT_ONCE = 500
@@ -267,6 +267,15 @@ _FACTS = ("fingerprint", "c", "embedding_dim", "model", "level_names")
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """An image to have in the index: its path as text, its file, its label and levels."""
+
+    path: str
+    file: Path
+    own: tuple[str, str]
+
+
+@dataclass(frozen=True)
 class Change:
     """What an update did to an index in Milvus.
 
@@ -295,6 +304,7 @@ def update(
     *,
     nested: bool = False,
     rebuild: bool = False,
+    prune: bool = False,
     skipped: Skipped | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Change:
@@ -306,11 +316,14 @@ def update(
         encoder: makes the points.
         nested: read folders in folders as levels, see `labels`.
         rebuild: forget what is there and start anew.
+        prune: take a folder or file that is missing, and a folder without images, for gone.
         skipped: told of each file or folder that is passed over, and why.
         progress: called with (done, total) pictures.
 
     Raises:
-        InputError: pymilvus is not installed, the server does not answer, or there are no pictures.
+        InputError: pymilvus is not installed, the server does not answer, or there are no images,
+            in a folder of which the index has some either.
+        FileFormatError: the collection of that name was not written by hier.
         MismatchError: the index was built with another encoder.
     """
     problems: list[tuple[Path, str]] = []
@@ -320,17 +333,21 @@ def update(
         if skipped:
             skipped(path, reason)
 
-    listing = gather(paths, nested=nested, skipped=pass_over)
     client, name = _connect(address), address.collection
     with _milvus_errors(address):
-        if rebuild and client.has_collection(name):
+        there = client.has_collection(name)
+    listing = gather(paths, nested=nested, skipped=pass_over, absent=prune and there)
+    with _milvus_errors(address):
+        if rebuild and there:
+            _require_ours(client, address)
             client.drop_collection(name)
-        if not client.has_collection(name):
+        if rebuild or not there:
             _create(client, name, encoder)
     index = MilvusIndex(address)
     index.check(encoder.metadata, encoder.path)
     place = Places()
-    listed: dict[int, tuple[str, Record]] = {}
+    scope = Scope.of(paths, listing.linked, [path for path, _ in problems], place)
+    listed: dict[bytes, _Asked] = {}
     for record in listing.records:
         picture = record.path
         where = place(picture)
@@ -342,22 +359,21 @@ def update(
         if len(where) > _LONGEST_PATH:
             pass_over(picture, f"{picture}: Milvus stores paths of at most {_LONGEST_PATH} bytes")
         else:
-            listed[_number(text)] = text, record
-    closed = {os.fsdecode(place(folder / "x")) for folder, _ in problems if folder.is_dir()}
-    roots = [os.path.dirname(os.fsdecode(place(path / "x"))) for path in paths if path.is_dir()]
-    known, gone = {}, []
-    for row in _rows(client, address):
-        if row["id"] in listed:
-            known[row["id"]] = row
-        elif any(_is_below(row["path"], root) for root in roots) and not any(
-            _is_below(row["path"], os.path.dirname(folder)) for folder in closed
-        ):
-            gone.append(row["id"])
+            own = record.label, levels_text(listing.level_names, record.levels)
+            listed[where] = _Asked(text, picture, own)
+    known = {row["path"].encode(): row for row in _rows(client, address)}
+    if not prune:
+        scope.require_images(listed, known)
+    else:
+        scope.require_known(paths, known, place)
+    for where in list(scope.kept_outright(known, listed)):
+        row = known[where]
+        listed[where] = _Asked(row["path"], Path(row["path"]), (row["label"], row["levels"]))
+    gone = [row["id"] for where, row in known.items()
+            if where not in listed and scope.covers(where)]  # fmt: skip
     counts = dict.fromkeys(("added", "changed", "unchanged"), 0)
     index.add_levels(listing.level_names)
-    removed = _embed(
-        client, index, listed, known, encoder, counts, listing.level_names, pass_over, progress
-    )
+    removed = _embed(client, index, listed, known, encoder, counts, pass_over, progress)
     with _milvus_errors(address):
         for first in range(0, len(gone), _AT_ONCE):
             client.delete(name, ids=gone[first : first + _AT_ONCE])
@@ -377,11 +393,10 @@ def update(
 def _embed(
     client: Any,
     index: MilvusIndex,
-    listed: dict[int, tuple[str, Record]],
-    known: dict[int, dict[str, Any]],
+    listed: dict[bytes, _Asked],
+    known: dict[bytes, dict[str, Any]],
     encoder: Encoder,
     counts: dict[str, int],
-    level_names: Sequence[str],
     pass_over: Callable[[Path, str], None],
     progress: Callable[[int, int], None] | None,
 ) -> int:
@@ -390,11 +405,11 @@ def _embed(
     waiting: list[dict[str, Any]] = []
     removed = 0
 
-    def load(item: tuple[int, tuple[str, Record]]) -> tuple[np.ndarray | None, dict[str, Any]]:
-        number, (text, record) = item
-        path, old = record.path, known.get(number)
-        row: dict[str, Any] = {"id": number, "path": text, "problem": "", "file": path}
-        own = (record.label, levels_text(level_names, record.levels))
+    def load(item: tuple[bytes, _Asked]) -> tuple[np.ndarray | None, dict[str, Any]]:
+        where, asked = item
+        path, own, old = asked.file, asked.own, known.get(where)
+        number = _number(asked.path)
+        row: dict[str, Any] = {"id": number, "path": asked.path, "problem": "", "file": path}
         try:
             with contextlib.suppress(OSError):  # reading it says why
                 same = old is not None and (old["label"], old["levels"]) == own
@@ -425,14 +440,14 @@ def _embed(
         problem, path = row.pop("problem"), row.pop("file")
         if problem:
             pass_over(path, problem)
-            if row["id"] in known and "content" in row:  # read, and no picture any more
+            if row["path"].encode() in known and "content" in row:  # read, and no image any more
                 with _milvus_errors(address):
                     client.delete(address.collection, ids=[row["id"]])
                 removed += 1
         elif point is None:
             counts["unchanged"] += 1
         else:
-            counts["changed" if row["id"] in known else "added"] += 1
+            counts["changed" if row["path"].encode() in known else "added"] += 1
             waiting.append(row | {"point": point.astype(np.float32)})
         if len(waiting) == _AT_ONCE:
             write()
@@ -441,6 +456,15 @@ def _embed(
     if waiting:
         write()
     return removed
+
+
+def _require_ours(client: Any, address: Address) -> None:
+    """Check that a collection is an index of hier, whole or not, before it is dropped."""
+    properties = client.describe_collection(address.collection)["properties"]
+    if not any(name.startswith(_PREFIX) for name in properties):
+        raise FileFormatError(
+            f"{address} was not written by hier, so --rebuild does not drop it. Choose another name"
+        )
 
 
 def _create(client: Any, name: str, encoder: Encoder) -> None:
@@ -485,10 +509,6 @@ def _number(path: str) -> int:
 
 def _state(row: dict[str, Any]) -> tuple[int, int, int]:
     return row["size"], row["modified_ns"], row["changed_ns"]
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return path.startswith(folder.rstrip("/") + "/")
 
 
 def _folded(hits: list[Hit]) -> list[Hit]:

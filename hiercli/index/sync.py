@@ -1,13 +1,106 @@
-"""What an update has to do, decided from what is known and what was seen. Nothing is read here."""
+"""What an update has to do, decided from what is known and what was seen.
+
+An index in files and one in Milvus ask here, so that neither takes for gone what is only not in
+sight.
+"""
 
 import dataclasses
 import os
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from hiercli.images import State
-from hiercli.index.catalogue import Photo
+from hiercli.errors import InputError
+from hiercli.images import Places, State
+from hiercli.index.catalogue import Photo, readable
+from hiercli.wording import counted
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    """What an update speaks of: only there is something gone because it was not seen.
+
+    Attributes:
+        roots: folders that were listed; what is missing from them is gone.
+        closed: folders and files that could not be read; nothing of them is gone.
+        named: files and folders that were given by name.
+    """
+
+    roots: set[bytes]
+    closed: set[bytes]
+    named: set[bytes]
+
+    @classmethod
+    def of(
+        cls, paths: Sequence[Path], linked: Sequence[Path], unread: Iterable[Path], place: Places
+    ) -> "Scope":
+        """Of what was asked for.
+
+        Args:
+            paths: images, folders of images, and manifests.
+            linked: folders behind links in them.
+            unread: folders and files that could not be read.
+            place: the names of paths in the index.
+        """
+        return cls(
+            {_root(path, place) for path in (*paths, *linked) if not path.is_file()},
+            {_root(path, place) for path in unread},
+            {place(path) for path in paths},
+        )
+
+    def lists(self, name: bytes) -> bool:
+        """Whether a file lies in a folder that was listed, and not in one that could not be."""
+        return within(name, self.roots) and not within(name, self.closed)
+
+    def covers(self, name: bytes) -> bool:
+        """Whether a file that is known and was not seen is gone."""
+        return name in self.named or self.lists(name)
+
+    def kept_outright(self, known: Iterable[bytes], listed: Collection[bytes]) -> Iterator[bytes]:
+        """Names of files that a folder's listing leaves out, and that are there all the same.
+
+        They were given by name before.
+        """
+        for name in known:
+            if name not in listed and self.lists(name) and Path(os.fsdecode(name)).is_file():
+                yield name
+
+    def require_images(self, listed: Iterable[bytes], known: Iterable[bytes]) -> None:
+        """Refuse to empty a folder of the index only because nothing is seen in it today.
+
+        Raises:
+            InputError: a folder of which the index has images holds none.
+        """
+        silent = self.roots - self.closed
+        silent -= {folder for name in listed for folder in folders_of(name)}
+        lost = Counter(folder for name in known for folder in folders_of(name) if folder in silent)
+        for folder, count in lost.items():
+            raise InputError(
+                f"expected images in {readable(folder)}, found none, but the index has "
+                f"{counted(count, 'image')} there. If its disk is not connected, connect it. "
+                "Use --prune to remove them from the index"
+            )
+
+    def require_known(self, paths: Sequence[Path], known: Iterable[bytes], place: Places) -> None:
+        """A path that is missing, and of which the index knows nothing, is a slip of the finger.
+
+        Raises:
+            InputError: there is one.
+        """
+        held = {
+            folder for name in known for folder in (name, *folders_of(name)) if folder in self.roots
+        }
+        for path in paths:
+            if not path.exists() and place(path) not in held:
+                raise InputError(
+                    f"expected an image or a folder of images, but {path} is missing and is not in "
+                    "the index"
+                )
+
+
+def _root(path: Path, place: Places) -> bytes:
+    """A folder as the places of its files begin; one that is gone by its name."""
+    return os.path.dirname(place(path / "file")) if path.is_dir() else place(path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +138,7 @@ def plan_sync(
     known: dict[bytes, Photo],
     seen: dict[bytes, Seen],
     labels: dict[bytes, tuple[str, str]],
-    roots: set[bytes],
-    closed: set[bytes],
-    named: set[bytes],
+    scope: Scope,
     next_id: int,
 ) -> Plan:
     """Which rows are added, changed, moved, touched, removed, or kept although out of reach.
@@ -56,9 +147,7 @@ def plan_sync(
         known: rows of the catalogue by path.
         seen: files as they were read just now, by path.
         labels: label and levels of each of them.
-        roots: folders that were listed; what is missing from them is gone.
-        closed: folders that could not be listed; nothing of them is gone.
-        named: files that were given by name.
+        scope: what was looked at.
         next_id: the first free id.
     """
     plan = Plan(next_id)
@@ -69,8 +158,7 @@ def plan_sync(
                 plan.removed.append(photo.id)
             else:
                 plan.out_of_reach.add(name)
-        asked = name in named or (within(name, roots) and not within(name, closed))
-        if asked and name not in seen:
+        if scope.covers(name) and name not in seen:
             gone[photo.content].append(photo)
     for name, one in seen.items():
         if one.problem:

@@ -10,8 +10,7 @@ import dataclasses
 import hashlib
 import os
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from hiercli.index.catalogue import (
 )
 from hiercli.index.draft import Draft
 from hiercli.index.journal import Journal
-from hiercli.index.sync import Plan, Seen, folders_of, plan_sync, within
+from hiercli.index.sync import Plan, Scope, Seen, plan_sync, within
 from hiercli.wording import counted
 
 
@@ -114,32 +113,24 @@ def update(
         anew = rebuild or not pair.exists(index)
         known, quarantined, facts = ({}, {}, {}) if anew else _known(index, encoder)
         place = Places()
-        closed = {_root(folder, place) for folder, _ in problems}
-        roots = {_root(path, place) for path in (*paths, *listing.linked) if not path.is_file()}
+        scope = Scope.of(paths, listing.linked, [path for path, _ in problems], place)
         named_levels = listing.level_names
         listed = {place(record.path): record.path for record in records}
         labels = {place(record.path): (record.label, levels_text(named_levels, record.levels))
                   for record in records}  # fmt: skip
         if not prune:
-            _require_pictures(roots - closed, listed, known)
+            scope.require_images(listed, known)
         else:
-            _require_known(paths, roots, known, place)
-        # A folder's listing leaves out what was named outright before; it is there all the same.
-        for name in known:
-            if name not in listed and within(name, roots) and not within(name, closed):
-                file = Path(os.fsdecode(name))
-                if file.is_file():
-                    listed[name] = file
-                    labels[name] = known[name].label, known[name].levels
+            scope.require_known(paths, known, place)
+        for name in list(scope.kept_outright(known, listed)):
+            listed[name] = Path(os.fsdecode(name))
+            labels[name] = known[name].label, known[name].levels
         with closing(Journal(index, encoder.metadata)) as journal:
             seen = _look(listed, known, encoder, journal, progress)
             for one in seen.values():
                 if one.problem:
                     pass_over(one.path, one.problem)
-            named = {place(path) for path in paths}
-            plan = plan_sync(
-                known, seen, labels, roots, closed, named, int(facts.get("next_id", 0))
-            )
+            plan = plan_sync(known, seen, labels, scope, int(facts.get("next_id", 0)))
             total = len(known) - len(plan.removed) + len(plan.added)
             emptied = prune and not anew and not problems
             if not (total or emptied) or (strict and problems):
@@ -149,7 +140,9 @@ def update(
                     f"{counted(good, 'image')} can. Nothing was written"
                 )
             passed_over = {place(path): readable(os.fsencode(why)) for path, why in problems}
-            freed = {n for n in quarantined if n in seen or within(n, roots)} - set(passed_over)
+            freed = {n for n in quarantined if n in seen or within(n, scope.roots)} - set(
+                passed_over
+            )
             news = {n: why for n, why in passed_over.items() if quarantined.get(n) != why}
             wanted = facts_of(
                 encoder.fingerprint, encoder.c, encoder.embedding_dim, encoder.path
@@ -182,36 +175,6 @@ def update(
         ),
         problems=problems,
     )
-
-
-def _require_pictures(roots: set[bytes], listed: dict[bytes, Path], known: Iterable[bytes]) -> None:
-    """Refuse to empty a folder of the index only because nothing is seen in it today."""
-    silent = roots - {folder for name in listed for folder in folders_of(name)}
-    lost = Counter(folder for name in known for folder in folders_of(name) if folder in silent)
-    for folder, count in lost.items():
-        raise InputError(
-            f"expected images in {readable(folder)}, found none, but the index has "
-            f"{counted(count, 'image')} there. If its disk is not connected, connect it. "
-            "Use --prune to remove them from the index"
-        )
-
-
-def _require_known(
-    paths: Sequence[Path], roots: set[bytes], known: Iterable[bytes], place: Places
-) -> None:
-    """A path that is missing, and of which the index knows nothing, is a slip of the finger."""
-    held = {folder for name in known for folder in (name, *folders_of(name)) if folder in roots}
-    for path in paths:
-        if not path.exists() and place(path) not in held:
-            raise InputError(
-                f"expected an image or a folder of images, but {path} is missing and is not in "
-                "the index"
-            )
-
-
-def _root(path: Path, place: Places) -> bytes:
-    """A folder as the places of its files begin; one that is gone by its name."""
-    return os.path.dirname(place(path / "file")) if path.is_dir() else place(path)
 
 
 def _known(
