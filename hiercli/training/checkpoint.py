@@ -21,8 +21,9 @@ from hiercli.nn.embedder import Embedder, fingerprint
 from hiercli.training.recipe import Recipe, from_dict
 
 FORMAT = "hier-checkpoint"
-VERSION = 2
-"""2: the fingerprint tells poolings apart, and class points are those of the saved weights."""
+VERSION = 3
+"""2: the fingerprint tells poolings apart, and class points are those of the saved weights.
+3: the settings are in groups."""
 
 
 @dataclass(frozen=True)
