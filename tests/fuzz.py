@@ -340,10 +340,14 @@ def _resident(process: int) -> int:
 
 
 def _state(process: int) -> tuple[bool, float]:
-    """Whether a process wants a processor, and the seconds of one that it has used."""
-    with open(f"/proc/{process}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return fields[0] == "R", (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Whether a thread of it wants a processor, and the seconds of one that all have used."""
+    ready, ticks = False, 0
+    for file in Path(f"/proc/{process}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+            fields = file.read_text().rpartition(")")[2].split()
+            ready |= fields[0] == "R"
+            ticks += int(fields[11]) + int(fields[12])
+    return ready, ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _watch(process: int, scratch: Path, own: int) -> str:
@@ -733,7 +737,7 @@ def main() -> int:
     text = _table(rows)
     print(text)
     if given.table:
-        options = re.sub(r" ?--(table|keep|corpus) [^ ]+", "", " ".join(sys.argv[1:]))
+        options = re.sub(r" ?--(table|keep|corpus|each) [^ ]+", "", " ".join(sys.argv[1:]))
         words = f"`{options or 'make fuzz'}`: {len(every)} runs in {minutes:.0f} minutes."
         given.table.write_text(f"# Fuzzing\n\n{words}\n\n{text}")
     if given.each:

@@ -18,8 +18,9 @@ from hiercli.losses.metric import create, place_class_proxies
 from hiercli.losses.relations import relational_loss
 from hiercli.nn.embedder import Embedder
 from hiercli.training import device_photos, loading
+from hiercli.training.averaging import averaged
 from hiercli.training.device_photos import DevicePhotos
-from hiercli.training.objective import collapse, watch
+from hiercli.training.objective import Objective, collapse, watch
 from hiercli.training.recipe import Recipe
 from hiercli.training.starting import grow_proxies, start_head
 
@@ -51,6 +52,48 @@ def test_relations_that_did_not_change_cost_nothing() -> None:
                                 temperature=0.1)  # fmt: skip
     one_class.backward()
     assert one_class.item() == 0
+
+
+@pytest.mark.parametrize("halved", [False, True])
+def test_the_metric_loss_is_halved_only_on_request(halved: bool) -> None:
+    """The published code computes it in the backbone's precision."""
+    recipe = Recipe.of(embedding_dim=8, half_precision_loss=halved, hier_weight=0.0)
+    objective = Objective(recipe, num_classes=4)
+    seen: list[bool] = []
+    objective.metric.register_forward_pre_hook(
+        lambda *_: seen.append(torch.is_autocast_enabled("cpu"))
+    )
+    for dtype in (torch.bfloat16, torch.float32):
+        points = 0.1 * random(8, 8)
+        objective(points, torch.arange(8) // 2, None, torch.Generator(), dtype)
+    assert seen == [halved, False]
+
+
+def test_the_recipe_reaches_the_loss() -> None:
+    for setting in ("self_neighbours", "own_ancestors"):
+        loss = Objective(Recipe.of(embedding_dim=8, **{setting: True}), num_classes=4).hier
+        both = {name: getattr(loss, name) for name in ("self_neighbours", "own_ancestors")}
+        assert [name for name, value in both.items() if value] == [setting]
+
+
+def test_the_average_of_weights_by_hand() -> None:
+    """It starts at the first weights, and copies whole numbers, which an average would cut."""
+    module = nn.Module()
+    module.weight = nn.Parameter(torch.tensor([1.0, 2.0]))
+    module.register_buffer("table", torch.arange(4000), persistent=False)
+    module.register_buffer("count", torch.tensor(0))
+    mean = averaged(module, 0.9)
+    expected = module.weight.detach().clone()
+    for step in range(1, 6):
+        with torch.no_grad():
+            module.weight += step
+        module.count += 1
+        mean.update_parameters(module)
+        expected = 0.9 * expected + 0.1 * module.weight.detach()
+        assert torch.allclose(mean.module.weight, expected)
+        assert torch.equal(mean.module.table, torch.arange(4000))
+        assert mean.module.count == step
+        assert not mean.module.weight.equal(module.weight)
 
 
 def embedder(dim: int = 4, learned_radius: bool = False) -> Embedder:

@@ -1,6 +1,7 @@
 """Recipes against the published table, and what a recipe refuses."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,6 +155,22 @@ def test_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
     assert by_name(recipe.from_dict(older)) == flat
     (tmp_path / "r.toml").write_text("epochs = 3\npublished_faults = false\n[model]\nc = 1.0\n")
     assert recipe.load(str(tmp_path / "r.toml")) == recipe.Recipe.of(epochs=3, c=1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"data": {"epochs": 3}}, "expected epochs in the group run, found it in data"),
+        ({"epochs": 3, "run": {"epochs": 5}}, "found epochs twice"),
+        ({"optimizer": {"lr": 1.0}}, "named data, run, .*optimiser, machine, got 'optimizer'"),
+        ({"model": 3}, "expected tables of settings named .* got 'model'"),
+        ({"published_faults": "false"}, "published_faults to be of type bool, got 'false'"),
+        ({"run": {"epoch": 3}}, "unknown setting epoch. epoch is close to epochs"),
+    ],
+)
+def test_a_file_is_not_read_loosely(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        recipe.from_dict(values)
 
 
 def test_a_misspelt_setting_is_answered_by_its_neighbours() -> None:

@@ -445,6 +445,28 @@ def test_texts_of_an_archive_are_unicode(tmp_path: Path) -> None:
             collection_files.read(tmp_path / "v.npz")
 
 
+def test_a_table_that_contradicts_itself_about_a_column(hier: Hier, tmp_path: Path) -> None:
+    """pyarrow ends the process where it is asked for what such a file says of its columns."""
+    table = pa.table({"path": ["a.jpg", "b.jpg"], "label": ["a", "b"], "point": [[0.1], [0.2]]})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    content = bytearray((tmp_path / "t.parquet").read_bytes())
+    content[content.index(b"\x15\x0c") + 1] = 8  # FLOAT, not BYTE_ARRAY
+    (tmp_path / "t.parquet").write_bytes(content)
+    for words in (["hierarchy", "--points"], ["embed", "-o", tmp_path / "v.npy"]):
+        done = hier(*words, tmp_path / "t.parquet")
+        assert (done.returncode, b"t.parquet" in done.stderr) == (2, True), done
+
+
+@pytest.mark.parametrize("codes", [[float("inf"), 0, 1], [0.5, float("nan"), 1], ["x", 0, 1]])
+def test_a_note_with_codes_that_are_none(codes: list[Any], tmp_path: Path) -> None:
+    points = np.zeros((3, 2), np.float32)
+    Collection(points, ["a", "b", "c"], labels=["x", "y", "x"], c=0.1).write(tmp_path / "v.npy")
+    note = tmp_path / "v.hier.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"codes": codes}))
+    with pytest.raises(FileFormatError, match=r"v\.hier\.json is damaged"):
+        collection_files.read(tmp_path / "v.npy")
+
+
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 def test_large_pictures_are_converted_in_strips(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -308,7 +308,10 @@ def _with_ray(
     for _, reason in done.problems:
         warn(reason)
     again = f", {done.before} of them by an earlier run" if done.before else ""
-    say(f"{counted(done.embedded, 'image')} embedded into {done.shards} files in {target}{again}")
+    say(
+        f"{counted(done.embedded, 'image')} embedded into "
+        f"{counted(done.shards, 'file')} in {target}{again}"
+    )
     if json_output:
         facts = {"embedded": done.embedded, "skipped": len(done.problems), "output": target,
                  "files": done.shards}  # fmt: skip

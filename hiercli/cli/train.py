@@ -288,7 +288,7 @@ def _show(runs: _Runs, target: Path, data: str) -> None:
 
 
 def _with_recipe_options(function: Any) -> Any:
-    """``function`` with one optional parameter a recipe field in place of ``**settings``."""
+    """``function`` with one optional parameter a setting in place of ``**settings``."""
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     added = []

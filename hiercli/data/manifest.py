@@ -219,7 +219,7 @@ def _columns(file: Path) -> tuple[dict[str, list[str | None]], list[str]]:
     try:
         if kind == ".parquet":
             with open_regular(file) as content:
-                labels.require_rows(parquet.ParquetFile(content), file)
+                labels.require_rows(content, file)
                 table = parquet.read_table(content)
         else:
             # Labels such as 001 are names: nothing is guessed to be a number.

@@ -10,6 +10,7 @@ from hiercli.errors import DataError, ImageError
 from hiercli.files import read_text
 from hiercli.images import natural_key, read
 from hiercli.labels import Record
+from hiercli.wording import counted
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def split_validation(
     if len(candidates) < num_held_out or len(names) - num_held_out < 2:
         raise DataError(
             "expected at least 4 classes, 2 of them with two images or more, to hold some out for "
-            f"validation; found {len(names)} classes. Add classes, or train on all classes with "
-            "--validation-share 0"
+            f"validation; found {counted(len(names), 'class', 'classes')}. Add classes, or "
+            "train on all classes with --validation-share 0"
         )
     order = np.random.default_rng(seed).permutation(len(candidates))[:num_held_out]
     held_out = {candidates[index] for index in order}

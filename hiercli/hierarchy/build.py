@@ -22,6 +22,7 @@ from hiercli.hierarchy.depth import at_one_radius, carries_depth, radius_of
 from hiercli.hierarchy.groups import Groups, Photos, grouped, leaf_ids, parts_of
 from hiercli.hierarchy.naming import common_name, group_name, said_by_all, shared_group
 from hiercli.hierarchy.node import Node
+from hiercli.wording import counted
 
 _LEVEL = 0.95
 """Share of a join's height from which on a branch with the same ancestor is one node with it. On
@@ -122,8 +123,9 @@ def _grow(groups: Groups, points: np.ndarray, proxies: np.ndarray, c: float) -> 
     count = len(groups.names)
     if count < 2 or not len(proxies):
         raise DataError(
-            f"expected at least two classes and one proxy for a tree, found {count} classes or "
-            f"groups and {len(proxies)} proxies"
+            f"expected at least two classes and one proxy for a tree, found "
+            f"{counted(count, 'class or group', 'classes or groups')} and "
+            f"{counted(len(proxies), 'proxy', 'proxies')}"
         )
     if count > _MOST_LEAVES:
         raise DataError(

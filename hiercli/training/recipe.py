@@ -116,9 +116,9 @@ def load(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     Raises:
         InputError: unknown recipe or setting, or a value out of range.
     """
-    written = _flat(_read(name))
+    written = _read(name)
     try:
-        base = Recipe.of(**written)
+        base = from_dict(written)
     except InputError as error:
         raise InputError(f"recipe {name}: {error}") from error
     return base.replace(**overrides or {})
@@ -132,10 +132,28 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by name, from tables for each group or, as older files have them, without."""
     flat: dict[str, Any] = {}
-    groups = {group.name for group in dataclasses.fields(Recipe)}
+    groups = [group.name for group in dataclasses.fields(Recipe)]
     for name, value in values.items():
-        flat |= value if name in groups and isinstance(value, dict) else {name: value}
-    if flat.pop("published_faults", False):  # one switch before it was split
+        own = {name: value}
+        if isinstance(value, dict) or (name in groups and name not in _GROUP_OF):
+            if name not in groups or not isinstance(value, dict):
+                raise InputError(
+                    f"expected tables of settings named {', '.join(groups)}, got {name[:40]!r}"
+                )
+            own = value
+            for setting in own:
+                if _GROUP_OF.get(setting, name) != name:
+                    raise InputError(
+                        f"expected {setting} in the group {_GROUP_OF[setting]}, found it in {name}"
+                    )
+        twice = sorted(flat.keys() & own)
+        if twice:
+            raise InputError(f"expected each setting once, found {twice[0]} twice")
+        flat |= own
+    faults = flat.pop("published_faults", False)  # one switch before it was split
+    if not isinstance(faults, bool):
+        raise InputError(f"expected published_faults to be of type bool, got {faults!r:.80}")
+    if faults:
         flat = _PUBLISHED_FAULTS | flat | {"freeze_batch_norm": True}
     return flat
 

@@ -24,13 +24,13 @@ _FIRST_BYTES = 4096
 
 def digest(records: Sequence[Record]) -> str:
     """By which other images under the same class names are told: name, size and first bytes."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for record in records:
         with open_regular(record.path) as file:
             size = os.fstat(file.fileno()).st_size
-            digest.update(f"{record.label}/{record.path.name} {size}\n".encode(errors="replace"))
-            digest.update(file.read(_FIRST_BYTES))
-    return digest.hexdigest()
+            found.update(f"{record.label}/{record.path.name} {size}\n".encode(errors="replace"))
+            found.update(file.read(_FIRST_BYTES))
+    return found.hexdigest()
 
 
 def state_of(run: "Run") -> dict[str, Any]:
@@ -71,7 +71,8 @@ def restore(run: "Run") -> None:
             f"{run.out} cannot be resumed: it was started with other classes. Use the same "
             "data, or start a new run with another --out"
         )
-    if "images" not in state:
+    averages = run.recipe.optimiser.ema_decay > 0
+    if "images" not in state or (averages and content.version < 3):
         raise TrainingError(
             f"{run.out} cannot be resumed: it was started by an older version of hier. Its "
             "best.pt can still be used. Start a new run with another --out"
@@ -83,7 +84,9 @@ def restore(run: "Run") -> None:
         )
     try:
         _take_up(run, content, state)
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+    except (
+        KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError
+    ) as error:  # fmt: skip
         raise FileFormatError(
             f"{run.out / 'last.pt'} is incomplete or damaged ({str(error).strip()[:200]}). "
             "Start a new run with another --out"

@@ -243,13 +243,14 @@ class Optimiser(Group):
         0.0, "Average the weights with this decay per step (0: off)", least=0, below=1
     )
     gradients_divided_twice: bool = _setting(
-        False, "Divide gradients twice by the number of processes, as the published code does"
+        False,
+        "Divide the encoder's gradients once too often among processes, as the published code does",
     )
 
 
 @dataclass(frozen=True)
 class Machine(Group):
-    """Where it runs; none of it should change the result."""
+    """Where it runs, and how exactly it computes."""
 
     precision: str = _setting(
         "auto", "Compute the backbone in this precision", choices=("auto", "fp32", "bf16", "fp16")

@@ -51,7 +51,7 @@ def train(
         resume: go on with the run in ``out``.
         overwrite: replace the run in ``out``.
         reporter: told of progress.
-        settings: fields of the recipe to change.
+        settings: settings of the recipe to change.
 
     Raises:
         DataError: too few classes or images.

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from hiercli.data.records import (
@@ -29,6 +29,7 @@ from hiercli.losses.hier import HierLoss
 from hiercli.memory import keep_freed_memory
 from hiercli.nn.embedder import Embedder
 from hiercli.training import checkpoint, schedule
+from hiercli.training.averaging import averaged
 from hiercli.training.concluding import Result, conclude
 from hiercli.training.device import choose_device, choose_precision
 from hiercli.training.distributed import World
@@ -41,6 +42,7 @@ from hiercli.training.resuming import digest, restore, state_of
 from hiercli.training.run_folder import is_run, require_same_settings
 from hiercli.training.sampler import ClassBalancedSampler
 from hiercli.training.starting import start_from_known
+from hiercli.wording import counted
 
 _WATCHED_BATCHES = 8
 """Batches at the end of an epoch from which its signs of health are read."""
@@ -106,6 +108,11 @@ def train(
     return run.finish()
 
 
+def _counted(records: Sequence[Record], note: str = "") -> str:
+    classes = counted(len(class_names(records)), "class", "classes")
+    return f"{classes}{note}, {counted(len(records), 'image')}"
+
+
 class Run:
     """One run's moving parts. What is not in `state_of` is rebuilt from recipe and data."""
 
@@ -157,11 +164,8 @@ class Run:
         # Encoder and proxies belong together, so both are averaged.
         self.averaged: tuple[AveragedModel, ...] = ()
         if recipe.optimiser.ema_decay:
-            average = get_ema_multi_avg_fn(recipe.optimiser.ema_decay)  # type: ignore[no-untyped-call]
-            self.averaged = tuple(
-                AveragedModel(part, multi_avg_fn=average, use_buffers=True)
-                for part in (self.embedder, self.objective.hier)
-            )
+            decay = recipe.optimiser.ema_decay
+            self.averaged = averaged(self.embedder, decay), averaged(self.objective.hier, decay)
         self.optimizer = schedule.optimizer(
             recipe, self.embedder, self.objective, self.sampler.batch_size
         )
@@ -191,7 +195,7 @@ class Run:
         write_text(self.out / "config.toml", dump(self.recipe))
         (self.out / "metrics.jsonl").write_text("")
 
-    # -- going on after a kill -------------------------------------------------------------
+    # -- what is saved -------------------------------------------------------------
 
     def _save(self, name: str, embedder: Embedder, hier: HierLoss, *, to_go_on: bool) -> None:
         if not self.world.is_main:
@@ -254,12 +258,10 @@ class Run:
         size, wanted = self.sampler.batch_size, self.recipe.data.batch_size
         held = "" if self.dataset.validation else ", held out"
         return {
-            "train": f"{len(self.names)} classes, {len(self.training)} images",
-            "validate": f"{len(class_names(self.validation))} classes{held}, "
-            f"{len(self.validation)} images"
+            "train": _counted(self.training),
+            "validate": _counted(self.validation, held)
             if self.validation else "none, so the last epoch is chosen",
-            "test": f"{len(class_names(tested))} classes, {len(tested)} images"
-            if tested else "nothing",
+            "test": _counted(tested) if tested else "nothing",
             "batch": f"{size} images, {self.recipe.data.samples_per_class} of each class"
             + (f" (not {wanted}: there are {len(self.names)} classes)" if size < wanted else ""),
         }  # fmt: skip
@@ -343,8 +345,9 @@ class Run:
         self.scaler.update()
         if not recipe.optimiser.freeze_batch_norm:
             self.world.average_buffers(self.embedder)
-        for part, live in zip(self.averaged, (self.embedder, self.objective.hier), strict=False):
-            part.update_parameters(live)
+        if self.averaged:
+            for part, live in zip(self.averaged, (self.embedder, self.objective.hier), strict=True):
+                part.update_parameters(live)
         self.recent = [*self.recent[1 - _WATCHED_BATCHES :], (points.detach(), labels)]
         return values
 
