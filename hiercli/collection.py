@@ -140,11 +140,16 @@ class Collection:
 
     @property
     def lineages(self) -> dict[str, tuple[str, ...]]:
-        """The groups of each class, of those of which every level is known."""
-        if self.labels is None or self.levels is None or not self.level_names:
-            return {}
-        pairs = zip(self.labels, self.levels, strict=True)
-        return {label: groups for label, groups in pairs if all(groups)}
+        """The groups of each class of which any is known, fine to coarse; unknown ones are empty.
+
+        Of images of one class, that which says most counts.
+        """
+        found: dict[str, tuple[str, ...]] = {}
+        for label, groups in zip(self.labels or (), self.levels or (), strict=False):
+            known = sum(map(bool, groups))
+            if known > sum(map(bool, found.get(label, ()))):
+                found[label] = groups
+        return found
 
     @classmethod
     def of_records(

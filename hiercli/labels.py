@@ -14,10 +14,12 @@ become text. Anything else (a missing value, a fraction, a list) is refused with
 class is ever called ``nan`` or ``None``.
 """
 
+import graphlib
+import itertools
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -110,6 +112,25 @@ def nested(
         levels = ("",) * (depth + 1 - len(chain)) + chain[-2::-1]
         records.append(Record(path, label, levels))
     return records, tuple(f"level{number + 1}" for number in range(depth))
+
+
+def merged_levels(chains: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """Names of levels of several sources as one list, fine to coarse as in each of them.
+
+    Examples:
+        >>> merged_levels([["family", "order"], ["genus", "family"]])
+        ('genus', 'family', 'order')
+    """
+    finer: dict[str, dict[str, None]] = {}
+    for chain in chains:
+        for name in chain:
+            finer.setdefault(name, {})
+        for fine, coarse in itertools.pairwise(chain):
+            finer[coarse][fine] = None
+    try:
+        return tuple(graphlib.TopologicalSorter(finer).static_order())
+    except graphlib.CycleError:  # two sources name them the other way round
+        return tuple(finer)
 
 
 def summary(records: Sequence[Record], level_names: Sequence[str], source: str) -> str:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import fields
 from itertools import combinations
@@ -207,6 +208,24 @@ def test_an_interrupted_generation_is_not_taken_for_complete(
     demo.load(tmp_path, progress=lambda done, total: calls.append((done, total)))
     assert len(calls) == 16
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+def test_another_demo_is_not_replaced(tmp_path: Path) -> None:
+    numbers = {"num_species": 8, "photos_per_species": 2, "size": 32}
+    folder = demo.generate(tmp_path, **numbers)
+    before = digests(folder)
+    with pytest.raises(DataError, match=r"another demo \(8 species, 2 photos of each, seed 0\)"):
+        demo.generate(tmp_path, **numbers | {"num_species": 9})
+    assert digests(folder) == before
+    (folder / "tree.nwk").unlink()  # incomplete, so it would be drawn again
+    (folder / "photos" / "mine").mkdir()
+    (folder / "photos" / "mine" / "holiday.jpg").write_bytes(b"mine")
+    with pytest.raises(DataError, match=r"found photos/mine/holiday\.jpg"):
+        demo.generate(tmp_path, **numbers)
+    assert (folder / "photos" / "mine" / "holiday.jpg").read_bytes() == b"mine"
+    shutil.rmtree(folder / "photos" / "mine")
+    demo.generate(tmp_path, **numbers)
+    assert digests(folder) == before
 
 
 def test_a_foreign_folder_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_too_little_to_grow_a_tree_of() -> None:
         tree_of(points, PATHS, labels, proxies[:0], C)
     with pytest.raises(DataError, match="hierarchical proxies for a tree"):
         build.from_images(Collection(points=points, c=C))
-    with pytest.raises(DataError, match="found 1 classes or groups"):
+    with pytest.raises(DataError, match="found 1 class or group and 1 proxy"):
         tree_of(points, PATHS, None, proxies[:1], C)
     with pytest.raises(DataError, match="at least two classes"):
         build.from_classes(points[:1], ["one"], proxies, C)
@@ -223,6 +223,23 @@ def test_proxies_make_a_tree_by_themselves() -> None:
         (["red fox", "arctic fox"], "fox"),
         (["Parus_major", "Parus_ater"], "Parus"),
         (["red fox", "arctic fox", "wolf"], "mostly fox"),
+        (
+            [
+                "Ula mira",
+                "Helu tana",
+                "Brasa rara",
+                "Brasa bona",
+                "Brasa lila",
+                "Ula soro",
+                "Ula tiva",
+                "Helu xana",
+            ],
+            "Ula, Brasa and 2 more",
+        ),
+        (
+            ["a owl", "b finch", "c oak", "d finch", "e elm", "f owl", "g finch", "h oak"],
+            "finch, owl and 3 more",
+        ),
         (["oak", "elm"], "oak, elm"),
         (["oak", "elm", "ash", "yew"], "oak, elm and 2 more"),
         (["red fox", "oak", "elm", "arctic fox", "yew"], "fox, oak and 2 more"),

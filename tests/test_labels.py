@@ -3,6 +3,7 @@
 import json
 import os
 import unicodedata
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from conftest import Hier
 from PIL import Image
 from pyarrow import parquet
+from test_index import Colours, paint
 
 from hiercli import collection_files
 from hiercli.data import catalogue
@@ -19,7 +21,10 @@ from hiercli.data.listing import gather
 from hiercli.data.taxonomy import read_taxonomy
 from hiercli.errors import DataError, FileFormatError, HierError, InputError
 from hiercli.evaluation import retrieval, taxonomy
-from hiercli.labels import as_label
+from hiercli.hierarchy.naming import shared_group
+from hiercli.index import update
+from hiercli.index.reader import Reader
+from hiercli.labels import as_label, merged_levels
 
 TEXT = ["x", "x", "y", "y", *["robin"] * 4, *["wren"] * 4]
 SPLIT = ["train"] * 4 + ["test"] * 8
@@ -423,7 +428,7 @@ def test_a_table_reaches_index_search_tree_and_review(
     done = inside("search", files[0], "--index", index, "-k", "1", "--csv")
     assert done.stdout.decode().splitlines()[1].endswith('"G0","F"')
     done = inside("search", files[0], "--index", index, "--where", "order=X")
-    assert done.returncode == 2 and b"no such level" in done.stderr
+    assert done.returncode == 2 and b"has no level" in done.stderr
     names = inside("hierarchy", "--index", index).stdout.decode()
     assert names.startswith("F · 24 photos")
     done = inside("hierarchy", "suggest", "--index", index, "--confidence", "0", "--json")
@@ -452,3 +457,44 @@ def test_columns_of_a_table_go_by_several_names(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("where,label\na.png,Jay\n")
     with pytest.raises(DataError, match="columns path and label"):
         gather([tmp_path / "t.csv"])
+
+
+def test_levels_stay_in_order_where_the_first_image_lacks_one(tmp_path: Path) -> None:
+    """Its own levels say nothing of where the one that it lacks belongs."""
+    for number, place in enumerate(("Apodiformes/Trochilidae/a_wren",
+                                    "Passeriformes/Icteridae/Icterus/b_oriole",
+                                    "Passeriformes/Icteridae/Icterus/c_oriole")):  # fmt: skip
+        paint(tmp_path / "birds" / place / "1.png", number)
+    index = tmp_path / "idx.faiss"
+    update.update(index, [tmp_path / "birds"], Colours(), nested=True)
+    with closing(Reader(index)) as reader:
+        assert reader.level_names == ("level1", "level2", "level3")
+        images = reader.collection()
+    assert images.lineages == {
+        "a_wren": ("", "Trochilidae", "Apodiformes"),
+        "b_oriole": ("Icterus", "Icteridae", "Passeriformes"),
+        "c_oriole": ("Icterus", "Icteridae", "Passeriformes"),
+    }
+    assert merged_levels([["a", "b"], ["b", "a"]]) == ("a", "b")
+
+
+def test_a_class_without_a_genus_is_of_its_family_all_the_same() -> None:
+    assert (
+        shared_group([("", "Trochilidae", "X"), ("Calypte", "Trochilidae", "X")]) == "Trochilidae"
+    )
+    assert shared_group([("Icterus", "", ""), ("Icterus", "Icteridae", "X")]) == ""
+    assert shared_group([("", "", ""), ("", "", "")]) == ""
+
+
+def test_other_labels_are_counted(tmp_path: Path) -> None:
+    """They are a change, though no image has changed."""
+    for number in range(3):
+        paint(tmp_path / "birds" / f"kind{number}" / "1.png", number)
+    index = tmp_path / "idx.faiss"
+    rows = "".join(f"birds/kind{number}/1.png,kind{number},genus{number}\n" for number in range(3))
+    (tmp_path / "birds.csv").write_text("Path,Label,Genus\n" + rows)
+    update.update(index, [tmp_path / "birds.csv"], Colours())
+    done = update.update(index, [tmp_path / "birds"], Colours())
+    assert (done.relabelled, done.unchanged, done.embedded) == (3, 0, 0)
+    done = update.update(index, [tmp_path / "birds"], Colours())
+    assert (done.relabelled, done.unchanged) == (0, 3)

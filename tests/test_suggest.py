@@ -45,7 +45,7 @@ def test_photos_under_a_wrong_label() -> None:
     assert {(one.kind, one.path, one.label, one.proposal) for one in found} == {
         ("relabel", "5.jpg", "kind7", "kind0"), ("relabel", "50.jpg", "kind0", "kind4"),
     }  # fmt: skip
-    assert all("nearest photos are" in one.reason and one.branch for one in found)
+    assert all("nearest photos have the label" in one.reason and one.branch for one in found)
     assert found[0].confidence >= found[1].confidence > 0.8
 
 

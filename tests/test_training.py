@@ -1,5 +1,6 @@
 """Resuming after a kill gives what an unbroken run gives; the settings do what they say."""
 
+import dataclasses
 import json
 import os
 import platform
@@ -23,6 +24,7 @@ from torch import nn
 from hiercli.data import catalogue
 from hiercli.data.records import Dataset, Record
 from hiercli.errors import InputError, TrainingError
+from hiercli.evaluation.comparison import Comparison
 from hiercli.geometry import poincare
 from hiercli.images import Preprocessing
 from hiercli.nn import backbone
@@ -487,7 +489,7 @@ def test_all_classes_may_train(photos: Path, hier: Hier, tmp_path: Path) -> None
 
 def test_the_batch_that_is_made_is_said(photos: Path, hier: Hier, tmp_path: Path) -> None:
     done = hier("train", "--data", photos, "--out", tmp_path / "r", *TINY, "--batch-size", "40")
-    assert b"batch: 4 images, 2 of each class (not 40: there are 2 classes)" in done.stderr
+    assert b"batch: 4 images, 2 of each class (40 were asked for, of 2 classes)" in done.stderr
 
 
 def test_the_untrained_backbone_stands_beside_the_trained(trained: Path) -> None:
@@ -499,6 +501,10 @@ def test_the_untrained_backbone_stands_beside_the_trained(trained: Path) -> None
         (49.0, 29.0, "training did not help"), (52.0, 29.0, "worsened the other"),
     ):  # fmt: skip
         assert words in baseline.verdict({"recall@1": recall, "map@r": precision})
+    trained_scores = {"recall@1": 52.0, "map@r": 33.0}
+    for low, words in ((0.5, "training helped, better"), (-0.5, "did not help, no significant")):
+        sure = dataclasses.replace(baseline, comparison=Comparison(2.0, low, 4.0, 9))
+        assert words in sure.verdict(trained_scores)
 
 
 def test_a_backbone_is_exported_without_training(

@@ -320,4 +320,4 @@ def _with_ray(
         raise typer.Exit(EXIT_SKIPPED)
 
 
-_CHANGES = ("added", "changed", "moved", "removed", "unchanged", "total")
+_CHANGES = ("added", "changed", "moved", "relabelled", "removed", "unchanged", "total")

@@ -215,8 +215,9 @@ def _run(
 
             try:
                 runs.before = score_untrained(
-                    recipe, dataset, target, lambda _, done, total: reporter.judged(done, total)
-                )
+                    recipe, dataset, target,
+                    lambda _, done, total: reporter.judged(done, total), runs.result.retrieval,
+                )  # fmt: skip
             except HierError as error:  # what was trained is not lost for that
                 say(f"note: the untrained backbone cannot be scored: {error}")
         return runs

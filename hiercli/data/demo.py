@@ -14,6 +14,7 @@ the other half are only ever searched for.
 
 import csv
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -94,7 +95,8 @@ def generate(
         the folder ``root/demo``, complete.
 
     Raises:
-        DataError: a number is too small, something foreign lies there, or it cannot be written.
+        DataError: a number is too small, another demo or something foreign lies there, or it
+            cannot be written.
     """
     for name, value, least in (
         ("seed", seed, 0),
@@ -114,9 +116,9 @@ def generate(
         "size": size,
     }
     try:
-        _refuse_foreign(folder)
         if _is_complete(folder, made):
             return folder
+        _refuse_foreign(folder, made)
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder.parent)
         draft = Path(tempfile.mkdtemp(prefix=".demo-draft-", dir=folder.parent))
@@ -213,11 +215,31 @@ def _is_complete(folder: Path, wanted: Mapping[str, object] | None = None) -> bo
     )
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """Stop before something that is not ours would be replaced."""
+def _refuse_foreign(folder: Path, wanted: Mapping[str, object]) -> None:
+    """Stop before something that is not ours, or another flora, would be replaced."""
     if not folder.exists() and not folder.is_symlink():
         return
-    if folder.is_dir() and (_read_made(folder) is not None or not any(folder.iterdir())):
+    made = _read_made(folder) if folder.is_dir() else None
+    if made is not None:
+        if made != wanted and _is_complete(folder):
+            raise DataError(
+                f"{folder} already contains another demo ({made['num_species']} species, "
+                f"{made['photos_per_species']} photos of each, seed {made['seed']}). Remove it, or "
+                "choose another folder with --data-root"
+            )
+        ours = re.compile(
+            r"photos(/[^/]+(/[^/]+_\d{3,}\.jpg)?)?|taxonomy\.csv|tree\.nwk|flora\.json"
+        )
+        for path in folder.rglob("*"):
+            name = path.relative_to(folder).as_posix()
+            if not ours.fullmatch(name):
+                raise DataError(
+                    f"expected nothing but a generated demo in {folder}, which is to be drawn "
+                    f"again, but found {name}. Move it away, or choose another folder with "
+                    "--data-root"
+                )
+        return
+    if folder.is_dir() and not any(folder.iterdir()):
         return
     what = "a folder with other contents" if folder.is_dir() else "not a folder"
     raise DataError(

@@ -40,10 +40,10 @@ class Table:
 def read(file: Path, *, require_labels: bool = False) -> Table:
     """Read a manifest.
 
-    Columns: ``path`` (or ``image``, ``file``, ``filename``); ``label`` (or ``class``), without
-    which the label is the name of the image's folder; ``split`` with train, test, query, gallery or
-    validation (also val, valid, dev). Every further column of texts in which a class has one value
-    is a level, fine to coarse.
+    Columns, in capitals or small letters: ``path`` (or ``image``, ``file``, ``filename``);
+    ``label`` (or ``class``), without which the label is the name of the image's folder; ``split``
+    with train, test, query, gallery or validation (also val, valid, dev). Every further column of
+    texts in which a class has one value is a level, fine to coarse.
 
     Args:
         file: the table.
@@ -55,13 +55,15 @@ def read(file: Path, *, require_labels: bool = False) -> Table:
         InputError: the file is no regular file, or not in UTF-8.
     """
     columns, others = _columns(file)
-    path_column, label_column = (
-        next((name for name in names if name in columns), None)
-        for names in (PATH_COLUMNS, LABEL_COLUMNS)
+    spelled = {name.lower(): name for name in reversed(columns)}
+    path_column, label_column, split_column = (
+        next((spelled[name] for name in names if name in spelled), None)
+        for names in (PATH_COLUMNS, LABEL_COLUMNS, ("split",))
     )
     if path_column is None or (label_column is None and require_labels):
+        hint = ". Separate the columns with commas" if any(";" in name for name in columns) else ""
         raise DataError(
-            f"{file}: expected the columns path and label, found {', '.join(columns)[:200]}"
+            f"{file}: expected the columns path and label, found {', '.join(columns)[:200]}{hint}"
         )
     paths = labels.require_all(columns[path_column], "path", file)
     bad = [row for row, path in enumerate(paths, 1) if "\0" in path]
@@ -77,8 +79,8 @@ def read(file: Path, *, require_labels: bool = False) -> Table:
         )
     else:
         names = labels.require_all(columns[label_column], "label", file)
-    splits = _splits(columns["split"], file) if "split" in columns else None
-    levels = [name for name in columns if name not in (path_column, label_column, "split")]
+    splits = None if split_column is None else _splits(columns[split_column], file)
+    levels = [name for name in columns if name not in (path_column, label_column, split_column)]
     rows = [
         Row(number, labels.as_label(label), tuple(labels.as_label(cell or "") for cell in line))
         for number, (label, *line) in enumerate(
@@ -241,7 +243,7 @@ def _columns(file: Path) -> tuple[dict[str, list[str | None]], list[str]]:
         found, notes = {}, []
         own = (*PATH_COLUMNS, *LABEL_COLUMNS, "split")
         for name, column in zip(table.column_names, table.columns, strict=True):
-            if name in own or labels.is_text(column):
+            if name.lower() in own or labels.is_text(column):
                 found[name] = labels.from_column(column, name, file)
             else:
                 notes.append(

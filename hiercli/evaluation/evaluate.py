@@ -197,7 +197,8 @@ def evaluate_points(
         )
     known, notes = Taxonomy(), list[str]()
     if taxonomy == "own":
-        known = Taxonomy(collection.level_names, collection.lineages)
+        whole = {label: line for label, line in collection.lineages.items() if all(line)}
+        known = Taxonomy(collection.level_names, whole)
         if not known.lines:
             raise InputError(f"{name} has no levels. Name a CSV or Newick file with --taxonomy")
     elif taxonomy is not None:

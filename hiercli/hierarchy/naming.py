@@ -45,16 +45,23 @@ def common_name(names: Sequence[str], said: frozenset[str] = frozenset()) -> str
     parts: list[str] = []
     left = list(names)
     while left and len(parts) < 2:
-        words = [word.lower() for word in reversed(_WORD.findall(left[0]))]
-        words = [word for word in words if word not in said]
-        shared = max(words, key=lambda word: counts[word], default="")
-        if words and counts[words[0]] > 1:
-            shared = words[0]
+        shared = _shared_word(left, said)
         mine = [name for name in left if shared in map(str.lower, _WORD.findall(name))]
         # A word that only this name has says less than the whole name.
-        parts.append(spelled[shared] if len(mine) > 1 else left[0])
-        left = [name for name in left[1:] if name not in mine]
+        parts.append(spelled[shared] if shared else left[0])
+        left = [name for name in left if name not in mine] if shared else left[1:]
     return _listed(parts, len(parts) + len(left))
+
+
+def _shared_word(names: Sequence[str], said: frozenset[str]) -> str:
+    """The word of most names: among their last words, or else among all; empty if of one only."""
+    words = [[word.lower() for word in reversed(_WORD.findall(name))] for name in names]
+    words = [[word for word in own if word not in said] for own in words]
+    for some in ([own[:1] for own in words], words):
+        counts = Counter(word for own in some for word in dict.fromkeys(own))
+        if counts and max(counts.values()) > 1:
+            return max(counts, key=lambda word: counts[word])
+    return ""
 
 
 def group_name(names: Sequence[str], counts: np.ndarray, said: frozenset[str] = frozenset()) -> str:
@@ -86,6 +93,8 @@ def shared_group(lines: Sequence[tuple[str, ...] | None]) -> str:
     first = lines[0]
     for place, group in enumerate(first or ()):
         # A group is its name and all above it.
-        if all(line is not None and first and line[place:] == first[place:] for line in lines):
+        if group and all(
+            line is not None and first and line[place:] == first[place:] for line in lines
+        ):
             return "" if group.isdigit() else group
     return ""

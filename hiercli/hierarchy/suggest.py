@@ -136,7 +136,7 @@ class _Branches:
         """The finest group that two classes lie in, with its level: ``genus Icterus``."""
         own, other = self._groups.get(first, ()), self._groups.get(second, ())
         for place, name in enumerate(self._level_names):
-            if own and own[place:] == other[place:]:
+            if own and own[place] and own[place:] == other[place:]:
                 return f"{name} {own[place]}"
         return ""
 
@@ -162,7 +162,7 @@ def _relabels(
             label, proposal = all_of.names[own], all_of.names[best]
             reason = (
                 f"{round(votes[best] * others.shape[1])} of its {others.shape[1]} nearest photos "
-                f"are {proposal}, {held} are {label}"
+                f"have the label {proposal}, {held} the label {label}"
             )
             branch = where.common(label, proposal)
             found.append(
@@ -238,7 +238,7 @@ def _split(
     smaller_half = round(len(part) * halves.total / len(halves.own))
     sizes = f"{halves.total - smaller_half} and {smaller_half}"
     name = all_of.names[code]
-    reason = f"its photos fall into two groups of {sizes}, farther apart than in other classes"
+    reason = f"its photos fall into two groups of {sizes}"
     branch = where.common(name, name)
     return Suggestion(
         "split", all_of.paths[typical], name, sizes, confidence, branch, where.shared(name, name),

@@ -179,7 +179,7 @@ class Catalogue:
             missing = self.path if over else index
             raise InputError(
                 f"expected an index, but {missing} is missing. Build one with `hier embed "
-                f"FOLDER --model M.onnx --index {index}{over}`"
+                f"FOLDER --index {index}{over}`"
             )
         # Immutable: no lock, and none of the files beside it that a read-only folder refuses.
         where = f"file:{quote(os.fsencode(os.path.realpath(self.path)))}?mode=ro&immutable=1"
@@ -280,8 +280,8 @@ class Catalogue:
         for name, _ in conditions:
             if name not in ("label", "path", *self.level_names):
                 raise InputError(
-                    f"expected a condition on {', '.join(('label', 'path', *self.level_names))}, "
-                    f"got {name!r}. {self.index} has no such level"
+                    f"{self.index} has no level {name!r}. Conditions can be on "
+                    f"{', '.join(('label', 'path', *self.level_names))}"
                 )
         wanted = [(name, as_label(pattern)) for name, pattern in conditions]
         # Row by row and not in SQL, which would not notice a label that was damaged.

@@ -20,6 +20,7 @@ from hiercli.index.catalogue import (
     groups_of,
     short_hash,
 )
+from hiercli.labels import merged_levels
 
 _POINTS_AT_ONCE = 16_384
 
@@ -100,8 +101,8 @@ class Draft:
     def write_checksum(self) -> None:
         """Seal the facts, when all of them are said."""
         found = self._database.execute("SELECT levels FROM photos GROUP BY levels ORDER BY min(id)")
-        names = dict.fromkeys(name for (text,) in found for name in groups_of(text))
-        self.say({"level_names": json.dumps(list(names), ensure_ascii=False)})
+        names = merged_levels(list(groups_of(text)) for (text,) in found)
+        self.say({"level_names": json.dumps(names, ensure_ascii=False)})
         facts = dict(self._database.execute("SELECT name, value FROM facts"))
         self.say({"seal": facts_checksum(facts)})
 

@@ -37,6 +37,7 @@ from hiercli.images import Places, Skipped, read_bytes, state_of
 from hiercli.index.catalogue import facts_of, groups_of, levels_text
 from hiercli.index.reader import Hit
 from hiercli.index.sync import Scope
+from hiercli.labels import merged_levels
 
 _PREFIX = "hier."
 _AT_ONCE = 500
@@ -158,7 +159,7 @@ class MilvusIndex:
 
     def add_levels(self, level_names: Sequence[str]) -> None:
         """Note the names of levels that its images have from now on."""
-        every = tuple(dict.fromkeys([*self.level_names, *level_names]))
+        every = merged_levels([self.level_names, level_names])
         if every != self.level_names:
             self.level_names = every
             with _milvus_errors(self.address):
@@ -530,7 +531,8 @@ def _condition(name: str, pattern: str, level_names: Sequence[str]) -> str:
     """
     if name not in ("label", "path", *level_names):
         raise InputError(
-            f"expected a condition on {', '.join(('label', 'path', *level_names))}, got {name!r}"
+            f"the index has no level {name!r}. Conditions can be on "
+            f"{', '.join(('label', 'path', *level_names))}"
         )
     if name not in ("label", "path"):  # a part of the JSON that holds the groups
         own = f"{json.dumps(name, ensure_ascii=False)}: {json.dumps(pattern, ensure_ascii=False)}"

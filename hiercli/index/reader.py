@@ -253,8 +253,9 @@ class Reader:
             )
         asked = ", ".join(f"{name}={pattern}" for name, pattern in where)
         return InputError(
-            f"no image matches {asked} ({counted(len(self), 'image')} in {self.path}). Patterns "
-            "may contain * and ?"
+            f"no image matches {asked} ({counted(len(self), 'image')} in {self.path}). A pattern "
+            "matches a whole label or a whole absolute path, and may contain * and ?: try "
+            f"{where[0][0]}=*{where[0][1]}"
         )
 
     def _add_copies(self, answers: list[list[Hit]], among: np.ndarray | None) -> None:

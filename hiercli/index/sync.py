@@ -125,6 +125,7 @@ class Plan:
     moved: list[Photo] = dataclasses.field(default_factory=list)
     touched: list[Photo] = dataclasses.field(default_factory=list)
     removed: list[int] = dataclasses.field(default_factory=list)
+    relabelled: int = 0
     unchanged: int = 0
     out_of_reach: set[bytes] = dataclasses.field(default_factory=set)
 
@@ -170,9 +171,11 @@ def plan_sync(
             if old.content != one.content:
                 plan.changed.append(row)
             else:
-                plan.unchanged += 1
                 if row != old:
                     plan.touched.append(row)
+                again = (row.label, row.levels) != (old.label, old.levels)
+                plan.relabelled += again
+                plan.unchanged += not again
         elif gone[one.content]:
             plan.moved.append(dataclasses.replace(row, id=gone[one.content].pop().id))
         else:

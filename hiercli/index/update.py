@@ -41,6 +41,7 @@ class Update:
         added: pictures that were not there before.
         changed: paths whose content is another than it was.
         moved: pictures that lie elsewhere now; they keep their ids.
+        relabelled: pictures with another label or other levels than before.
         removed: pictures that are gone.
         unchanged: pictures that hold what they held.
         embedded: pictures that the encoder had to look at.
@@ -52,6 +53,7 @@ class Update:
     added: int
     changed: int
     moved: int
+    relabelled: int
     removed: int
     unchanged: int
     embedded: int
@@ -166,6 +168,7 @@ def update(
         added=len(plan.added),
         changed=len(plan.changed),
         moved=len(plan.moved),
+        relabelled=plan.relabelled,
         removed=len(plan.removed),
         unchanged=plan.unchanged,
         embedded=journal.embedded,

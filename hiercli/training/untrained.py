@@ -1,5 +1,6 @@
 """Encoders that nobody trained: what a backbone knows already, as a baseline and as an encoder."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ import torch
 
 from hiercli.data.records import Dataset, split_validation
 from hiercli.errors import DataError, InputError
+from hiercli.evaluation.comparison import Comparison, compare
 from hiercli.evaluation.evaluate import Progress
 from hiercli.evaluation.retrieval import RetrievalScores, score
 from hiercli.files import write_text
@@ -40,14 +42,24 @@ class Baseline:
         pooling: that was best on the held-out training classes; empty: the model's own.
         crop_share: share of the short side that was.
         scores: of the test classes, by name, in percent.
+        comparison: how much better the trained encoder is, where it scored the same queries.
     """
 
     pooling: str
     crop_share: float
     scores: dict[str, float]
+    comparison: Comparison | None = None
 
     def verdict(self, trained: dict[str, float]) -> str:
-        """Whether training helped, in a sentence, by Recall@1 and MAP@R."""
+        """Whether training helped, in a sentence: by Recall@1, as sure as the queries allow."""
+        if self.comparison is not None:
+            found = self.comparison.verdict
+            if self.comparison.low > 0:
+                return f"training helped, {found}"
+            return (
+                f"training did not help, {found}. `hier export --backbone` exports the untrained "
+                "backbone"
+            )
         first = f"recall@{min(int(name[7:]) for name in self.scores if name[:7] == 'recall@')}"
         gains = [trained[name] - self.scores[name] for name in (first, "map@r")]
         if min(gains) >= 0 and max(gains) > 0:
@@ -61,7 +73,11 @@ class Baseline:
 
 
 def score_untrained(
-    recipe: Recipe, dataset: Dataset, out: Path, progress: Progress | None = None
+    recipe: Recipe,
+    dataset: Dataset,
+    out: Path,
+    progress: Progress | None = None,
+    trained: RetrievalScores | None = None,
 ) -> Baseline:
     """Score the backbone of a run as it was before, on the test classes.
 
@@ -74,6 +90,7 @@ def score_untrained(
         dataset: with a test part.
         out: folder of the run.
         progress: called with (stage, done, total).
+        trained: scores of the trained encoder, to compare with.
 
     Raises:
         DataError: no image can be read.
@@ -102,7 +119,11 @@ def score_untrained(
     found = _score(
         best[1], dataset.query, dataset.gallery, dataset.recall_at, told, "untrained backbone"
     )
-    baseline = Baseline(best[2], best[3], found.to_dict())
+    comparison = None
+    if trained is not None:
+        with contextlib.suppress(DataError):  # not the same queries could be read
+            comparison = compare(found.right, trained.right, trained.labels)
+    baseline = Baseline(best[2], best[3], found.to_dict(), comparison)
     write_text(out / "untrained.json", json.dumps(dataclasses.asdict(baseline), indent=2) + "\n")
     return baseline
 
