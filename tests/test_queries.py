@@ -203,7 +203,7 @@ def test_a_page_of_pictures_that_are_gone(
     gone.unlink()
     done = inside("search", photos / "kind0", "--index", index, "-k", "50", "--html", page)
     assert done.returncode == 0
-    assert b"1 images cannot be opened" in done.stderr
+    assert b"1 image without a thumbnail" in done.stderr
     assert os.fsencode(gone) in done.stderr
     assert str(gone) in page.read_text()
     page.unlink()

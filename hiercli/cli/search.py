@@ -329,4 +329,5 @@ def _write_page(
     say(f"{html}: {counted(len(rows), 'query', 'queries')} with hits")
     if missing:
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        say(f"without a thumbnail, as the file cannot be opened: {some}")
+        images = counted(len(missing), "image")
+        say(f"{images} without a thumbnail, as the file cannot be opened: {some}")

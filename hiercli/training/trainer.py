@@ -263,7 +263,8 @@ class Run:
             if self.validation else "none, so the last epoch is chosen",
             "test": _counted(tested) if tested else "nothing",
             "batch": f"{size} images, {self.recipe.data.samples_per_class} of each class"
-            + (f" ({wanted} were asked for, of {len(self.names)} classes)" if size < wanted else ""),
+            + (f" ({wanted} were asked for, of {len(self.names)} classes)"
+               if size < wanted else ""),
         }  # fmt: skip
 
     def _out_of_patience(self) -> bool:
