@@ -151,6 +151,11 @@ class Collection:
                 found[label] = groups
         return found
 
+    @property
+    def complete_lineages(self) -> dict[str, tuple[str, ...]]:
+        """The `lineages` of the classes of which every level is known, as scores need them."""
+        return {label: groups for label, groups in self.lineages.items() if all(groups)}
+
     @classmethod
     def of_records(
         cls,

@@ -89,7 +89,7 @@ def test_a_name_is_never_a_place(
     )  # fmt: skip
     assert checkpoint.load(file).recipe == recipe
     content = torch.load(file, weights_only=True)
-    content["recipe"]["backbone"] = name
+    content["recipe"]["model"]["backbone"] = name
     torch.save(content, file)
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("it was built"))
     with pytest.raises(InputError, match="plain name of a timm model"):

@@ -197,8 +197,7 @@ def evaluate_points(
         )
     known, notes = Taxonomy(), list[str]()
     if taxonomy == "own":
-        whole = {label: line for label, line in collection.lineages.items() if all(line)}
-        known = Taxonomy(collection.level_names, whole)
+        known = Taxonomy(collection.level_names, collection.complete_lineages)
         if not known.lines:
             raise InputError(f"{name} has no levels. Name a CSV or Newick file with --taxonomy")
     elif taxonomy is not None:

@@ -93,7 +93,7 @@ def judge_points(collection: Collection) -> TaxonomyScores:
     Raises:
         DataError: the levels say nothing about these classes.
     """
-    lineages = collection.lineages
+    lineages = collection.complete_lineages
     if not lineages or collection.labels is None:
         raise DataError("the taxonomy does not contain these classes")
     distances = class_distances(collection.points, collection.labels, list(lineages), collection.c)
