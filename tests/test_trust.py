@@ -351,7 +351,7 @@ def test_a_checkpoint_names_no_host_and_no_monster(
     content = torch.load(trained / "best.pt", weights_only=True)
     file = tmp_path / "best.pt"
     for backbone in ("hf-hub:stranger/net", "local-dir:/etc", "vit_giant_patch14_dinov2"):
-        content["recipe"]["backbone"] = backbone
+        content["recipe"]["model"]["backbone"] = backbone
         torch.save(content, file)
         with pytest.raises(FileFormatError, match="incomplete or damaged"):
             checkpoint.load(file)
