@@ -96,6 +96,12 @@ def test_inshop_keeps_query_and_gallery_apart(tmp_path: Path) -> None:
         ["id_3", "id_4"],
     )
     assert data.query[0].levels == ("Dresses", "WOMEN")
+    damaged = "\n".join(lines).replace("Dresses/id_3/2", "Dresses/id_3/\0")
+    (folder / "Eval/list_eval_partition.txt").write_text(
+        "5\nimage_name item_id evaluation_status\n" + damaged
+    )
+    with pytest.raises(DataError, match="inshop are damaged: .* zero byte"):
+        catalogue.load("inshop", tmp_path)
 
 
 def test_a_missing_benchmark_names_its_files(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """From the word after ``--data`` to a data set: a benchmark, the demo, a folder or a manifest."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,13 @@ def _checked(dataset: Dataset, to_train: bool) -> Dataset:
             f"expected at least 2 training classes in {dataset.name}, found {len(classes)}: "
             f"{', '.join(classes) or 'none'}. Add a class"
         )
+    parts = (dataset.train, dataset.validation, dataset.query, dataset.gallery or ())
+    for record in itertools.chain(*parts):
+        if "\0" in str(record.path):
+            raise DataError(
+                f"the files of {dataset.name} are damaged: a path in them contains a zero byte "
+                f"({str(record.path)!r:.200}). Fetch the data set again"
+            )
     return dataclasses.replace(dataset, notes=(*dataset.notes, *_overlaps(dataset)))
 
 
