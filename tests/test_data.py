@@ -100,7 +100,7 @@ def test_inshop_keeps_query_and_gallery_apart(tmp_path: Path) -> None:
     (folder / "Eval/list_eval_partition.txt").write_text(
         "5\nimage_name item_id evaluation_status\n" + damaged
     )
-    with pytest.raises(DataError, match="inshop are damaged: .* zero byte"):
+    with pytest.raises(DataError, match=r"inshop are damaged: .* zero byte"):
         catalogue.load("inshop", tmp_path)
 
 
