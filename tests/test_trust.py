@@ -362,7 +362,8 @@ def test_a_checkpoint_names_no_host_and_no_monster(
 
 @pytest.mark.parametrize(
     ("part", "value"),
-    [("recipe", 3), ("recipe", {}), ("model", {"w": 1}), ("proxies", torch.full((3, 16), 9.0)),
+    [("version", torch.zeros(3)), ("version", float("inf")),
+     ("recipe", 3), ("recipe", {}), ("model", {"w": 1}), ("proxies", torch.full((3, 16), 9.0)),
      ("proxies", torch.zeros(3)), ("class_points", torch.zeros(9, 16)), ("class_names", [1, 2]),
      ("class_names", None), ("version", "x"), ("fingerprint", None), ("preprocessing", [1]),
      ("proxies", torch.full((3, 16), float("nan"))), ("progress", 5)],

@@ -150,6 +150,8 @@ def read(path: Path) -> Checkpoint:
             "program. To start from these weights, use `hier train --weights FILE`"
         )
     try:
+        if type(content["version"]) is not int:
+            raise ValueError(f"the version {content['version']!r:.80}")
         if content["version"] > VERSION:
             raise FileFormatError(
                 f"{path} was written by a newer version of hier (format {content['version']}, "
@@ -158,7 +160,9 @@ def read(path: Path) -> Checkpoint:
         return _checked(content)
     except FileFormatError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, HierError) as error:
+    except (
+        KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError, HierError
+    ) as error:  # fmt: skip
         raise FileFormatError(
             f"{path} is incomplete or damaged ({str(error)[:200]}): train again, or fetch it again"
         ) from error
