@@ -65,8 +65,10 @@ def rounding(lifted_queries: np.ndarray, farthest: float) -> np.ndarray:
 
 
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
-"""(queries, width) -> (float32 products, ids), each (Q, width), largest product first; where there
-are fewer, -inf and -1."""
+"""(queries, width) -> (float32 products, ids), each (Q, width), largest product first.
+
+A row that does not count has the id -1; where there are no more, the product is -inf. No row that
+is left out has a larger product than the last."""
 
 
 def candidates(
@@ -75,7 +77,8 @@ def candidates(
     """Ids of each query that are sure to hold its k nearest, in no exact order.
 
     More are fetched until the last product lies below the k-th by more than both can be wrong, so
-    that a crowd of near-duplicates, however large, cannot hide a true neighbour.
+    that a crowd of near-duplicates, however large, cannot hide a true neighbour. Of what was
+    fetched only that is kept which could be among the k nearest.
 
     Args:
         search: the float32 product search.
@@ -89,11 +92,17 @@ def candidates(
     width = min(k + _SPARE, total)
     while pending.size:
         products, ids = search(lifted_queries[pending], width)
-        sure = products[:, -1] < products[:, k - 1] - 2 * error_bound[pending]
-        if width == total:
-            sure[:] = True
-        for place in np.flatnonzero(sure):
-            found[pending[place]] = ids[place][ids[place] >= 0]
+        counts = ids >= 0
+        ranks = counts.cumsum(axis=1)
+        enough = ranks[:, -1] >= k
+        # The place of the k-th that counts; the first where there are not so many.
+        place = (ranks >= k).argmax(axis=1)
+        least = np.take_along_axis(products, place[:, None], axis=1)[:, 0]
+        least = np.where(enough, least - 2 * error_bound[pending], -np.inf)
+        sure = (products[:, -1] < least) | (width == total)
+        counts &= products >= least[:, None]
+        for row in np.flatnonzero(sure):
+            found[pending[row]] = ids[row][counts[row]]
         pending = pending[~sure]
         width = min(4 * width, total)
     return found

@@ -84,45 +84,57 @@ class Reader:
     slowness: int = 1
 
 
-def _seal_checksum(index: Path) -> None:
-    """Let the catalogue describe a FAISS file as it is now."""
+def _name_generation(index: Path) -> None:
+    """Let the catalogue name a FAISS file as it is now."""
     with contextlib.closing(sqlite3.connect(index.with_name(index.name + ".sqlite"))) as database:
-        checksum = hashlib.sha256(index.read_bytes()).hexdigest()
-        database.execute("UPDATE facts SET value = ? WHERE name = 'checksum'", (checksum,))
+        content = index.read_bytes()
+        facts = {"generation": content[-16:].hex(), "faiss_bytes": str(len(content))}
+        for name, value in facts.items():
+            database.execute("UPDATE facts SET value = ? WHERE name = ?", (value, name))
         _seal_facts(database)
         database.commit()
 
 
 def _seal_facts(database: sqlite3.Connection) -> None:
-    from hiercli.index.catalogue import facts_checksum
+    from hiercli.index.catalogue import delta_checksum, facts_checksum
 
+    added, removed = (
+        [number for (number,) in database.execute(f"SELECT id FROM {name} ORDER BY id")]
+        for name in ("added", "removed")
+    )
     facts = dict(database.execute("SELECT name, value FROM facts"))
-    database.execute("UPDATE facts SET value = ? WHERE name = 'seal'", (facts_checksum(facts),))
+    facts["delta"] = delta_checksum(added, removed)
+    facts["checksum"] = facts_checksum(facts)
+    database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
 
 
 def _seal_catalogue(database: sqlite3.Connection) -> None:
-    from hiercli.index.catalogue import Photo
+    from hiercli.index.catalogue import COLUMNS, point_checksum, short_hash
 
-    ask = (
-        "SELECT id, path, label, levels, content, size, modified_ns, changed_ns, point, seal, "
-        "point_seal FROM photos"
-    )
-    for row in list(database.execute(ask)):
-        number, path, label, levels, content, *state, point, seal, point_seal = row
-        photo = Photo(number, path, label, levels, content, tuple(state), point)
-        wanted = (photo.checksum(), photo.point_checksum())
-        if (seal, point_seal) != wanted:
-            change = "UPDATE photos SET seal = ?, point_seal = ? WHERE id = ?"
-            database.execute(change, (*wanted, number))
+    for table, columns in {
+        "images": COLUMNS.removesuffix(", checksum"), "folders": "id, path",
+        "classes": "id, label, levels",
+    }.items():  # fmt: skip
+        for row in database.execute(f"SELECT {columns} FROM {table}").fetchall():
+            change = f"UPDATE {table} SET checksum = ? WHERE id = ?"
+            database.execute(change, (short_hash(row), row[0]))
+    for number, point in database.execute("SELECT id, point FROM points").fetchall():
+        if isinstance(point, bytes):
+            change = "UPDATE points SET checksum = ? WHERE id = ?"
+            database.execute(change, (point_checksum(number, point), number))
     _seal_facts(database)
 
 
-def _seal_journal(database: sqlite3.Connection) -> None:
-    from hiercli.index.journal import checksum_of
-
-    for content, point in list(database.execute("SELECT content, point FROM points")):
-        change = "UPDATE points SET seal = ? WHERE content = ?"
-        database.execute(change, (checksum_of(content, point), content))
+def _seal_pending(database: sqlite3.Connection) -> None:
+    (fingerprint,) = database.execute(
+        "SELECT value FROM facts WHERE name = 'fingerprint'"
+    ).fetchone()
+    ask = "SELECT content, point FROM pending JOIN points USING (id)"
+    for content, point in database.execute(ask).fetchall():
+        if isinstance(content, bytes) and isinstance(point, bytes):
+            checksum = hashlib.blake2b(fingerprint.encode() + content + point, digest_size=8)
+            change = "UPDATE pending SET checksum = ? WHERE content = ?"
+            database.execute(change, (checksum.digest(), content))
 
 
 def _seal_points(file: Path) -> None:
@@ -173,12 +185,12 @@ READERS = [
     Reader("faiss", "index-*/idx.faiss", _BYTES, (_SEARCH, *_INDEX)),
     Reader("faiss-sealed", "index-*/idx.faiss", _BYTES,
            (_SEARCH, f"{_SEARCH} --exact", "search {shared}/v.npy --index idx.faiss", *_INDEX,
-            "index compact idx.faiss"), mend=_seal_checksum),
+            "index compact idx.faiss"), mend=_name_generation),
     Reader("catalogue", "index-*/idx.faiss.sqlite",
            (*_BYTES, *[mutations.damage_rows(_seal_catalogue)] * 2),
            _CATALOGUE),
-    Reader("journal", "journal/.idx.faiss.hier-part",
-           (*_BYTES, mutations.damage_rows(_seal_journal)),
+    Reader("draft", "draft/.idx.faiss.hier-part",
+           (*_BYTES, mutations.damage_rows(_seal_pending)),
            (f"embed {{shared}}/photos/kind0 {_MODEL} --index idx.faiss --threads 1",)),
     Reader("npy", "points/v.npy", _ARRAY, (*_POINTS, "search {file} --index {shared}/idx.faiss"),
            mend=_seal_points),

@@ -64,7 +64,7 @@ def make(root: Path, hier: Hier) -> None:
     for kind, name in (("json", "tree.json"), ("newick", "tree.nwk")):
         (root / "trees").mkdir(exist_ok=True)
         hier("hierarchy", "--model", shared / "tiny.onnx", "--format", kind, "-o", f"trees/{name}")
-    _journal(root)
+    _draft(root)
     _images(root / "images")
     _tables(root, shared / "photos")
     _benchmarks(root, shared / "photos")
@@ -95,30 +95,21 @@ def _two_epochs(run: Path) -> None:
         (run / page).unlink(missing_ok=True)
 
 
-def _journal(root: Path) -> None:
-    """Points of four of six pictures, as a killed `hier embed` leaves them."""
+def _draft(root: Path) -> None:
+    """A catalogue with points of four of six pictures, as a killed `hier embed` leaves it."""
     from hiercli.index.catalogue import Catalogue
-    from hiercli.index.journal import checksum_of
+    from hiercli.index.local import LocalStore
 
-    (root / "journal").mkdir()
-    with (
-        closing(Catalogue(root / "index-flat" / "idx.faiss")) as catalogue,
-        closing(sqlite3.connect(root / "journal" / ".idx.faiss.hier-part")) as database,
-    ):
-        database.execute("CREATE TABLE encoder (fingerprint TEXT UNIQUE)")
-        database.execute(
-            "CREATE TABLE points (content BLOB PRIMARY KEY, point BLOB NOT NULL, "
-            "seal BLOB NOT NULL) WITHOUT ROWID"
-        )
-        database.execute("INSERT INTO encoder VALUES (?)", (catalogue.fingerprint,))
+    (root / "draft").mkdir()
+    with closing(Catalogue(root / "index-flat" / "idx.faiss")) as catalogue:
+        dim, fingerprint = catalogue.dim, catalogue.fingerprint
+    with closing(LocalStore(root / "draft" / "idx.faiss", dim, anew=True)) as store:
+        store.expect(fingerprint)
         for number in range(4):
             content = (root / "shared/photos/kind0" / f"photo{number}.jpg").read_bytes()
-            digest = hashlib.blake2b(content, digest_size=16).digest()
-            point = bytes(64)
-            database.execute(
-                "INSERT INTO points VALUES (?, ?, ?)", (digest, point, checksum_of(digest, point))
-            )
-        database.commit()
+            store.keep(hashlib.blake2b(content, digest_size=16).digest(), np.zeros(dim, np.float32))
+        # For `fuzz._seal_pending`; a draft that was never finished has no facts.
+        store.database.execute("INSERT INTO facts VALUES ('fingerprint', ?)", (fingerprint,))
 
 
 def _images(folder: Path) -> None:
@@ -519,10 +510,12 @@ def _parquet_cases(folder: Path, root: Path) -> None:
 
 
 def _database_cases(folder: Path, root: Path) -> None:
-    columns = {"facts": "name, value", "photos": "id, path, label, content, size, modified_ns, "
-               "changed_ns, seal, point, point_seal", "quarantine": "path, reason",
-               "encoder": "fingerprint", "points": "content, point, seal"}  # fmt: skip
-    sound = root / ("journal/.idx.faiss.hier-part" if folder.name == "journal" else
+    from hiercli.index.catalogue import COLUMNS
+
+    columns = {"facts": "name, value", "images": COLUMNS, "folders": "id, path, checksum",
+               "classes": "id, label, levels, checksum", "quarantine": "folder, name, reason",
+               "points": "id, point, checksum", "pending": "content, id, checksum"}  # fmt: skip
+    sound = root / ("draft/.idx.faiss.hier-part" if folder.name == "draft" else
                     "index-flat/idx.faiss.sqlite")  # fmt: skip
     for name, query in {
         "without end": "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT {}",
@@ -644,6 +637,6 @@ _CASES: list[tuple[tuple[str, ...], Callable[[Path, Path], None]]] = [
     (("tree-json",), _json_cases), (("recipe", "resume-config"), _toml_cases),
     (("jpeg",), _image_cases), (("manifest-csv", "taxonomy-csv", "paths"), _csv_cases),
     (("parquet", "parquet-folder", "manifest-parquet"), _parquet_cases),
-    (("catalogue",), _database_cases), (("journal",), _database_cases),
+    (("catalogue",), _database_cases), (("draft",), _database_cases),
     (("faiss-sealed",), _faiss_cases), (("cars",), _mat_cases), (("onnx",), _onnx_cases),
 ]  # fmt: skip

@@ -37,7 +37,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Reader:
 def brute_force(library: Reader, query: np.ndarray) -> list[tuple[float, str, str, bytes]]:
     """Distance, path, label and content of every picture, nearest first."""
     with closing(Catalogue(library.path)) as catalogue:
-        photos = [photo for photo, _ in catalogue.every()]
+        photos = [row for _, row in catalogue.every() if row is not None]
     points = np.stack([np.frombuffer(photo.point, "<f4") for photo in photos]).astype(np.float64)
     far = poincare.dist(query[None].astype(np.float64), points, 0.1)
     order = np.lexsort(([photo.id for photo in photos], far))
@@ -49,7 +49,7 @@ def brute_force(library: Reader, query: np.ndarray) -> list[tuple[float, str, st
 
 def some_queries(library: Reader) -> np.ndarray:
     rng = np.random.default_rng(0)
-    stored = [photo.point for photo in library.catalogue.photos([0, 10, 20])]
+    stored = [row.point for row in library.catalogue.rows([0, 10, 20])]
     own = np.stack([np.frombuffer(point, "<f4") for point in stored])
     return np.concatenate([own, 0.3 * rng.uniform(-1, 1, (5, 12))]).astype(np.float32)
 

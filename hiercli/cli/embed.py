@@ -72,6 +72,13 @@ def embed(
             "millions of images), or auto."
         ),
     ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --index: keep the paths of images below this folder relative to it, not to "
+            "the index."
+        ),
+    ] = None,
     engine: Annotated[
         str | None,
         typer.Option(help="Embed on a Ray cluster (ray). Write a folder of Parquet files (-o)."),
@@ -118,7 +125,7 @@ def embed(
     - `hier embed s3://bucket/photos --model birds.onnx --engine ray --address auto -o vectors/`
     """
     if engine is not None or address is not None:
-        others = (index, index_type, rebuild, prune, strict, threads, batch, nested,
+        others = (index, index_type, root, rebuild, prune, strict, threads, batch, nested,
                   device != "auto")  # fmt: skip
         if engine != "ray" or target is None or any(others):
             raise InputError(
@@ -129,11 +136,15 @@ def embed(
         return
     output = None if target is None else Path(target)
     _require_usable(output, index, json_output)
-    if (rebuild or prune or index_type) and index is None:
-        raise InputError("--rebuild, --prune and --index-type need an index. Name it with --index")
+    if (rebuild or prune or index_type or root) and index is None:
+        raise InputError(
+            "--rebuild, --prune, --root and --index-type need an index. Name it with --index"
+        )
     in_milvus = index is not None and index.startswith("milvus:")
-    if in_milvus and (index_type or strict or output is not None):
-        raise InputError("an index in Milvus does not support --index-type, --strict and -o")
+    if in_milvus and (index_type or strict or root or output is not None):
+        raise InputError(
+            "an index in Milvus does not support --index-type, --strict, --root and -o"
+        )
     encoder = _open(model, device, threads, batch)
     paths = [Path(source) for source in sources]
     if index is not None and in_milvus:
@@ -141,7 +152,7 @@ def embed(
     elif index is not None:
         done = _into_index(
             Path(index), paths, encoder, output is not None, output, nested=nested,
-            rebuild=rebuild, prune=prune, strict=strict, index_type=index_type,
+            rebuild=rebuild, prune=prune, strict=strict, index_type=index_type, root=root,
         )  # fmt: skip
     else:
         done = _into_points(paths, encoder, nested, strict)
@@ -229,13 +240,13 @@ def _into_index(
 ) -> _Done:
     from hiercli.files import require_apart
     from hiercli.images import Places
-    from hiercli.index import kinds, pair
+    from hiercli.index import kinds, local
     from hiercli.index.reader import Reader
     from hiercli.index.update import update
 
     if options_["index_type"] is not None:
         kinds.require_index_type(options_["index_type"])
-    require_apart(output, (*pair.files(file), encoder.path))
+    require_apart(output, (*local.files(file), encoder.path))
     with progress("embedding") as bar, progress("building the index") as building:
         done = update(
             file, paths, encoder, progress=bar, building=building,
@@ -245,8 +256,10 @@ def _into_index(
     if keep:
         place, kept = Places(), [record.path for record in done.listing.records]
         with contextlib.closing(Reader(file)) as reader:
-            rows = reader.catalogue.at([place(path) for path in kept])
-            found = reader.catalogue.collection(rows)
+            places = [place(path) for path in kept]
+            rows = reader.catalogue.at(places)
+            ids = [rows[path].id for path in places]
+            found = reader.catalogue.collection(reader.catalogue.rows(ids))
         collection = dataclasses.replace(found, paths=[str(path) for path in kept])
     changes = {name: getattr(done, name) for name in _CHANGES}
     return _Done(done.listing, done.embedded, done.problems, collection, changes)

@@ -1,5 +1,7 @@
-"""`hier index`: what an index holds, whether it is whole, and how to mend it."""
+"""`hier index`: build an index from points, see what it holds, check it, and mend it."""
 
+import contextlib
+import dataclasses
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -23,9 +25,11 @@ _SHOWN = {"pictures": "images", "mean_distance_from_origin": "mean depth"}
 
 @app.callback()
 def index() -> None:
-    """Inspect, check and repair an index and its catalogue.
+    """Build, inspect, check and repair an index and its catalogue.
 
     Examples:
+
+    - `hier index build birds.faiss --points vectors/ --model birds.onnx`
 
     - `hier index stats birds.faiss`
 
@@ -33,6 +37,65 @@ def index() -> None:
 
     - `hier index repair birds.faiss`
     """
+
+
+@app.command()
+def build(
+    index: Annotated[Path, typer.Argument(help="Write this index.")],
+    points: Annotated[
+        Path,
+        typer.Option(
+            help="Take the points of this .npy, .npz or .parquet file, or folder of Parquet files."
+        ),
+    ],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Note that this encoder made the points, for queries that are images."),
+    ] = None,
+    index_type: Annotated[
+        str,
+        typer.Option(
+            help="Use this index type: flat or sq8 (exact), ivf or hnsw (faster for millions of "
+            "images), or auto."
+        ),
+    ] = "auto",
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Replace the index that is there.")
+    ] = False,
+    json_output: options.Json = False,
+) -> None:
+    """Build an index from points: no image is read.
+
+    The points are those of `hier embed -o`, of `hier embed --engine ray`, or your own: float32
+    (N, D) inside the ball. Paths, labels and levels come from the same file.
+
+    Examples:
+
+    - `hier index build birds.faiss --points vectors/ --model birds.onnx`
+
+    - `hier index build birds.faiss --points birds.parquet`
+    """
+    from hiercli.encoder import onnx_file
+    from hiercli.files import require_apart
+    from hiercli.hierarchy.tree import images_of
+    from hiercli.index import local
+    from hiercli.index.index import Index as Built
+
+    collection, files = images_of(points, model)
+    for file in local.files(index):
+        require_apart(file, files)
+    if model is not None and not collection.fingerprint:
+        fingerprint = onnx_file.read(model).metadata.fingerprint
+        collection = dataclasses.replace(collection, fingerprint=fingerprint)
+    with progress("building the index") as bar:
+        made = Built.build(
+            index, collection, index_type, rebuild=rebuild, encoder=model, progress=bar
+        )
+    with contextlib.closing(made):
+        facts = {"index": str(index), "total": len(made), "dimensions": made.reader.dim}
+    if json_output:
+        print(json.dumps(facts))
+    say(f"{index}: {counted(facts['total'], 'image')} in {facts['dimensions']} dimensions")
 
 
 @app.command()
@@ -105,7 +168,10 @@ def repair(index: Index, json_output: options.Json = False) -> None:
 
 @app.command()
 def compact(index: Index, json_output: options.Json = False) -> None:
-    """Free the disk space of removed images."""
+    """Put all images into the FAISS file, and free the space of removed ones.
+
+    An index that an older version of hier wrote is brought up to date.
+    """
     from hiercli.index import health
 
     before, after = health.compact(index)

@@ -18,8 +18,6 @@ from hiercli.errors import EXIT_SKIPPED, InputError
 from hiercli.wording import counted
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     import numpy as np
 
     from hiercli.encoder.encoder import Encoder
@@ -98,6 +96,12 @@ def search(
         Path | None,
         typer.Option(help="Use this encoder instead of the one that built the index."),
     ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Look for images with relative paths in this folder, not beside the index."
+        ),
+    ] = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
     strict: options.Strict = False,
@@ -146,19 +150,21 @@ def search(
     if thumbnails not in STYLES:
         raise InputError(f"expected --thumbnails {'|'.join(STYLES)}, got {thumbnails!r}")
     from hiercli.files import require_apart, require_replaceable
-    from hiercli.index.queries import gather
+    from hiercli.index.queries import gather, recognise
 
     if html is not None:
         require_replaceable(html)
-    images, ahead = _open(index, queries, model, threads, device)
+    images = _open(index, device, root)
     with closing(images):
         require_apart(html, (*images.files, images.model, model or images.model))
         problems: list[str] = []
         asked = gather(queries, images, sys.stdin, problems.append)
         require_apart(html, (*queries, *(query.path for query in asked if query.path is not None)))
+        if model is None:
+            asked = recognise(asked, images)
         tree: Branches | None = None
         if branches or level is not None or model or any(query.point is None for query in asked):
-            encoder = _encoder(index, images, model, ahead, threads, device)
+            encoder = _encoder(index, images, model, threads, device)
             if branches or level is not None:
                 tree = _branches(encoder, images)
             asked = _embedded(asked, encoder, problems)
@@ -182,45 +188,23 @@ def search(
         raise typer.Exit(EXIT_SKIPPED)
 
 
-def _open(
-    index: str, queries: Sequence[Path], model: Path | None, threads: int, device: str
-) -> "tuple[Searchable, Future[Encoder] | None]":
-    """The index, and its encoder, which loads meanwhile where queries are images."""
+def _open(index: str, device: str, root: Path | None) -> "Searchable":
     if index.startswith("milvus:"):
         from hiercli.index import milvus
 
-        return milvus.MilvusIndex(milvus.Address.parse(index)), None
+        return milvus.MilvusIndex(milvus.Address.parse(index))
     from hiercli.index.reader import Reader
 
-    ahead: Future[Encoder] | None = None
-    if model is None and any(path.suffix.lower() != ".npy" for path in queries):
-        ahead = _load_ahead(Path(index), threads, device)
-    reader = Reader(Path(index), device)
+    reader = Reader(Path(index), device, root)
     if reader.fallback:
         say(reader.fallback)
-    return reader, ahead
-
-
-def _load_ahead(index: Path, threads: int, device: str) -> "Future[Encoder]":
-    """Load the encoder of an index while the index is read; its errors come with the result."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from hiercli.encoder.encoder import Encoder
-    from hiercli.index.catalogue import Catalogue
-
-    with closing(Catalogue(index)) as catalogue:
-        source = catalogue.model
-    pool = ThreadPoolExecutor(1)
-    loading = pool.submit(Encoder, source, device, threads=threads)
-    pool.shutdown(wait=False)
-    return loading
+    return reader
 
 
 def _encoder(
     index: str,
     images: "Searchable",
     model: Path | None,
-    ahead: "Future[Encoder] | None",
     threads: int,
     device: str,
 ) -> "Encoder":
@@ -229,7 +213,7 @@ def _encoder(
     from hiercli.index.reader import encoder_file
 
     source = model or encoder_file(images, index)
-    encoder = ahead.result() if ahead else Encoder(source, device, threads=threads)
+    encoder = Encoder(source, device, threads=threads)
     if encoder.fallback:
         say(encoder.fallback)
     images.check(encoder.metadata, encoder.path)

@@ -264,7 +264,7 @@ def images_of(source: Path, model: Path | None = None) -> tuple[Collection, tupl
         catalogue = Catalogue(source)
         if metadata is not None and model is not None:
             catalogue.check(metadata, model)
-        rows = catalogue.photos(catalogue.where([]).tolist())
+        rows = catalogue.rows(catalogue.where([]).tolist())
         if not rows:
             raise InputError(
                 f"expected images in {source}, but it is empty. Add images with `hier embed`"
@@ -290,11 +290,11 @@ def images_of(source: Path, model: Path | None = None) -> tuple[Collection, tupl
 
 def files_of(*given: Path | None) -> list[Path]:
     """All files that belong to those that were named; the catalogue of an index is one."""
-    from hiercli.index import pair
+    from hiercli.index import local
 
     named = [path for path in given if path is not None]
     return [
         file
         for path in dict.fromkeys([*named, *(Path(os.path.realpath(path)) for path in named)])
-        for file in (path, *pair.files(path))
+        for file in (path, *local.files(path))
     ]

@@ -45,6 +45,8 @@ _OTHER_KINDS = (
 MAX_PIXELS = 160_000_000
 """Pixels of the largest picture that is decoded: more than any camera takes in one shot. Within
 this, decoding any kind stays below 2 GB."""
+MAX_BYTES = 2**30
+"""Of the largest file that is read: `MAX_PIXELS` of three bytes fit in half of it."""
 _MAX_PIXELS_OF = {"WEBP": 100_000_000}
 """Of kinds whose decoder holds several copies."""
 _STRIP_PIXELS = 2**22
@@ -198,13 +200,18 @@ def read_bytes(path: Path | str) -> tuple[bytes, State]:
     """A file's bytes, and its state then.
 
     Raises:
-        ImageError: missing, no file, or not to be read.
+        ImageError: missing, no file, too large, or not to be read.
     """
     try:
         _require_file(path)
         with open_regular(path) as file:
             before = os.fstat(file.fileno())
-            content = file.read()
+            if before.st_size > MAX_BYTES:
+                raise ImageError(
+                    f"{path}: {before.st_size:,} bytes, more than the {MAX_BYTES:,} that an image "
+                    "may have. Scale it down or move it away"
+                )
+            content = file.read(MAX_BYTES + 1)
             after = os.fstat(file.fileno())
         stood_still = state_of(before) == state_of(after) and len(content) == after.st_size
         # A file that was written to meanwhile is given no time: it is looked at again next time.

@@ -1,11 +1,15 @@
-"""The catalogue beside an index: what each id is, and the point that FAISS holds lifted.
+"""The catalogue of an index: one SQLite database, which is the truth about its images.
 
-``birds.faiss`` is a plain FAISS file; ``birds.faiss.sqlite`` says path, label and state of each id
-and keeps its float32 point for exact ordering. A catalogue is never changed in place: it is
-written anew beside the old one and takes its place as a whole, so a reader that has opened one
-keeps what it has opened.
+``birds.faiss.sqlite`` holds path, label, levels, content hash and float32 point of every image. The
+FAISS file ``birds.faiss`` is made of it, and can be made again at any time. It carries the id of
+its generation behind its last byte. Points that it does not have yet, or has too many, are listed
+in the catalogue: a search adds and leaves them out.
+
+Checksums have no key: they find accidents, not intent. What is given out is checked, what is only
+looked through is not; `health.verify` checks all.
 """
 
+import contextlib
 import fnmatch
 import functools
 import hashlib
@@ -14,12 +18,11 @@ import os
 import re
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
@@ -29,43 +32,60 @@ from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.files import parse_json
 from hiercli.images import State
+from hiercli.index import database
+from hiercli.index.locations import Locations, is_relative, join, split
 from hiercli.labels import as_label
 
-VERSION = "6"
+VERSION = "7"
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE photos (
-    id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, label TEXT NOT NULL, levels TEXT NOT NULL,
-    content BLOB NOT NULL, size INTEGER NOT NULL, modified_ns INTEGER NOT NULL,
-    changed_ns INTEGER NOT NULL, seal BLOB NOT NULL, point BLOB NOT NULL, point_seal BLOB NOT NULL
+CREATE TABLE folders (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, checksum BLOB NOT NULL);
+CREATE TABLE classes (
+    id INTEGER PRIMARY KEY, label TEXT NOT NULL, levels TEXT NOT NULL, checksum BLOB NOT NULL,
+    UNIQUE (label, levels)
 );
-CREATE INDEX photos_by_content ON photos (content);
-CREATE TABLE quarantine (path BLOB PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY, folder INTEGER NOT NULL, name BLOB NOT NULL, class INTEGER NOT NULL,
+    content BLOB NOT NULL, size INTEGER NOT NULL, modified_ns INTEGER NOT NULL,
+    changed_ns INTEGER NOT NULL, checksum BLOB NOT NULL
+);
+CREATE UNIQUE INDEX images_by_path ON images (folder, name);
+CREATE INDEX images_by_content ON images (content);
+CREATE INDEX images_by_class ON images (class);
+CREATE TABLE points (id INTEGER PRIMARY KEY, point BLOB NOT NULL, checksum BLOB NOT NULL);
+CREATE TABLE added (id INTEGER PRIMARY KEY);
+CREATE TABLE removed (id INTEGER PRIMARY KEY);
+CREATE TABLE pending (
+    content BLOB PRIMARY KEY, id INTEGER NOT NULL, checksum BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE quarantine (
+    folder INTEGER NOT NULL, name BLOB NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (folder, name)
+) WITHOUT ROWID;
 CREATE TABLE proxies (id INTEGER PRIMARY KEY, point BLOB NOT NULL);
 """
-COLUMNS = "id, path, label, levels, content, size, modified_ns, changed_ns"
+COLUMNS = "id, folder, name, class, content, size, modified_ns, changed_ns, checksum"
 _FACTS = (
-    "version", "fingerprint", "c", "embedding_dim", "model", "next_id", "checksum", "index_type",
-    "recall", "farthest", "level_names", "proxies",
+    "version", "fingerprint", "c", "embedding_dim", "model", "next_id", "count", "generation",
+    "faiss_bytes", "placed", "delta", "index_type", "made_type", "made_count", "recall",
+    "farthest", "level_names", "proxies", "home", "root",
 )  # fmt: skip
-_LONGEST_ROW = 2**20
-"""Bytes: a point takes a quarter of that at most."""
-_AT_ONCE = 500
+AT_ONCE = 500
 """Ids of one query, below what any SQLite accepts."""
+POINTS_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True)
-class Photo:
-    """One row of the catalogue.
+class Row:
+    """One image of a catalogue.
 
     Attributes:
-        id: not given to another picture as long as the index is not built anew.
+        id: not given to another image as long as the index is not built anew.
         path: where it lies, see `images.Places`.
         label: class, see `labels`.
         levels: its groups by level, fine to coarse, as JSON.
         content: hash of the file's bytes.
         state: of the file when it was read.
-        point: (D,) little-endian float32 in the ball.
+        point: (D,) little-endian float32 in the ball; empty where it was not asked for.
     """
 
     id: int
@@ -76,25 +96,16 @@ class Photo:
     state: State
     point: bytes = b""
 
-    def checksum(self) -> bytes:
-        """Hash of all but the point, by which a reader knows that nothing was damaged."""
-        return short_hash((self.id, self.path, self.label, self.levels, self.content, *self.state))
-
-    def is_sound(self) -> bool:
-        """Whether all is of the type that it should be; SQLite takes any."""
-        texts = isinstance(self.label, str) and isinstance(self.path, bytes)
-        groups_of(self.levels)
-        blobs = isinstance(self.content, bytes) and isinstance(self.point, bytes)
-        return texts and blobs and all(isinstance(number, int) for number in (self.id, *self.state))
-
-    def point_checksum(self) -> bytes:
-        """Hash of the point, likewise."""
-        return short_hash((self.id, self.content, self.point))
-
 
 def short_hash(values: object) -> bytes:
     """Eight bytes by which damage is noticed."""
     return hashlib.blake2b(repr(values).encode(), digest_size=8).digest()
+
+
+def point_checksum(number: int, point: bytes) -> bytes:
+    """Eight bytes by which damage of a point is noticed, and that it belongs to this id."""
+    own = number.to_bytes(8, "big", signed=True)
+    return hashlib.blake2b(own + point, digest_size=8).digest()
 
 
 @functools.lru_cache(2**12)  # many images share their groups
@@ -142,83 +153,127 @@ def facts_of(fingerprint: str, c: float, embedding_dim: int, model: Path | None)
     }
 
 
-def require_plain(database: sqlite3.Connection) -> None:
-    """Check that a database holds nothing but tables, and set a limit to what a row of it takes.
-
-    Raises:
-        ValueError: it does. A view or a trigger in the place of a table could compute for ever.
-    """
-    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_ROW)
-    asked = "SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')"
-    if database.execute(asked).fetchone() != (0,):
-        raise ValueError("it contains more than tables")
-
-
 def facts_checksum(facts: dict[str, str]) -> str:
     """Hash of all facts but the hash itself."""
-    return short_hash(sorted((name, facts[name]) for name in facts if name != "seal")).hex()
+    return short_hash(sorted((name, facts[name]) for name in facts if name != "checksum")).hex()
+
+
+def delta_checksum(added: Iterable[int], removed: Iterable[int]) -> str:
+    """Hash of the ids that the FAISS file lacks, and of those that it has too many."""
+    return short_hash((list(added), list(removed))).hex()
+
+
+def version_of(index: Path) -> str:
+    """Version of the catalogue of an index; empty where there is none that can be read."""
+    try:
+        opened = database.open_to_read(catalogue_path(index))
+    except sqlite3.Error:
+        return ""
+    with contextlib.closing(opened), contextlib.suppress(sqlite3.Error, TypeError, ValueError):
+        database.limit_steps(opened, catalogue_path(index))
+        database.require_tables(opened)
+        ask = "SELECT value FROM facts WHERE name = 'version'"
+        (version,) = opened.execute(ask).fetchone()
+        return str(version) if re.fullmatch("[0-9]{1,3}", str(version)) else ""
+    return ""
+
+
+def missing(index: Path) -> InputError:
+    """What people are told where there is no index."""
+    # What lies there without a catalogue may be somebody's own: it is not replaced unasked.
+    over = " --rebuild" if index.exists() else ""
+    lost = catalogue_path(index) if over else index
+    return InputError(
+        f"expected an index, but {lost} is missing. Build one with `hier embed FOLDER --index "
+        f"{index}{over}`"
+    )
 
 
 class Catalogue:
-    """A catalogue opened for reading.
+    """A catalogue opened for reading, as it was when it was opened.
+
+    Args:
+        index: the FAISS file that it belongs to.
+        root: what relative paths are relative to, instead of what the catalogue says.
+        opened: its database, where that is open already.
+        check: whether its tables are what they should be, of a database that is open already.
 
     Attributes:
-        facts: text by name: encoder, geometry, checksum of the FAISS file.
+        facts: text by name: encoder, geometry, generation of the FAISS file.
 
     Raises:
         InputError: missing.
         FileFormatError: damaged, foreign or of another version.
     """
 
-    def __init__(self, index: Path) -> None:
+    def __init__(
+        self,
+        index: Path,
+        root: Path | None = None,
+        opened: sqlite3.Connection | None = None,
+        *,
+        check: bool = False,
+    ) -> None:
         self.index = index = Path(os.path.realpath(index))  # a link has no catalogue beside it
         self.path = catalogue_path(index)
-        if not self.path.is_file():
-            # What lies there without a catalogue may be somebody's own: it is not replaced unasked.
-            over = " --rebuild" if index.exists() else ""
-            missing = self.path if over else index
-            raise InputError(
-                f"expected an index, but {missing} is missing. Build one with `hier embed "
-                f"FOLDER --index {index}{over}`"
-            )
-        # Immutable: no lock, and none of the files beside it that a read-only folder refuses.
-        where = f"file:{quote(os.fsencode(os.path.realpath(self.path)))}?mode=ro&immutable=1"
-        with self._damage():
-            self._database = sqlite3.connect(where, uri=True, check_same_thread=False)
-            require_plain(self._database)
-            self.facts = dict(self._database.execute("SELECT name, value FROM facts"))
-            version = self.facts["version"]
-        if version != VERSION and re.fullmatch("[0-9]{1,3}", str(version)):
-            self.close()
+        if opened is None and not os.path.isfile(self.path):
+            raise missing(index)
+        if opened is None and (version := version_of(index)) not in ("", VERSION):
             raise FileFormatError(
-                f"{index} was written by another version of hier. Build it again with `hier embed "
-                "FOLDER --index ... --rebuild`"
+                f"{index} was written by another version of hier (format {version}, this one "
+                f"reads {VERSION}). Older ones are brought up to date by `hier index compact "
+                f"{index}`, without embedding an image again"
             )
-        with self._damage():
-            if self.facts.get("seal") != facts_checksum(self.facts) or set(_FACTS) - set(
-                self.facts
-            ):
+        with self.damage():
+            self.database = opened or database.open_to_read(self.path)
+            if opened is None or check:
+                database.limit_steps(self.database, self.path)
+                database.require_schema(self.database, SCHEMA)
+        self._folders: dict[int, bytes] = {}
+        self._classes: dict[int, tuple[str, str]] = {}
+        self._asked: tuple[tuple[tuple[str, str], ...], np.ndarray] | None = None
+        self.read_facts(root)
+
+    def read_facts(self, root: Path | None = None) -> None:
+        """Take what it says of itself, and check it."""
+        with self.damage():
+            self.facts = facts = dict(self.database.execute("SELECT name, value FROM facts"))
+            if facts.get("checksum") != facts_checksum(facts) or set(_FACTS) - set(facts):
                 raise ValueError("its encoder metadata has changed")
-            self.c = float(self.facts["c"])
-            self.dim = int(self.facts["embedding_dim"])
-            self.fingerprint = self.facts["fingerprint"]
-            self.checksum = self.facts["checksum"]
-            self.recall = float(self.facts["recall"])
-            self.farthest = float(self.facts["farthest"])
-            self.model = Path(parse_json(self.facts["model"]))
-            int(self.facts["next_id"])
-            self.level_names = tuple(map(str, parse_json(self.facts["level_names"])))
+            self.c = float(facts["c"])
+            self.dim = int(facts["embedding_dim"])
+            self.fingerprint, self.generation = facts["fingerprint"], facts["generation"]
+            self.recall, self.farthest = float(facts["recall"]), float(facts["farthest"])
+            self.count, self.placed = int(facts["count"]), int(facts["placed"])
+            self.faiss_bytes, self.next_id = int(facts["faiss_bytes"]), int(facts["next_id"])
+            self.model = Path(parse_json(facts["model"]))
+            self.level_names = tuple(map(str, parse_json(facts["level_names"])))
             if not is_curvature(self.c) or not 1 <= self.dim <= MAX_DIM or not self.farthest >= 1:
                 raise ValueError(f"c is {self.c}, of {self.dim} dimensions")
+            self.locations = self._located(root)
+
+    def _located(self, root: Path | None) -> Locations:
+        """Where its relative paths start: where it lies, or lay when images are still there."""
+        home, written = self.index.parent, parse_json(self.facts["root"])
+        if root is not None or written:
+            return Locations(home, root or Path(written))
+        before = Path(parse_json(self.facts["home"]))
+        here, there = Locations(home), Locations(before)
+        if before != home:
+            ask = "SELECT path FROM folders ORDER BY id LIMIT 50"
+            some = [bytes(path) for (path,) in self.database.execute(ask) if is_relative(path)]
+            if not any(os.path.isdir(here.actual(path)) for path in some) and any(
+                os.path.isdir(there.actual(path)) for path in some
+            ):
+                return there
+        return here
 
     def close(self) -> None:
         """Let go of the file."""
-        self._database.close()
+        self.database.close()
 
     def __len__(self) -> int:
-        with self._damage():
-            (count,) = self._database.execute("SELECT count(*) FROM photos").fetchone()
-        return int(count)
+        return self.count
 
     def check(self, metadata: Metadata, model: Path) -> None:
         """Refuse an encoder that did not make this index.
@@ -234,35 +289,61 @@ class Catalogue:
                 "again with `hier embed ... --rebuild`"
             )
 
-    def photos(self, ids: Sequence[int]) -> list[Photo]:
+    def rows(self, ids: Sequence[int], *, points: bool = True) -> list[Row]:
         """The rows of some ids, in their order.
 
-        Raises:
-            FileFormatError: a row is missing or damaged.
-        """
-        return self._find("id", [int(number) for number in ids])
-
-    def at(self, paths: Sequence[bytes]) -> list[Photo]:
-        """The rows of some absolute paths, in their order.
+        Args:
+            ids: of images.
+            points: take their points too.
 
         Raises:
             FileFormatError: a row is missing or damaged.
         """
-        return self._find("path", paths)
-
-    def _find(self, column: str, wanted: Sequence[Any]) -> list[Photo]:
-        found: dict[Any, Photo] = {}
-        for first in range(0, len(wanted), _AT_ONCE):
-            some = wanted[first : first + _AT_ONCE]
-            marks = ",".join("?" * len(some))
-            for photo, whole in self._rows(f"WHERE {column} IN ({marks})", some):
-                if not whole:
-                    raise self._damaged(f"the row with id {photo.id} has changed")
-                found[getattr(photo, column)] = photo
-        lost = [value for value in wanted if value not in found]
+        found = {row.id: row for row in self._some("id", [int(number) for number in ids])}
+        stored = dict(zip(*self.points_of(list(found)), strict=True)) if points else {}
+        lost = [number for number in ids if number not in found]
         if lost:
-            raise self._damaged(f"the row with {column} {lost[0]!r} is missing")
-        return [found[value] for value in wanted]
+            raise self.damaged(f"the row with id {lost[0]} is missing")
+        if not points:
+            return [found[number] for number in ids]
+        return [_with_point(found[number], stored[number].tobytes()) for number in ids]
+
+    def at(self, paths: Iterable[bytes]) -> dict[bytes, Row]:
+        """The rows of some absolute paths, by path, without their points."""
+        found: dict[bytes, Row] = {}
+        ask = f"SELECT {COLUMNS} FROM images WHERE folder = ? AND name = ?"
+        with self.damage():
+            for path in paths:
+                folder, name = split(path)
+                number = self.folder_id(folder)
+                values = None if number is None else self.database.execute(
+                    ask, (number, name)
+                ).fetchone()  # fmt: skip
+                if values is not None:
+                    found[path] = self.row(values)
+        return found
+
+    def folder_id(self, folder: bytes) -> int | None:
+        """The id of a folder of the file system; ``None`` where no image was ever in it."""
+        ask = "SELECT id FROM folders WHERE path = ?"
+        for written in dict.fromkeys((self.locations.written(folder), folder)):
+            if (found := self.database.execute(ask, (written,)).fetchone()) is not None:
+                return int(found[0])
+        return None
+
+    def in_folder(self, number: int) -> Iterator[Row]:
+        """The images that lie in a folder, without their points, unchecked."""
+        ask = f"SELECT {COLUMNS} FROM images WHERE folder = ?"
+        with self.damage():
+            for values in self.database.execute(ask, (number,)):
+                yield self.row(values, checked=False)
+
+    def folders(self) -> dict[int, bytes]:
+        """All folders, as the file system knows them, by id."""
+        with self.damage():
+            for (number,) in self.database.execute("SELECT id FROM folders"):
+                self._folder(number)
+        return self._folders
 
     def where(self, conditions: Sequence[tuple[str, str]]) -> np.ndarray:
         """Ids (M,) of the rows that meet all conditions, in order.
@@ -274,68 +355,164 @@ class Catalogue:
 
         Raises:
             InputError: there is no such level.
-            FileFormatError: a row is damaged.
+            FileFormatError: a class or a folder is damaged.
         """
-        found = []
         for name, _ in conditions:
             if name not in ("label", "path", *self.level_names):
                 raise InputError(
                     f"{self.index} has no level {name!r}. Conditions can be on "
                     f"{', '.join(('label', 'path', *self.level_names))}"
                 )
-        wanted = [(name, as_label(pattern)) for name, pattern in conditions]
-        # Row by row and not in SQL, which would not notice a label that was damaged.
-        for photo in self.names():
-            texts = groups_of(photo.levels)
-            texts |= {"label": as_label(photo.label), "path": as_label(readable(photo.path))}
-            if all(
-                texts.get(name) == pattern or fnmatch.fnmatchcase(texts.get(name, ""), pattern)
-                for name, pattern in wanted
-            ):
-                found.append(photo.id)
-        return np.array(found, np.int64)
-
-    def names(self) -> Iterator[Photo]:
-        """All rows by id, without their points.
-
-        Raises:
-            FileFormatError: a row is damaged.
-        """
-        ask = f"SELECT {COLUMNS}, seal FROM photos ORDER BY id"
-        with self._damage():
-            for number, path, label, levels, content, *state, seal in self._database.execute(ask):
-                photo = Photo(number, path, label, levels, content, tuple(state))
-                if photo.checksum() != seal or not photo.is_sound():
-                    raise ValueError(f"the row with id {number} has changed")
-                yield photo
-
-    def copies(self, contents: Sequence[bytes]) -> dict[bytes, list[Photo]]:
-        """All rows with some contents, by content, each list by id."""
-        found: dict[bytes, list[Photo]] = defaultdict(list)
-        for first in range(0, len(contents), _AT_ONCE):
-            some = contents[first : first + _AT_ONCE]
-            marks = ",".join("?" * len(some))
-            for photo, whole in self._rows(f"WHERE content IN ({marks}) ORDER BY id", some):
-                if not whole:
-                    raise self._damaged(f"the row with id {photo.id} has changed")
-                found[photo.content].append(photo)
+        wanted = tuple((name, as_label(pattern)) for name, pattern in conditions)
+        if self._asked is not None and self._asked[0] == wanted:
+            return self._asked[1]
+        with self.damage():
+            found = np.array(list(self._meeting(wanted)), np.int64)
+        found.sort()
+        self._asked = wanted, found
         return found
 
-    def collection(self, photos: Sequence[Photo]) -> Collection:
-        """Some rows as a collection, with the proxies of the encoder.
+    def _meeting(self, wanted: Sequence[tuple[str, str]]) -> Iterator[int]:
+        of_path = [pattern for name, pattern in wanted if name == "path"]
+        of_class = [pair for pair in wanted if pair[0] != "path"]
+        columns = "id, folder, name" if of_path else "id"
+        every = [""] if not of_class else [
+            f"WHERE class = {number}" for number, (label, levels) in self.classes().items()
+            if _meets({**groups_of(levels), "label": as_label(label)}, of_class)
+        ]  # fmt: skip
+        for some in every:
+            for number, *path in self.database.execute(f"SELECT {columns} FROM images {some}"):
+                if not of_path or all(
+                    _matches(as_label(readable(join(self._folder(path[0]), path[1]))), pattern)
+                    for pattern in of_path
+                ):
+                    yield number
+
+    def classes(self) -> dict[int, tuple[str, str]]:
+        """All labels with their levels, by id."""
+        with self.damage():
+            for (number,) in self.database.execute("SELECT id FROM classes"):
+                self._class(number)
+        return self._classes
+
+    def copies(self, contents: Sequence[bytes]) -> dict[bytes, list[Row]]:
+        """All rows with some contents, by content, each list by id."""
+        found: dict[bytes, list[Row]] = defaultdict(list)
+        for row in sorted(self._some("content", contents), key=lambda row: row.id):
+            found[row.content].append(row)
+        return found
+
+    def _some(self, column: str, wanted: Sequence[Any]) -> Iterator[Row]:
+        with self.damage():
+            for first in range(0, len(wanted), AT_ONCE):
+                some = wanted[first : first + AT_ONCE]
+                ask = f"SELECT {COLUMNS} FROM images WHERE {column} IN ({_marks(some)})"
+                for values in self.database.execute(ask, some):
+                    yield self.row(values)
+
+    def row(self, values: Sequence[Any], *, checked: bool = True) -> Row:
+        """A row of what a query for `COLUMNS` gives.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        number, folder, name, kind, content, *state, checksum = values
+        if checked and (
+            short_hash(values[:-1]) != checksum
+            or not isinstance(content, bytes) or not isinstance(name, bytes)
+            or not all(isinstance(one, int) for one in (number, *state))
+        ):  # fmt: skip
+            raise ValueError(f"the row with id {number} has changed")
+        return Row(
+            number, join(self._folder(folder), name), *self._class(kind), content, tuple(state)
+        )
+
+    def _folder(self, number: int) -> bytes:
+        if number not in self._folders:
+            ask = "SELECT path, checksum FROM folders WHERE id = ?"
+            path, checksum = self.database.execute(ask, (number,)).fetchone()
+            if short_hash((number, path)) != checksum:
+                raise ValueError(f"the folder with id {number} has changed")
+            self._folders[number] = self.locations.actual(path)
+        return self._folders[number]
+
+    def _class(self, number: int) -> tuple[str, str]:
+        if number not in self._classes:
+            ask = "SELECT label, levels, checksum FROM classes WHERE id = ?"
+            label, levels, checksum = self.database.execute(ask, (number,)).fetchone()
+            if short_hash((number, label, levels)) != checksum or not isinstance(label, str):
+                raise ValueError(f"the class with id {number} has changed")
+            groups_of(levels)
+            self._classes[number] = label, levels
+        return self._classes[number]
+
+    def points_of(self, ids: Sequence[int]) -> tuple[list[int], np.ndarray]:
+        """Points of some ids, by id: (ids, float32 (N, D)).
+
+        Raises:
+            FileFormatError: a point is missing or damaged.
+        """
+        numbers, points = [], []
+        asked = sorted({int(number) for number in ids})
+        with self.damage():
+            for first in range(0, len(asked), AT_ONCE):
+                some = asked[first : first + AT_ONCE]
+                ask = (
+                    f"SELECT id, point, checksum FROM points WHERE id IN ({_marks(some)}) "
+                    "ORDER BY id"
+                )
+                for number, point, checksum in self.database.execute(ask, some):
+                    if point_checksum(number, point) != checksum or len(point) != 4 * self.dim:
+                        raise ValueError(f"the point with id {number} has changed")
+                    numbers.append(number)
+                    points.append(point)
+            if numbers != asked:
+                raise ValueError(f"the point with id {min(set(asked) - set(numbers))} is missing")
+        return numbers, np.frombuffer(b"".join(points), "<f4").reshape(len(points), self.dim)
+
+    def points(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Ids (N,) and points (N, D) of all images by id, in blocks, unchecked.
+
+        Raises:
+            FileFormatError: a point has another length.
+        """
+        with self.damage():
+            cursor = self.database.execute("SELECT id, point FROM points ORDER BY id")
+            while block := cursor.fetchmany(POINTS_AT_ONCE):
+                flat = np.frombuffer(b"".join(point for _, point in block), "<f4")
+                ids = np.array([number for number, _ in block], np.int64)
+                yield ids, flat.reshape(len(ids), self.dim)
+
+    def delta(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ids that the FAISS file does not have yet, and ids that it has too many, each in order.
+
+        Raises:
+            FileFormatError: they are not those that were written.
+        """
+        with self.damage():
+            added, removed = (
+                [number for (number,) in self.database.execute(f"SELECT id FROM {name} ORDER BY 1")]
+                for name in ("added", "removed")
+            )
+            if delta_checksum(added, removed) != self.facts["delta"]:
+                raise ValueError("the ids of added and removed images have changed")
+        return np.array(added, np.int64), np.array(removed, np.int64)
+
+    def collection(self, rows: Sequence[Row]) -> Collection:
+        """Some rows with their points as a collection, with the proxies of the encoder.
 
         Raises:
             FileFormatError: a point or a proxy is damaged.
         """
-        points = np.frombuffer(b"".join(photo.point for photo in photos), "<f4")
-        groups = [groups_of(photo.levels) for photo in photos]
-        with self._damage():
+        points = np.frombuffer(b"".join(row.point for row in rows), "<f4")
+        groups = [groups_of(row.levels) for row in rows]
+        with self.damage():
             proxies = self.proxies()
             try:
                 return Collection(
-                    points=points.reshape(len(photos), self.dim),
-                    paths=[os.fsdecode(photo.path) for photo in photos],
-                    labels=[photo.label for photo in photos],
+                    points=points.reshape(len(rows), self.dim),
+                    paths=[os.fsdecode(row.path) for row in rows],
+                    labels=[row.label for row in rows],
                     levels=[tuple(own.get(name, "") for name in self.level_names) for own in groups]
                     if self.level_names else None,
                     level_names=self.level_names,
@@ -348,48 +525,52 @@ class Catalogue:
 
     def proxies(self) -> np.ndarray:
         """Hierarchical proxies (P, D) of the encoder, float32; (0, D) where it has none."""
-        with self._damage():
+        with self.damage():
             ask = "SELECT point FROM proxies ORDER BY id"
-            rows = [row[0] for row in self._database.execute(ask)]
+            rows = [row[0] for row in self.database.execute(ask)]
             if short_hash(rows).hex() != self.facts["proxies"]:
                 raise ValueError("the proxies have changed")
             return np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), self.dim)
 
-    def every(self, *, backwards: bool = False) -> Iterator[tuple[Photo, bool]]:
-        """All rows by id, each with whether it is whole."""
-        return self._rows("ORDER BY id DESC" if backwards else "ORDER BY id", ())
+    def every(self, *, backwards: bool = False) -> Iterator[tuple[int, Row | None]]:
+        """All rows by id with their points; ``None`` for one that is damaged."""
+        columns = ", ".join(f"images.{name}" for name in COLUMNS.split(", "))
+        ask = (
+            f"SELECT {columns}, point, points.checksum FROM images LEFT JOIN points USING (id) "
+            f"ORDER BY images.id {'DESC' if backwards else ''}"
+        )
+        with self.damage():
+            for *values, point, checksum in self.database.execute(ask):
+                row = None
+                with contextlib.suppress(ValueError, TypeError, AttributeError):
+                    found = self.row(tuple(values))
+                    if point_checksum(found.id, point) == checksum and len(point) == 4 * self.dim:
+                        row = _with_point(found, point)
+                yield values[0], row
 
     def quarantine(self) -> list[tuple[bytes, str]]:
         """Path and reason of each file that was passed over."""
-        with self._damage():
-            return list(self._database.execute("SELECT path, reason FROM quarantine ORDER BY path"))
+        with self.damage():
+            ask = "SELECT folder, name, reason FROM quarantine ORDER BY folder, name"
+            return [
+                (join(self._folder(folder), name), reason)
+                for folder, name, reason in self.database.execute(ask)
+            ]
 
     def integrity(self) -> list[str]:
-        """Damage that SQLite reports."""
-        with self._damage():
-            found = [row[0] for row in self._database.execute("PRAGMA integrity_check")]
-        return [] if found == ["ok"] else found
+        """Damage that SQLite reports, and rows that should be and are not."""
+        with self.damage():
+            found = [str(row[0]) for row in self.database.execute("PRAGMA integrity_check")]
+            found = [] if found == ["ok"] else found
+            waiting = "SELECT count(*) FROM points WHERE id NOT IN (SELECT id FROM pending)"
+            for table, ask in {"images": "SELECT count(*) FROM images", "points": waiting}.items():
+                (count,) = self.database.execute(ask).fetchone()
+                if count != self.count:
+                    found.append(f"the table {table} has {count} rows, expected {self.count}")
+            return found
 
-    def _rows(self, where: str, values: Sequence[Any]) -> Iterator[tuple[Photo, bool]]:
-        with self._damage():
-            for (
-                number,
-                path,
-                label,
-                levels,
-                content,
-                *state,
-                seal,
-                point,
-                point_seal,
-            ) in self._database.execute(
-                f"SELECT {COLUMNS}, seal, point, point_seal FROM photos {where}", values
-            ):
-                photo = Photo(number, path, label, levels, content, tuple(state), point)
-                whole = (photo.checksum(), photo.point_checksum()) == (seal, point_seal)
-                yield photo, whole and photo.is_sound() and len(point) == 4 * self.dim
-
-    def _damaged(self, what: object) -> FileFormatError:
+    def damaged(self, what: object) -> FileFormatError:
+        """What people are told of damage."""
         return FileFormatError(
             f"{self.path} is damaged, or is not the catalogue of an index ({what}). Run `hier "
             f"index repair {self.index}` to keep the valid images, or build the index again with "
@@ -397,7 +578,8 @@ class Catalogue:
         )
 
     @contextmanager
-    def _damage(self) -> Iterator[None]:
+    def damage(self) -> Iterator[None]:
+        """Say in our words what SQLite or Python find wrong with a row."""
         try:
             yield
         except (
@@ -409,4 +591,20 @@ class Catalogue:
             AttributeError,
             MemoryError,
         ) as error:
-            raise self._damaged(error) from error
+            raise self.damaged(error) from error
+
+
+def _with_point(row: Row, point: bytes) -> Row:
+    return Row(row.id, row.path, row.label, row.levels, row.content, row.state, point)
+
+
+def _marks(some: Sequence[object]) -> str:
+    return ",".join("?" * len(some))
+
+
+def _meets(texts: dict[str, str], conditions: Sequence[tuple[str, str]]) -> bool:
+    return all(_matches(texts.get(name, ""), pattern) for name, pattern in conditions)
+
+
+def _matches(text: str, pattern: str) -> bool:
+    return text == pattern or fnmatch.fnmatchcase(text, pattern)

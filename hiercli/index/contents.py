@@ -32,6 +32,9 @@ def require_ours(index: faiss.Index) -> None:
     if not isinstance(proper, kinds) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise ValueError(f"the FAISS type {type(proper).__name__} is not supported")
     if isinstance(proper, faiss.IndexIVF):
+        lists = faiss.downcast_InvertedLists(proper.invlists)
+        if isinstance(lists, faiss.OnDiskInvertedLists) and lists.filename:
+            raise ValueError("its lists lie in another file")
         return
     counts = {index.ntotal, proper.ntotal, index.id_map.size()}
     if isinstance(proper, faiss.IndexHNSW):

@@ -14,13 +14,16 @@ import numpy as np
 
 from hiercli import neighbours
 from hiercli.errors import FileFormatError, HierError, ImageError
+from hiercli.files import parse_json
 from hiercli.geometry import poincare
 from hiercli.images import read_bytes
-from hiercli.index import contents, pair
-from hiercli.index.catalogue import Catalogue, Photo, catalogue_path, readable
-from hiercli.index.draft import Draft
+from hiercli.index import contents, database, local
+from hiercli.index.catalogue import Catalogue, Row, catalogue_path, readable
+from hiercli.index.reader import opened
 
 _AT_ONCE = 16_384
+_ROUNDING = 3e-7
+"""Share by which a lifted coordinate may differ, had another machine rounded it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,34 +49,41 @@ def stats(index: Path) -> dict[str, Any]:
         HierError: it is missing or damaged.
     """
     index = Path(os.path.realpath(index))
-    catalogue, opened = pair.read(index)
+    catalogue, made = opened(index)
     with closing(catalogue):
-        pictures = len(catalogue)
+        images = len(catalogue)
+        ask = "SELECT class, count(*) FROM images GROUP BY class"
         labels: Counter[str] = Counter()
-        different: set[bytes] = set()
         depth = 0.0
-        for block in _blocks(catalogue.every()):
-            labels.update(photo.label for photo, _ in block)
-            different.update(photo.content for photo, _ in block)
-            points = _points(block).astype(np.float64)
+        classes = catalogue.classes()
+        with catalogue.damage():
+            for number, count in catalogue.database.execute(ask):
+                labels[classes[number][0]] += count
+            (different,) = catalogue.database.execute(
+                "SELECT count(DISTINCT content) FROM images"
+            ).fetchone()
+        for _, some in catalogue.points():
+            points = some.astype(np.float64)
             depth += poincare.dist(points, np.zeros_like(points), catalogue.c).sum()
-        size = index.stat().st_size if index.exists() else 0
+        added, removed = catalogue.delta()
         return {
-            "pictures": pictures,
+            "pictures": images,
             "labels": len(labels),
             "largest_labels": dict(labels.most_common(5)),
             "levels": list(catalogue.level_names),
-            "duplicates": pictures - len(different),
+            "duplicates": images - different,
             "quarantined": len(catalogue.quarantine()),
             "dimensions": catalogue.dim,
             "c": catalogue.c,
-            "mean_distance_from_origin": float(depth) / max(1, pictures),
-            "index_type": contents.index_type_of(opened),
+            "mean_distance_from_origin": float(depth) / max(1, images),
+            "index_type": contents.index_type_of(made),
             "recall@10": catalogue.recall,
+            "not_yet_in_faiss": len(added),
+            "removed_but_in_faiss": len(removed),
             "encoder": readable(os.fsencode(catalogue.model)),
             "fingerprint": catalogue.fingerprint,
-            "index_bytes": size,
-            "catalogue_bytes": catalogue_path(index).stat().st_size,
+            "index_bytes": index.stat().st_size if index.exists() else 0,
+            "catalogue_bytes": _bytes(database.files_of(catalogue_path(index))),
         }
 
 
@@ -94,25 +104,31 @@ def verify(
         InputError: there is no index.
     """
     index = Path(os.path.realpath(index))
-    if not pair.exists(index):
+    if not local.exists(index):
         Catalogue(index)  # says what is missing
     found = Health([], [])
     try:
-        catalogue, opened = pair.read(index)
+        catalogue, made = opened(index, to_memory=True)
     except HierError as error:
         found.damage.append(str(error))
         return found
     with closing(catalogue):
         try:
             found.damage.extend(f"SQLite: {line}" for line in catalogue.integrity())
-            ids, rows = contents.rows(opened)
-            quantization_error = contents.quantization_error(opened)
+            added, removed = (set(ids.tolist()) for ids in catalogue.delta())
+            ids, rows = contents.rows(made)
+            quantization_error = contents.quantization_error(made)
             where = {int(number): row for row, number in enumerate(ids)}
             if len(where) != len(ids):
                 found.damage.append(f"{len(ids) - len(where)} ids appear twice in the FAISS file")
+            for number in removed:
+                if where.pop(number, None) is None:
+                    found.damage.append(f"the removed id {number} is not in the FAISS file")
             done, total = 0, len(catalogue)
             for block in _blocks(catalogue.every()):
-                found.damage.extend(_damage_of(block, where, rows, quantization_error, catalogue.c))
+                found.damage.extend(
+                    _damage_of(block, where, rows, quantization_error, catalogue.c, added)
+                )
                 if files:
                     found.outdated.extend(_outdated(block))
                 done += len(block)
@@ -126,49 +142,54 @@ def verify(
 
 
 def _damage_of(
-    block: list[tuple[Photo, bool]],
+    block: list[tuple[int, Row | None]],
     where: dict[int, int],
     rows: np.ndarray,
     quantization_error: np.ndarray,
     c: float,
+    added: set[int],
 ) -> Iterator[str]:
     lifted = iter(neighbours.lift(_points(block), c))
-    for photo, whole in block:
-        row = where.pop(photo.id, None)
-        if not whole:
-            yield f"the row with id {photo.id} in the catalogue has changed"
-            continue
-        path = readable(photo.path)
-        expected = next(lifted)
+    for number, row in block:
+        place = None if number in added else where.pop(number, None)
         if row is None:
+            yield f"the row with id {number} in the catalogue has changed"
+            continue
+        path = readable(row.path)
+        expected = next(lifted)
+        if not np.isfinite(expected).all():
+            yield f"{path}: the point lies outside the ball"
+        elif number in added:
+            continue
+        elif place is None:
             yield f"{path}: the stored vector is missing in the FAISS file"
         elif (
-            np.abs(expected - rows[row]) > quantization_error + 1e-6 + 1e-5 * np.abs(expected)
+            np.abs(expected - rows[place]) > quantization_error + _ROUNDING * np.abs(expected)
         ).any():
             yield f"{path}: the stored vector does not match the catalogue"
 
 
-def _outdated(block: list[tuple[Photo, bool]]) -> Iterator[str]:
-    for photo, whole in block:
-        if not whole:
+def _outdated(block: list[tuple[int, Row | None]]) -> Iterator[str]:
+    for _, row in block:
+        if row is None:
             continue
         try:
-            content, _ = read_bytes(os.fsdecode(photo.path))
+            content, _ = read_bytes(os.fsdecode(row.path))
         except ImageError as error:
             yield str(error)
         else:
-            if hashlib.blake2b(content, digest_size=16).digest() != photo.content:
-                yield f"{readable(photo.path)}: the file has changed since it was embedded"
+            if hashlib.blake2b(content, digest_size=16).digest() != row.content:
+                yield f"{readable(row.path)}: the file has changed since it was embedded"
 
 
-def _points(block: list[tuple[Photo, bool]]) -> np.ndarray:
+def _points(block: list[tuple[int, Row | None]]) -> np.ndarray:
     """(N, D) float32 of the rows that are whole."""
-    good = [photo.point for photo, whole in block if whole]
+    good = [row.point for _, row in block if row is not None]
     return np.frombuffer(b"".join(good), "<f4").reshape(len(good), -1 if good else 0)
 
 
-def _blocks(rows: Iterable[tuple[Photo, bool]]) -> Iterator[list[tuple[Photo, bool]]]:
-    block: list[tuple[Photo, bool]] = []
+def _blocks(rows: Iterable[tuple[int, Row | None]]) -> Iterator[list[tuple[int, Row | None]]]:
+    block: list[tuple[int, Row | None]] = []
     for row in rows:
         block.append(row)
         if len(block) == _AT_ONCE:
@@ -188,84 +209,71 @@ def repair(index: Path) -> Repair:
         FileFormatError: the catalogue does not even say which encoder made it.
     """
     index = Path(os.path.realpath(index))
-    Catalogue(index).close()  # says what is missing, before anything is written
-    with pair.writing(index):
-        catalogue = Catalogue(index)
-        with closing(catalogue):
+    if not local.exists(index):
+        Catalogue(index)  # says what is missing, before anything is written
+    with local.locked(index):
+        local.migrate(index)
+        with closing(Catalogue(index)) as catalogue:
             kept = _whole(catalogue)
-            before = _count(catalogue)
+            before = len(catalogue)
             quarantine: list[tuple[bytes, str]] = []
             with contextlib.suppress(FileFormatError):
                 quarantine = catalogue.quarantine()
             proxies = np.empty((0, catalogue.dim), np.float32)
             with contextlib.suppress(FileFormatError):
                 proxies = catalogue.proxies()
+            facts = {name: catalogue.facts[name] for name in _KEPT}
+            root = Path(written) if (written := parse_json(catalogue.facts["root"])) else None
         if not kept:
             raise FileFormatError(
                 f"no row of {catalogue.path} is valid. Build the index again with `hier embed "
                 "FOLDER --index ... --rebuild`"
             )
-        _write(index, catalogue.facts, kept.values(), quarantine, proxies)
+        local.make_anew(index, facts, kept.values(), quarantine, proxies, root=root)
         return Repair(len(kept), max(0, before - len(kept)))
 
 
+_KEPT = ("fingerprint", "c", "embedding_dim", "model", "next_id", "index_type", "version")
+
+
 def compact(index: Path) -> tuple[int, int]:
-    """Write both files anew without the room that removed pictures have left.
+    """Make a new FAISS file of what the catalogue holds, and free the room of what is removed.
+
+    An index of an older version is brought up to date.
 
     Returns:
-        bytes of both before and after.
+        bytes of all files before and after.
 
     Raises:
         HierError: the index is missing or damaged.
     """
     index = Path(os.path.realpath(index))
-    Catalogue(index).close()
-    with pair.writing(index):
-        before = _bytes(index)
-        catalogue, file = pair.open_checked(index)
-        with file, closing(catalogue):
-            every = (catalogue.photos([photo.id])[0] if not whole else photo
-                     for photo, whole in catalogue.every())  # fmt: skip
-            _write(index, catalogue.facts, every, catalogue.quarantine(), catalogue.proxies())
-        return before, _bytes(index)
+    if not local.exists(index):
+        Catalogue(index)  # says what is missing
+    files = (index, *database.files_of(catalogue_path(index)))
+    before = _bytes(files)
+    with local.locked(index):
+        local.migrate(index)
+        with closing(Catalogue(index)) as catalogue:
+            dim = catalogue.dim
+        with closing(local.LocalStore(index, dim, anew=False)) as store:
+            store.compact()
+        return before, _bytes(files)
 
 
-def _write(
-    index: Path,
-    facts: dict[str, str],
-    photos: Iterable[Photo],
-    quarantine: list[tuple[bytes, str]],
-    proxies: np.ndarray,
-) -> None:
-    def fill(draft: Draft) -> None:
-        draft.say(facts)
-        draft.set_proxies(proxies)
-        draft.put(photos)
-        draft.set_quarantine((), quarantine)
-
-    pair.change(index, fill, anew=True)
-
-
-def _whole(catalogue: Catalogue) -> dict[int, Photo]:
+def _whole(catalogue: Catalogue) -> dict[int, Row]:
     """Rows that are whole, read from the front and, past a damaged page, from the back."""
-    found: dict[int, Photo] = {}
+    found: dict[int, Row] = {}
     for backwards in (False, True):
         try:
-            for photo, whole in catalogue.every(backwards=backwards):
-                if whole:
-                    found.setdefault(photo.id, photo)
+            for _, row in catalogue.every(backwards=backwards):
+                if row is not None:
+                    found.setdefault(row.id, row)
             break
         except FileFormatError:
             continue
     return dict(sorted(found.items()))
 
 
-def _count(catalogue: Catalogue) -> int:
-    try:
-        return len(catalogue)
-    except FileFormatError:
-        return 0
-
-
-def _bytes(index: Path) -> int:
-    return sum(file.stat().st_size for file in (index, catalogue_path(index)) if file.exists())
+def _bytes(files: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for file in files if file.exists())

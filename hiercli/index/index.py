@@ -15,9 +15,8 @@ from hiercli.collection import Collection
 from hiercli.encoder.encoder import Encoder, ImageLike, pixels_of
 from hiercli.errors import ImageError, InputError, MismatchError
 from hiercli.images import Places
-from hiercli.index import kinds, pair
-from hiercli.index.catalogue import Photo, facts_of, levels_text
-from hiercli.index.draft import Draft
+from hiercli.index import kinds, local
+from hiercli.index.catalogue import Row, facts_of, levels_text
 from hiercli.index.reader import Reader, answers, encoder_file
 from hiercli.index.update import Update, update
 
@@ -41,13 +40,21 @@ class Index:
         path: FAISS file; it is made by the first `update`.
         device: ``cuda`` compares all points on the GPU, ``cpu`` searches with FAISS.
         encoder: for queries that are images; without it the one that built the index.
+        root: where images lie that are known by paths relative to the index, should both have
+            been moved apart.
     """
 
     def __init__(
-        self, path: Path | str, device: str = "cpu", *, encoder: Encoder | None = None
+        self,
+        path: Path | str,
+        device: str = "cpu",
+        *,
+        encoder: Encoder | None = None,
+        root: Path | str | None = None,
     ) -> None:
         self.path = Path(path)
         self._device, self._encoder = device, encoder
+        self._root = None if root is None else Path(root)
         self._reader: Reader | None = None
 
     def __enter__(self) -> Self:
@@ -75,6 +82,7 @@ class Index:
         index_type: str = "auto",
         *,
         rebuild: bool = False,
+        encoder: Path | str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> "Index":
         """Make an index from points alone: no image has to be at hand.
@@ -85,6 +93,7 @@ class Index:
                 ``point 1``, without labels its label is empty.
             index_type: flat or sq8 (exact), ivf or hnsw (faster for millions), or auto.
             rebuild: replace the index that is there.
+            encoder: file of the encoder that made the points, for queries that are images.
             progress: called with (done, total) points.
 
         Raises:
@@ -92,7 +101,7 @@ class Index:
                 is a file at ``path``.
         """
         target = Path(os.path.realpath(path))
-        if pair.exists(target) and not rebuild:
+        if local.exists(target) and not rebuild:
             raise InputError(
                 f"{path} already exists. Name another file, or build it again with rebuild=True"
             )
@@ -100,18 +109,18 @@ class Index:
         if collection.c is None:
             raise InputError("expected a collection with its curvature c, got one without")
         facts = facts_of(
-            collection.fingerprint or "", collection.c, collection.points.shape[1], None
+            collection.fingerprint or "",
+            collection.c,
+            collection.points.shape[1],
+            None if encoder is None else Path(encoder),
         ) | {"next_id": str(len(collection)), "index_type": index_type}
         rows = list(_rows(collection))
-
-        def fill(draft: Draft) -> None:
-            draft.say(facts)
-            proxies = collection.proxies
-            draft.set_proxies(np.empty((0, 1), np.float32) if proxies is None else proxies)
-            draft.put(rows)
-
-        with pair.writing(target):
-            pair.change(target, fill, anew=True, progress=progress)
+        proxies = collection.proxies
+        with local.locked(target):
+            local.make_anew(
+                target, facts, rows, (), np.empty((0, 1), np.float32) if proxies is None else
+                proxies, progress,
+            )  # fmt: skip
         return cls(path)
 
     def update(
@@ -132,7 +141,7 @@ class Index:
         """
         used = encoder or self.encoder
         self.close()
-        done = update(self.path, [Path(path) for path in paths], used, **options)
+        done = update(self.path, [Path(path) for path in paths], used, root=self._root, **options)
         self._encoder = used
         return done
 
@@ -144,7 +153,7 @@ class Index:
             HierError: it is missing or damaged.
         """
         if self._reader is None:
-            self._reader = Reader(self.path, self._device)
+            self._reader = Reader(self.path, self._device, self._root)
         return self._reader
 
     @property
@@ -157,7 +166,7 @@ class Index:
         """
         if self._encoder is None:
             self._encoder = Encoder(encoder_file(self.reader, self.path))
-        if pair.exists(Path(os.path.realpath(self.path))):
+        if local.exists(Path(os.path.realpath(self.path))):
             self.reader.check(self._encoder.metadata, self._encoder.path)
         return self._encoder
 
@@ -276,7 +285,7 @@ class Index:
         return Collection(points=points, c=self.c).points
 
 
-def _rows(collection: Collection) -> Iterator[Photo]:
+def _rows(collection: Collection) -> Iterator[Row]:
     """Rows of a catalogue for images that nobody has looked at."""
     place = Places()
     seen: dict[bytes, int] = {}
@@ -298,4 +307,4 @@ def _rows(collection: Collection) -> Iterator[Photo]:
         point = collection.points[number].astype("<f4").tobytes()
         content = hashlib.blake2b(point, digest_size=16).digest()
         groups = levels_text(collection.level_names, levels[number])
-        yield Photo(number, path, labels[number], groups, content, (-1, 0, 0), point)
+        yield Row(number, path, labels[number], groups, content, (-1, 0, 0), point)

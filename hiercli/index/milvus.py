@@ -157,6 +157,20 @@ class MilvusIndex:
                 "build another index"
             )
 
+    def points_by_content(self, contents: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        """Points (D,) of files that it has, by the hash of their content."""
+        found: dict[bytes, np.ndarray] = {}
+        for first in range(0, len(contents), _AT_ONCE):
+            names = ", ".join(f'"{content.hex()}"' for content in contents[first:][:_AT_ONCE])
+            with _milvus_errors(self.address):
+                rows = self._client.query(
+                    self.address.collection, filter=f"content in [{names}]",
+                    output_fields=["content", "point"],
+                )  # fmt: skip
+            found |= {bytes.fromhex(row["content"]): np.array(row["point"], np.float32)
+                      for row in rows}  # fmt: skip
+        return found
+
     def add_levels(self, level_names: Sequence[str]) -> None:
         """Note the names of levels that its images have from now on."""
         every = merged_levels([self.level_names, level_names])

@@ -1,6 +1,9 @@
 """What people search for: picture files, folders, a picture on stdin, arrays of points."""
 
+import contextlib
 import dataclasses
+import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +13,8 @@ import numpy as np
 
 from hiercli import collection, collection_files
 from hiercli.encoder.encoder import Encoder, pixels_of
-from hiercli.errors import InputError
-from hiercli.images import find
+from hiercli.errors import ImageError, InputError
+from hiercli.images import find, read_bytes
 from hiercli.index.reader import Searchable
 
 
@@ -70,6 +73,26 @@ def _points(path: Path, photos: Searchable) -> np.ndarray:
         )
     collection.require_in_ball(points, photos.c, f"the points of {path}")
     return points
+
+
+def recognise(queries: Sequence[Query], photos: Searchable) -> list[Query]:
+    """The queries, those with the point that the index has of the same file's content.
+
+    It is neither decoded nor embedded again.
+    """
+    digests: dict[int, bytes] = {}
+    for place, query in enumerate(queries):
+        if query.point is None and (query.path is None or os.path.isfile(query.path)):
+            with contextlib.suppress(ImageError):  # embedding says why
+                content = query.content if query.path is None else read_bytes(query.path)[0]
+                assert content is not None
+                digests[place] = hashlib.blake2b(content, digest_size=16).digest()
+    points = photos.points_by_content(list(set(digests.values())))
+    found = list(queries)
+    for place, digest in digests.items():
+        if digest in points:
+            found[place] = dataclasses.replace(found[place], point=points[digest])
+    return found
 
 
 def embed(

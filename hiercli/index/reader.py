@@ -1,5 +1,6 @@
 """An index of pictures, opened for searching."""
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -13,14 +14,15 @@ from hiercli import neighbours
 from hiercli.collection import Collection
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError, InputError
-from hiercli.index import pair
-from hiercli.index.catalogue import Photo, groups_of
-from hiercli.index.flat_file import FlatFile
-from hiercli.index.searcher import Searcher
+from hiercli.index import generation, local
+from hiercli.index.catalogue import Catalogue, Row, groups_of
+from hiercli.index.searcher import Delta, Searcher
 from hiercli.wording import counted
 
 _QUERIES_AT_ONCE = 256
 """Queries searched together: many need no more memory than some."""
+_LOOKS = 3
+"""At a catalogue without its FAISS file, before that is damage and not a writer at work."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,10 @@ class Hit:
         return {name: getattr(self, name) for name in names}
 
 
-def hit_of(photo: Photo, rank: int, distance: float, point: np.ndarray) -> Hit:
+def hit_of(row: Row, rank: int, distance: float, point: np.ndarray) -> Hit:
     """A row of a catalogue as a search result."""
-    path = os.fsdecode(photo.path)
-    levels = groups_of(photo.levels)
-    return Hit(rank, path, photo.label, levels, distance, photo.content, point)
+    path, levels = os.fsdecode(row.path), groups_of(row.levels)
+    return Hit(rank, path, row.label, levels, distance, row.content, point)
 
 
 class Searchable(Protocol):
@@ -86,6 +87,9 @@ class Searchable(Protocol):
 
     def check(self, metadata: Metadata, model: Path) -> None:
         """Refuse an encoder that did not make the points."""
+
+    def points_by_content(self, contents: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        """Points (D,) of files that it has, by the hash of their content."""
 
     def search(
         self,
@@ -129,6 +133,7 @@ class Reader:
     Args:
         path: FAISS file.
         device: where all points are compared, see `searcher.Searcher`.
+        root: what relative paths are relative to, instead of what the catalogue says.
 
     Attributes:
         fallback: why it is not searched there; mostly empty.
@@ -139,15 +144,18 @@ class Reader:
         MismatchError: the two do not belong together.
     """
 
-    def __init__(self, path: Path, device: str = "cpu") -> None:
+    def __init__(self, path: Path, device: str = "cpu", root: Path | None = None) -> None:
         self.path = Path(os.path.realpath(path))
-        self.catalogue, self._file = pair.open_checked(self.path)
+        self.catalogue, index = opened(self.path, root)
         self.c, self.dim = self.catalogue.c, self.catalogue.dim
         self.level_names = self.catalogue.level_names
         try:
-            flat = None if device == "cuda" else FlatFile.parse(self._file)
-            index = pair.whole(self._file) if flat is None else flat
-            self._searcher = Searcher(index, self.c, self.catalogue.farthest, device)
+            if index.d != self.dim + 1:
+                raise generation.lost(self.path)
+            self._searcher = Searcher(
+                index, self.c, self.catalogue.farthest, device,
+                delta=delta_of(self.catalogue), count=len(self.catalogue),
+            )  # fmt: skip
         except BaseException:
             self.close()
             raise
@@ -156,7 +164,6 @@ class Reader:
     def close(self) -> None:
         """Let go of the files."""
         self.catalogue.close()
-        self._file.close()
 
     def __len__(self) -> int:
         return len(self._searcher)
@@ -169,7 +176,7 @@ class Reader:
     @property
     def files(self) -> Sequence[Path]:
         """Index, catalogue and what lies beside them."""
-        return pair.files(self.path)
+        return local.files(self.path)
 
     def check(self, metadata: Metadata, model: Path) -> None:
         """Refuse an encoder that did not make this index.
@@ -178,6 +185,13 @@ class Reader:
             MismatchError: it names both sides.
         """
         self.catalogue.check(metadata, model)
+
+    def points_by_content(self, contents: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        """Points (D,) of files that it has, by the hash of their content."""
+        first = {content: rows[0].id for content, rows in self.catalogue.copies(contents).items()}
+        ids, points = self.catalogue.points_of(list(first.values()))
+        by_id = dict(zip(ids, points, strict=True))
+        return {content: by_id[number] for content, number in first.items()}
 
     def search(
         self,
@@ -191,7 +205,7 @@ class Reader:
     ) -> list[list[Hit]]:
         """The nearest pictures of each query point, (Q, D), nearest first.
 
-        They are exactly the nearest, but in an index of a kind that compares a part only: there
+        They are exactly the nearest, but in an index of a type that compares a part only: there
         all points are compared where ``exact``, ``where`` or ``k=None`` ask for it.
 
         Args:
@@ -214,15 +228,13 @@ class Reader:
         pending, width = np.arange(len(queries)), wanted if k is not None else min(64, total)
         while pending.size:
             again = []
-            for row, ids in zip(
-                pending,
-                self._searcher.fetch(
-                    queries[pending], width, among=among, exact=exact or k is None
-                ),
-                strict=True,
-            ):
-                found[row], farthest = self._hits(queries[row], ids, width, max_distance, unique)
-                if len(found[row]) < wanted and width < total and farthest <= max_distance:
+            nearest = self._searcher.fetch(
+                queries[pending], width, among=among, exact=exact or k is None
+            )
+            hits = self._hits(queries[pending], nearest, width, max_distance, unique)
+            for row, (own, farthest) in zip(pending, hits, strict=True):
+                found[row] = own
+                if len(own) < wanted and width < total and farthest <= max_distance:
                     again.append(row)
             pending, width = np.array(again, np.int64), min(4 * width, total)
         answers = [hits[:wanted] for hits in found]
@@ -230,14 +242,14 @@ class Reader:
             self._add_copies(answers, among)
         return answers
 
-    def rows(self, where: Sequence[tuple[str, str]] = ()) -> list[Photo]:
+    def rows(self, where: Sequence[tuple[str, str]] = ()) -> list[Row]:
         """The rows of the images that meet all conditions, by id.
 
         Raises:
             InputError: none does.
             FileFormatError: a row of the catalogue is damaged.
         """
-        rows = self.catalogue.photos(self.catalogue.where(where).tolist())
+        rows = self.catalogue.rows(self.catalogue.where(where).tolist())
         if not rows:
             raise self._none_has(where)
         return rows
@@ -264,17 +276,22 @@ class Reader:
         allowed = None if among is None else set(among.tolist())
         for hits in answers:
             for hit in hits:
-                for photo in copies[hit.content]:
-                    path = os.fsdecode(photo.path)
-                    if path != hit.path and (allowed is None or photo.id in allowed):
+                for row in copies[hit.content]:
+                    path = os.fsdecode(row.path)
+                    if path != hit.path and (allowed is None or row.id in allowed):
                         hit.copies.append(path)
 
     def _hits(
-        self, query: np.ndarray, ids: np.ndarray, k: int, max_distance: float, unique: bool
-    ) -> tuple[list[Hit], float]:
-        """Hits among some ids, and the distance of the last of the k nearest."""
-        photos = self.catalogue.photos(np.sort(ids).tolist())
-        points = np.stack([np.frombuffer(photo.point, "<f4") for photo in photos])
+        self,
+        queries: np.ndarray,
+        nearest: Sequence[np.ndarray],
+        k: int,
+        max_distance: float,
+        unique: bool,
+    ) -> list[tuple[list[Hit], float]]:
+        """Hits among some ids for each query, and the distance of the last of the k nearest."""
+        ids, points = self.catalogue.points_of(np.concatenate(nearest).tolist())
+        numbers = np.array(ids, np.int64)
         # Not so where a number is none: such a point has no distance.
         if not (self.c * np.square(points, dtype=np.float64).sum(axis=1) < 1).all():
             raise FileFormatError(
@@ -282,15 +299,57 @@ class Reader:
                 f"-{self.c:g}. Build the index again with `hier embed FOLDER --index ... "
                 "--rebuild`"
             )
-        distances, best = neighbours.order(
-            query, points, np.arange(len(photos)), self.catalogue.c, k
-        )
-        hits: dict[object, Hit] = {}
-        for place, distance in zip(best, distances, strict=True):
-            if distance > max_distance:
-                break
-            photo = photos[place]
-            key = photo.content if unique else photo.id
-            if key not in hits:
-                hits[key] = hit_of(photo, len(hits) + 1, float(distance), points[place])
-        return list(hits.values()), float(distances[-1])
+        ordered: list[tuple[np.ndarray, np.ndarray, float]] = []
+        for query, own in zip(queries, nearest, strict=True):
+            places = np.searchsorted(numbers, np.sort(own))
+            distances, best = neighbours.order(query, points[places], places, self.c, k)
+            near = distances <= max_distance
+            ordered.append((distances[near], best[near], float(distances[-1])))
+        wanted = np.unique(np.concatenate([best for _, best, _ in ordered]))
+        rows = dict(
+            zip(wanted.tolist(), self.catalogue.rows(numbers[wanted].tolist(), points=False),
+                strict=True)
+        )  # fmt: skip
+        found = []
+        for distances, best, farthest in ordered:
+            hits: dict[object, Hit] = {}
+            for place, distance in zip(best.tolist(), distances.tolist(), strict=True):
+                row = rows[place]
+                key = row.content if unique else row.id
+                if key not in hits:
+                    hits[key] = hit_of(row, len(hits) + 1, distance, points[place])
+            found.append((list(hits.values()), farthest))
+        return found
+
+
+def opened(
+    index: Path, root: Path | None = None, *, to_memory: bool = False
+) -> tuple[Catalogue, Any]:
+    """The catalogue of an index and the FAISS index that it names.
+
+    Args:
+        index: FAISS file.
+        root: see `Reader`.
+        to_memory: read the FAISS file whole, instead of mapping it.
+
+    Raises:
+        HierError: as `Reader`.
+    """
+    looks: list[str] = []
+    while looks.count(looks[-1] if looks else "") < _LOOKS:
+        with contextlib.ExitStack() as stack:
+            catalogue = stack.enter_context(contextlib.closing(Catalogue(index, root)))
+            looks.append(catalogue.generation)
+            with generation.opened(index, catalogue.generation, catalogue.faiss_bytes) as file:
+                if file is not None:
+                    found = generation.whole(file) if to_memory else generation.mapped(file)
+                    stack.pop_all()
+                    return catalogue, found
+    raise generation.lost(index)
+
+
+def delta_of(catalogue: Catalogue) -> Delta:
+    """How the images of a catalogue differ from its FAISS file."""
+    added, removed = catalogue.delta()
+    ids, points = catalogue.points_of(added.tolist())
+    return Delta(np.array(ids, np.int64), points, removed, catalogue.c)

@@ -2,6 +2,7 @@
 # FAISS's own stubs lack much of what is used here.
 # mypy: disable-error-code="call-arg,attr-defined"
 
+import functools
 from collections.abc import Callable
 
 import faiss
@@ -10,44 +11,103 @@ import numpy as np
 from hiercli import neighbours
 from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.index import contents
-from hiercli.index.flat_file import FlatFile
 
 _WIDE = 4096
 """Candidates from which on all points are compared: to walk a graph for as many takes longer."""
+
+
+class Delta:
+    """How the images differ from what a FAISS file holds.
+
+    Args:
+        ids: (N,) of points that it does not have.
+        points: (N, D) of the ball.
+        removed: (R,) ids whose points it has and that do not count, in order.
+        c: curvature magnitude.
+    """
+
+    def __init__(self, ids: np.ndarray, points: np.ndarray, removed: np.ndarray, c: float) -> None:
+        self.ids, self.removed = ids, removed
+        self.rows = neighbours.lift(points, c) if len(ids) else np.empty((0, 1), np.float32)
+        self.farthest = float(self.rows[:, 0].max()) if len(ids) else 1.0
+
+    def __bool__(self) -> bool:
+        return bool(len(self.ids) or len(self.removed))
+
+    def merged(
+        self,
+        found: tuple[np.ndarray, np.ndarray],
+        lifted_queries: np.ndarray,
+        width: int,
+        among: np.ndarray | None,
+        *,
+        is_all: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What a search of the FAISS file gave, without what is removed and with what is added.
+
+        Args:
+            found: products and ids.
+            lifted_queries: (Q, D+1) of the search.
+            width: how many are wanted.
+            among: ids that may be found; ``None`` for all.
+            is_all: whether no row of the FAISS file was left out.
+        """
+        products, ids = found
+        if len(self.removed):
+            ids = np.where(np.isin(ids, self.removed), -1, ids)
+        chosen = slice(None) if among is None else np.isin(self.ids, among)
+        rows, own = self.rows[chosen], self.ids[chosen]
+        if not len(own):
+            return products, ids
+        few = min(width, len(own))
+        more, places = faiss.knn(lifted_queries, rows, few, metric=faiss.METRIC_INNER_PRODUCT)
+        # Below this nothing is known of either.
+        none = np.full((len(products), 1), -np.inf, np.float32)
+        last = none if is_all or not products.shape[1] else products[:, -1:]
+        if few < len(own):
+            last = np.maximum(last, more[:, -1:])
+        products = np.concatenate([products, more], axis=1)
+        ids = np.concatenate([ids, own[places]], axis=1)
+        order = np.argsort(-products, axis=1, kind="stable")
+        products, ids = (np.take_along_axis(part, order, axis=1) for part in (products, ids))
+        unknown = products < last
+        return np.where(unknown, last, products), np.where(unknown, -1, ids)
 
 
 class Searcher:
     """An index opened for search.
 
     Args:
-        index: as `kinds.build` made it, or the file of a flat one.
+        index: as `kinds.build` made it.
         c: curvature magnitude.
         farthest: largest time coordinate among its rows.
         device: ``cuda``: compare all points on the GPU. Without a usable GPU the
             CPU searches, and `fallback` says so.
+        delta: images by which it differs from what is to be searched.
+        count: images to be searched; counted where left out.
 
     Attributes:
         fallback: why it does not search on the requested device; mostly empty.
     """
 
     def __init__(
-        self, index: faiss.Index | FlatFile, c: float, farthest: float, device: str = "cpu"
+        self,
+        index: faiss.Index,
+        c: float,
+        farthest: float,
+        device: str = "cpu",
+        *,
+        delta: Delta | None = None,
+        count: int | None = None,
     ) -> None:
         self.index, self.c, self.fallback = index, c, ""
-        self._farthest = farthest
+        self._delta = delta or Delta(*(np.empty(0, np.int64),) * 3, c)
+        self._farthest = max(farthest, self._delta.farthest)
         self._on_gpu: neighbours.Search | None = None
-        self._quantization_error = np.zeros(index.d)
-        if isinstance(index, FlatFile):
-            self._ids = index.ids
-        else:
-            self._ids, self._quantization_error = (
-                contents.ids(index),
-                contents.quantization_error(index),
-            )
-            if device == "cuda":
-                self._go_to_gpu(index)
-        self._living = self._ids >= 0
-        self._size = int(self._living.sum())
+        self._quantization_error = contents.quantization_error(index)
+        if device == "cuda":
+            self._go_to_gpu(index)
+        self._size = len(contents.living(index)) if count is None else count
 
     def _go_to_gpu(self, index: faiss.Index) -> None:
         from hiercli.index.gpu import DeviceSearch
@@ -56,6 +116,11 @@ class Searcher:
             self._on_gpu = DeviceSearch(*contents.rows(index))
         except InputError as error:
             self.fallback = str(error)
+
+    @functools.cached_property
+    def _ids(self) -> np.ndarray:
+        """Ids by place, of a graph."""
+        return contents.ids(self.index)
 
     def __len__(self) -> int:
         return self._size
@@ -92,13 +157,24 @@ class Searcher:
         )
         total = len(self) if among is None else len(among)
         wanted = min(k, total)
-        if self._on_gpu is not None and among is None:
-            return neighbours.candidates(self._on_gpu, lifted_queries, error_bound, wanted, total)
-        narrow = self._narrow(among)
+        on_gpu = among is None and self._on_gpu is not None
+        narrow = None if on_gpu else self._narrow(among)
+        # Of all that the FAISS file has, some may not count.
+        most = self.index.ntotal
+        spare = max(0, most + len(self._delta.ids) - len(self))
 
         def search(some: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
             every = exact or among is not None or width == total
-            return narrow(some, width, every or width > _WIDE)
+            inside = min(most, width + spare) if width == total else min(most, width)
+            if narrow is not None:
+                found = narrow(some, inside, every or width > _WIDE)
+            else:
+                assert self._on_gpu is not None
+                found = self._on_gpu(some, inside)
+            if not self._delta:
+                return found
+            is_all = every and inside == most
+            return self._delta.merged(found, some, width, among, is_all=is_all)
 
         found = neighbours.candidates(search, lifted_queries, error_bound, wanted, total)
         fewest = min(map(len, found), default=wanted)
@@ -114,43 +190,48 @@ class Searcher:
         self, among: np.ndarray | None
     ) -> Callable[[np.ndarray, int, bool], tuple[np.ndarray, np.ndarray]]:
         """A search for products and ids among some, (queries, width, whether exact)."""
-        if isinstance(self.index, FlatFile):
-            file = self.index
-            return lambda lifted_queries, width, _: file.search(lifted_queries, width, among)
         inner = contents.inner(self.index)
         chosen: faiss.IDSelector | None = None
-        if not isinstance(inner, faiss.IndexHNSW):
-            if among is not None:
-                chosen = faiss.IDSelectorBatch(np.ascontiguousarray(among, np.int64))
-            lists = inner if isinstance(inner, faiss.IndexIVF) else None
+        if among is not None and not isinstance(inner, faiss.IndexHNSW):
+            chosen = faiss.IDSelectorBatch(np.ascontiguousarray(among, np.int64))
+        if isinstance(inner, faiss.IndexIVF):
 
-            def search(
+            def visit(
                 lifted_queries: np.ndarray, width: int, exact: bool
             ) -> tuple[np.ndarray, np.ndarray]:
-                if lists is None:
-                    options = faiss.SearchParameters(sel=chosen)
-                else:
-                    nprobe = lists.nlist if exact else lists.nprobe
-                    options = faiss.SearchParametersIVF(sel=chosen, nprobe=nprobe)
+                nprobe = inner.nlist if exact else inner.nprobe
+                options = faiss.SearchParametersIVF(sel=chosen, nprobe=nprobe)
                 products, ids = self.index.search(lifted_queries, width, params=options)
                 return products, ids
 
-            return search
-        counts = self._living if among is None else np.isin(self._ids, among)
-        bits = np.packbits(counts, bitorder="little")
-        if not counts.all():
+            return visit
+        if not isinstance(inner, faiss.IndexHNSW):
+
+            def compare(
+                lifted_queries: np.ndarray, width: int, exact: bool
+            ) -> tuple[np.ndarray, np.ndarray]:
+                # Without options FAISS compares many queries at once.
+                options = None if chosen is None else faiss.SearchParameters(sel=chosen)
+                products, ids = self.index.search(lifted_queries, width, params=options)
+                return products, ids
+
+            return compare
+        bits: np.ndarray | None = None
+        if among is not None:
+            counts = np.isin(self._ids, among)
+            bits = np.packbits(counts, bitorder="little")
             chosen = faiss.IDSelectorBitmap(len(counts), faiss.swig_ptr(bits))
 
         def walk(
             lifted_queries: np.ndarray, width: int, exact: bool
         ) -> tuple[np.ndarray, np.ndarray]:
             if exact:
-                options = faiss.SearchParameters(sel=chosen)
+                options = None if chosen is None else faiss.SearchParameters(sel=chosen)
                 products, places = inner.storage.search(lifted_queries, width, params=options)
             else:
                 options = faiss.SearchParametersHNSW(sel=chosen, efSearch=inner.hnsw.efSearch)
                 products, places = inner.search(lifted_queries, width, params=options)
-            assert bits is not None  # the selector looks into it
+            _ = bits  # the selector looks into it
             return products, np.where(places < 0, -1, self._ids[places])
 
         return walk

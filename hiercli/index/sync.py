@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hiercli.errors import InputError
 from hiercli.images import Places, State
-from hiercli.index.catalogue import Photo, readable
+from hiercli.index.catalogue import Row, readable
 from hiercli.wording import counted
 
 
@@ -117,13 +117,12 @@ class Seen:
 
 @dataclasses.dataclass
 class Plan:
-    """Rows to write, without their points, and ids to remove."""
+    """Rows to write, without their points, and ids to remove; rows to add have no ids yet."""
 
-    next_id: int
-    added: list[Photo] = dataclasses.field(default_factory=list)
-    changed: list[Photo] = dataclasses.field(default_factory=list)
-    moved: list[Photo] = dataclasses.field(default_factory=list)
-    touched: list[Photo] = dataclasses.field(default_factory=list)
+    added: list[Row] = dataclasses.field(default_factory=list)
+    changed: list[Row] = dataclasses.field(default_factory=list)
+    moved: list[Row] = dataclasses.field(default_factory=list)
+    touched: list[Row] = dataclasses.field(default_factory=list)
     removed: list[int] = dataclasses.field(default_factory=list)
     relabelled: int = 0
     unchanged: int = 0
@@ -136,11 +135,10 @@ class Plan:
 
 
 def plan_sync(
-    known: dict[bytes, Photo],
+    known: dict[bytes, Row],
     seen: dict[bytes, Seen],
     labels: dict[bytes, tuple[str, str]],
     scope: Scope,
-    next_id: int,
 ) -> Plan:
     """Which rows are added, changed, moved, touched, removed, or kept although out of reach.
 
@@ -149,39 +147,37 @@ def plan_sync(
         seen: files as they were read just now, by path.
         labels: label and levels of each of them.
         scope: what was looked at.
-        next_id: the first free id.
     """
-    plan = Plan(next_id)
-    gone: dict[bytes, list[Photo]] = defaultdict(list)
-    for name, photo in known.items():
+    plan = Plan()
+    gone: dict[bytes, list[Row]] = defaultdict(list)
+    for name, old in known.items():
         if name in seen and seen[name].problem:
             if seen[name].is_gone:
-                plan.removed.append(photo.id)
+                plan.removed.append(old.id)
             else:
                 plan.out_of_reach.add(name)
         if scope.covers(name) and name not in seen:
-            gone[photo.content].append(photo)
+            gone[old.content].append(old)
     for name, one in seen.items():
         if one.problem:
             continue
-        row = Photo(-1, name, *labels[name], one.content, one.state)
-        old = known.get(name)
-        if old is not None:
-            row = dataclasses.replace(row, id=old.id)
-            if old.content != one.content:
+        row = Row(-1, name, *labels[name], one.content, one.state)
+        held = known.get(name)
+        if held is not None:
+            row = dataclasses.replace(row, id=held.id)
+            if held.content != one.content:
                 plan.changed.append(row)
             else:
-                if row != old:
+                if row != held:
                     plan.touched.append(row)
-                again = (row.label, row.levels) != (old.label, old.levels)
+                again = (row.label, row.levels) != (held.label, held.levels)
                 plan.relabelled += again
                 plan.unchanged += not again
         elif gone[one.content]:
             plan.moved.append(dataclasses.replace(row, id=gone[one.content].pop().id))
         else:
-            plan.added.append(dataclasses.replace(row, id=plan.next_id))
-            plan.next_id += 1
-    plan.removed += [photo.id for left in gone.values() for photo in left]
+            plan.added.append(row)
+    plan.removed += [one.id for left in gone.values() for one in left]
     return plan
 
 

@@ -1,8 +1,8 @@
 """Bring an index up to date with folders of pictures: embed what is new, forget what is gone.
 
 A file is known by the hash of its content, so that one that was moved, copied or only touched is
-not embedded again. Points go into a journal as they are made; a run that is killed has lost none
-of them, and the next one starts from there.
+not embedded again. Points are kept as they are made; a run that is killed has lost none of them,
+and the next one starts from there.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +19,10 @@ from hiercli.data.listing import Listing, gather
 from hiercli.encoder.encoder import Encoder, pixels_of
 from hiercli.errors import ImageError, InputError
 from hiercli.images import Places, Skipped, read_bytes, state_of
-from hiercli.index import pair
-from hiercli.index.catalogue import (
-    Photo,
-    facts_of,
-    levels_text,
-    readable,
-)
-from hiercli.index.draft import Draft
-from hiercli.index.journal import Journal
-from hiercli.index.sync import Plan, Scope, Seen, plan_sync, within
+from hiercli.index import local
+from hiercli.index.catalogue import Row, facts_of, levels_text, readable
+from hiercli.index.local import LocalStore
+from hiercli.index.sync import Scope, Seen, plan_sync, within
 from hiercli.wording import counted
 
 
@@ -72,6 +65,7 @@ def update(
     prune: bool = False,
     strict: bool = False,
     index_type: str | None = None,
+    root: Path | None = None,
     skipped: Skipped | None = None,
     progress: Callable[[int, int], None] | None = None,
     building: Callable[[int, int], None] | None = None,
@@ -92,6 +86,7 @@ def update(
             Without it they are an error: a disk may just not be mounted.
         strict: write nothing where something cannot be read.
         index_type: one of `kinds.INDEX_TYPES`; ``None`` leaves it as it is, or chooses by size.
+        root: keep paths below it relative to it from now on, instead of to the index.
         skipped: told of each file or folder that is passed over, and why.
         progress: called with (done, total) pictures.
         building: called with (done, total) points while the FAISS index is made.
@@ -109,17 +104,23 @@ def update(
         if skipped:
             skipped(path, reason)
 
-    listing = gather(paths, nested=nested, skipped=pass_over, absent=prune and pair.exists(index))
+    listing = gather(paths, nested=nested, skipped=pass_over, absent=prune and local.exists(index))
     records = listing.records
-    with pair.writing(index):
-        anew = rebuild or not pair.exists(index)
-        known, quarantined, facts = ({}, {}, {}) if anew else _known(index, encoder)
+    anew = rebuild or not local.exists(index)
+    metadata = encoder.metadata
+    with local.writing(index, metadata.embedding_dim, anew=anew, root=root) as store:
+        catalogue = store.catalogue
+        if catalogue is not None:
+            catalogue.check(metadata, encoder.path)
+        quarantined = {} if catalogue is None else dict(catalogue.quarantine())
+        facts = {} if catalogue is None else catalogue.facts
         place = Places()
         scope = Scope.of(paths, listing.linked, [path for path, _ in problems], place)
         named_levels = listing.level_names
         listed = {place(record.path): record.path for record in records}
         labels = {place(record.path): (record.label, levels_text(named_levels, record.levels))
                   for record in records}  # fmt: skip
+        known = store.known(listed, scope)
         if not prune:
             scope.require_images(listed, known)
         else:
@@ -127,42 +128,29 @@ def update(
         for name in list(scope.kept_outright(known, listed)):
             listed[name] = Path(os.fsdecode(name))
             labels[name] = known[name].label, known[name].levels
-        with closing(Journal(index, encoder.metadata)) as journal:
-            seen = _look(listed, known, encoder, journal, progress)
-            for one in seen.values():
-                if one.problem:
-                    pass_over(one.path, one.problem)
-            plan = plan_sync(known, seen, labels, scope, int(facts.get("next_id", 0)))
-            total = len(known) - len(plan.removed) + len(plan.added)
-            emptied = prune and not anew and not problems
-            if not (total or emptied) or (strict and problems):
-                good = sum(not one.problem for one in seen.values())
-                raise InputError(
-                    f"{counted(len(problems), 'input')} cannot be read, "
-                    f"{counted(good, 'image')} can. Nothing was written"
-                )
-            passed_over = {place(path): readable(os.fsencode(why)) for path, why in problems}
-            freed = {n for n in quarantined if n in seen or within(n, scope.roots)} - set(
-                passed_over
+        store.expect(encoder.fingerprint)
+        seen = _look(listed, known, encoder, store, progress)
+        for one in seen.values():
+            if one.problem:
+                pass_over(one.path, one.problem)
+        plan = plan_sync(known, seen, labels, scope)
+        total = len(store) - len(plan.removed) + len(plan.added)
+        emptied = prune and not anew and not problems
+        if not (total or emptied) or (strict and problems):
+            good = sum(not one.problem for one in seen.values())
+            raise InputError(
+                f"{counted(len(problems), 'input')} cannot be read, "
+                f"{counted(good, 'image')} can. Nothing was written"
             )
-            news = {n: why for n, why in passed_over.items() if quarantined.get(n) != why}
-            wanted = facts_of(
-                encoder.fingerprint, encoder.c, encoder.embedding_dim, encoder.path
-            ) | {
-                "next_id": str(plan.next_id),
-                "index_type": index_type or facts.get("index_type", "auto"),
-            }
-
-            def fill(draft: Draft) -> None:
-                draft.say(wanted)
-                draft.set_proxies(encoder.metadata.proxies)
-                draft.set_quarantine(freed, news.items())
-                _carry_out(plan, draft, journal)
-
-            stale = any(facts.get(name) != value for name, value in wanted.items())
-            if plan.is_work or freed or news or stale:
-                pair.change(index, fill, anew=anew, progress=building)
-            journal.remove()
+        passed_over = {place(path): readable(os.fsencode(why)) for path, why in problems}
+        freed = {n for n in quarantined if n in seen or within(n, scope.roots)} - set(passed_over)
+        news = {n: why for n, why in passed_over.items() if quarantined.get(n) != why}
+        wanted = facts_of(encoder.fingerprint, encoder.c, encoder.embedding_dim, encoder.path) | {
+            "index_type": index_type or facts.get("index_type", "auto"),
+        }
+        stale = any(facts.get(name) != value for name, value in wanted.items())
+        if plan.is_work or freed or news or stale or store.is_behind():
+            store.apply(plan, wanted, metadata.proxies, freed, news.items(), building)
     kept = {name for name, one in seen.items() if not one.problem} | plan.out_of_reach
     return Update(
         added=len(plan.added),
@@ -171,7 +159,7 @@ def update(
         relabelled=plan.relabelled,
         removed=len(plan.removed),
         unchanged=plan.unchanged,
-        embedded=journal.embedded,
+        embedded=store.embedded,
         total=total,
         listing=dataclasses.replace(
             listing, records=[record for record in records if place(record.path) in kept]
@@ -180,27 +168,16 @@ def update(
     )
 
 
-def _known(
-    index: Path, encoder: Encoder
-) -> tuple[dict[bytes, Photo], dict[bytes, str], dict[str, str]]:
-    """Photos by path, without their points (they are most of the memory); quarantine; facts."""
-    catalogue, file = pair.open_checked(index)
-    with file, closing(catalogue):
-        catalogue.check(encoder.metadata, encoder.path)
-        known = {photo.path: photo for photo in catalogue.names()}
-        return known, dict(catalogue.quarantine()), catalogue.facts
-
-
 def _look(
     listed: dict[bytes, Path],
-    known: dict[bytes, Photo],
+    known: dict[bytes, Row],
     encoder: Encoder,
-    journal: Journal,
+    store: LocalStore,
     progress: Callable[[int, int], None] | None,
 ) -> dict[bytes, Seen]:
-    """Read what is not known, and put the points of what is new into the journal."""
+    """Read what is not known, and keep the points of what is new."""
     preprocessing = encoder.metadata.preprocessing
-    contents = {photo.content for photo in known.values()} | journal.contents
+    claimed: set[bytes] = set()
     claims = threading.Lock()
 
     def load(item: tuple[bytes, Path]) -> tuple[np.ndarray | None, Seen]:
@@ -215,9 +192,9 @@ def _look(
             digest = hashlib.blake2b(content, digest_size=16).digest()
             seen = dataclasses.replace(seen, content=digest, state=state)
             with claims:  # of several copies only one is decoded
-                if digest in contents:
+                if digest in claimed or store.has(digest):
                     return None, seen
-                contents.add(digest)
+                claimed.add(digest)
         except ImageError as error:
             # What is no file any more is gone, what the system refuses to give is not.
             gone = not path.is_file()
@@ -230,7 +207,7 @@ def _look(
     bad: dict[bytes, str] = {}
     for done, (seen, point) in enumerate(encoder.stream(listed.items(), load), 1):
         if point is not None:
-            journal.add(seen.content, point)
+            store.keep(seen.content, point)
         if seen.problem and seen.content:
             bad[seen.content] = seen.problem.removeprefix(str(seen.path))
         found[seen.name] = seen
@@ -241,15 +218,3 @@ def _look(
             problem = f"{seen.path}{bad[seen.content]}"
             found[name] = dataclasses.replace(seen, problem=problem, is_gone=True)
     return found
-
-
-def _carry_out(plan: Plan, draft: Draft, journal: Journal) -> None:
-    new = [*plan.changed, *plan.added]
-    # What is not in the journal must be taken from rows that may be about to change.
-    kept = draft.points_by_content({row.content for row in new} - journal.contents)
-    draft.remove([*plan.removed, *(row.id for row in plan.changed)])
-    draft.rename([*plan.moved, *plan.touched])
-    draft.put(
-        dataclasses.replace(row, point=kept.get(row.content) or journal.point(row.content))
-        for row in new
-    )

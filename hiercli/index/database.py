@@ -1,0 +1,191 @@
+"""The SQLite file of a catalogue: opened so that nothing in it is believed, and nobody waits.
+
+In a local folder the write-ahead log lets readers see the last finished state while a writer works.
+It needs memory that processes share, which network file systems do not offer: there a rollback
+journal is used, and a reader waits while an update is being committed.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from hiercli.errors import InputError
+
+_LONGEST_ROW = 2**20
+"""Bytes: a point takes a quarter of that at most."""
+_SECONDS_TO_WAIT = 60.0
+_STEPS_AT_ONCE = 1_000_000
+_LEAST_STEPS = 50
+"""Millions of SQLite's instructions that any statement may take; larger files have more."""
+_BYTES_A_STEP = 2**18
+_ROWS_A_PAGE = 16
+_NETWORK = ("nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs")
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """A database and what SQLite may leave beside it."""
+    return (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")))
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """A database as it is now: what is committed later is not seen.
+
+    Raises:
+        sqlite3.Error: it is damaged.
+    """
+    last: sqlite3.Error = sqlite3.OperationalError("it cannot be opened")
+    # Where nothing may be written beside it, SQLite has to be told that nobody writes.
+    for options in ("mode=rw", "mode=ro&immutable=1"):
+        database = _connect(path, options)
+        try:
+            database.execute("PRAGMA query_only = ON")
+            database.execute("BEGIN")
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            return database
+        except sqlite3.DatabaseError as error:
+            database.close()
+            last = error
+            if not isinstance(error, sqlite3.OperationalError) or "-wal" in _beside(path):
+                break
+    raise last
+
+
+def open_to_write(path: Path) -> sqlite3.Connection:
+    """A database to be changed by its only writer.
+
+    Raises:
+        sqlite3.Error: it is damaged, or cannot be written.
+    """
+    database = _connect(path, "mode=rw")
+    # With a write-ahead log NORMAL cannot damage the database, and costs less.
+    database.execute(f"PRAGMA synchronous = {'NORMAL' if _is_local(path) else 'FULL'}")
+    return database
+
+
+def create(path: Path, schema: str, row_bytes: int) -> sqlite3.Connection:
+    """A new database, seen by nobody yet.
+
+    Args:
+        path: where; there is no file.
+        schema: SQL that makes its tables.
+        row_bytes: of the longest rows, of which several should fit on a page.
+    """
+    database = _connect(path, "mode=rwc")
+    size = 4096
+    while size < min(65_536, _ROWS_A_PAGE * row_bytes):
+        size *= 2
+    database.execute(f"PRAGMA page_size = {size}")
+    database.executescript(schema)
+    return database
+
+
+def finish(database: sqlite3.Connection, path: Path) -> None:
+    """Close a new database, ready to be read while it is written."""
+    mode = "WAL" if _is_local(path) else "DELETE"
+    database.execute(f"PRAGMA journal_mode = {mode}")
+    database.close()
+
+
+def require_schema(database: sqlite3.Connection, schema: str) -> None:
+    """Check that a database holds the tables of a schema, and nothing besides.
+
+    Raises:
+        ValueError: it does not. A view or a trigger could compute for ever, or change what is read.
+    """
+    model = sqlite3.connect(":memory:")
+    try:
+        model.executescript(schema)
+        ask = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+        wanted = model.execute(ask).fetchall()
+    finally:
+        model.close()
+    if database.execute(ask).fetchall() != wanted:
+        raise ValueError("its tables are not those of an index")
+
+
+def require_tables(database: sqlite3.Connection) -> None:
+    """Check that a database of any version holds tables alone, before anything of it is read.
+
+    Raises:
+        ValueError: it does not.
+    """
+    asked = "SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')"
+    if database.execute(asked).fetchone() != (0,):
+        raise ValueError("it contains more than tables")
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
+
+
+def _connect(path: Path, options: str) -> sqlite3.Connection:
+    where = f"file:{quote(os.fsencode(os.path.realpath(path)))}?{options}"
+    database = sqlite3.connect(
+        where, uri=True, check_same_thread=False, isolation_level=None, timeout=_SECONDS_TO_WAIT
+    )
+    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_ROW)
+    for pragma in ("trusted_schema = OFF", "cell_size_check = ON"):
+        database.execute(f"PRAGMA {pragma}")
+    return database
+
+
+def limit_steps(database: sqlite3.Connection, path: Path) -> None:
+    """End statements that take far longer than a file of this size can need."""
+    most = (
+        _LEAST_STEPS
+        + sum(file.stat().st_size for file in files_of(path)[:2] if file.exists()) // _BYTES_A_STEP
+    )
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return steps > most
+
+    def begin(_: str) -> None:
+        nonlocal steps
+        steps = 0
+
+    database.set_trace_callback(begin)
+    database.set_progress_handler(step, _STEPS_AT_ONCE)
+
+
+def _beside(path: Path) -> set[str]:
+    return {file.name.removeprefix(path.name) for file in files_of(path)[1:] if file.exists()}
+
+
+def _is_local(path: Path) -> bool:
+    """Whether a file lies where processes can share memory."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return True
+    own = os.path.realpath(path)
+    best, kind = "", ""
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        where = before.split()[4].encode().decode("unicode_escape", "replace")
+        inside = own == where or own.startswith(where.rstrip("/") + "/")
+        if inside and len(where) >= len(best):
+            best, kind = where, after.split()[0]
+    return kind not in _NETWORK
+
+
+def writing_failed(path: Path, error: object) -> InputError:
+    """What people are told when a catalogue cannot be written."""
+    return InputError(
+        f"writing {path} failed ({error}). The index is unchanged, and finished embeddings are "
+        "kept. Free some space or choose another folder, then run the command again"
+    )

@@ -1,0 +1,152 @@
+"""Rows written into a catalogue, each with what it refers to and its checksum."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from hiercli.index.catalogue import (
+    COLUMNS,
+    POINTS_AT_ONCE,
+    Catalogue,
+    Row,
+    point_checksum,
+    short_hash,
+)
+from hiercli.index.locations import Locations, split
+
+
+class Tables:
+    """The tables of a catalogue, inside a transaction.
+
+    Args:
+        database: where they are.
+        locations: how folders are written.
+        dim: of the points.
+    """
+
+    def __init__(self, database: sqlite3.Connection, locations: Locations, dim: int) -> None:
+        self.database = database
+        self._locations, self._dim = locations, dim
+        self._folders: dict[bytes, int] = {}
+        self._classes: dict[tuple[str, str], int] = {}
+
+    def put_row(self, row: Row) -> None:
+        folder, name = split(row.path)
+        values = (row.id, self._folder(folder), name, self._class(row.label, row.levels),
+                  row.content, *row.state)  # fmt: skip
+        self.database.execute(
+            f"INSERT OR REPLACE INTO images ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*values, short_hash(values)),
+        )
+
+    def put_point(self, number: int, point: bytes) -> None:
+        self.database.execute(
+            "INSERT OR REPLACE INTO points VALUES (?, ?, ?)",
+            (number, point, point_checksum(number, point)),
+        )
+
+    def rename(self, rows: Sequence[Row]) -> None:
+        """Change all of some rows but content and point."""
+        # Two may change places: none may stand in another's way.
+        self.database.executemany(
+            "UPDATE images SET folder = -1, name = ? WHERE id = ?",
+            ((row.id.to_bytes(8, "big"), row.id) for row in rows),
+        )
+        for row in rows:
+            self.put_row(row)
+
+    def note_removed(self, number: int) -> None:
+        if not self.database.execute("DELETE FROM added WHERE id = ?", (number,)).rowcount:
+            self.database.execute("INSERT OR IGNORE INTO removed VALUES (?)", (number,))
+
+    def points_by_content(self, contents_: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The point of each content that some image has."""
+        ask = "SELECT point FROM images JOIN points USING (id) WHERE content = ? LIMIT 1"
+        found = {}
+        for content in contents_:
+            row = self.database.execute(ask, (content,)).fetchone()
+            if row:
+                found[content] = bytes(row[0])
+        return found
+
+    def delta(self) -> tuple[list[int], list[int]]:
+        added, removed = (
+            [number for (number,) in self.database.execute(f"SELECT id FROM {name} ORDER BY id")]
+            for name in ("added", "removed")
+        )
+        return added, removed
+
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        cursor = self.database.execute("SELECT id, point FROM points ORDER BY id")
+        while block := cursor.fetchmany(POINTS_AT_ONCE):
+            yield self._stacked(block)
+
+    def points(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        ask = "SELECT id, point FROM points WHERE id = ?"
+        return self._stacked([self.database.execute(ask, (number,)).fetchone() for number in ids])
+
+    def _stacked(self, rows: Sequence[tuple[int, bytes]]) -> tuple[np.ndarray, np.ndarray]:
+        ids = np.array([number for number, _ in rows], np.int64)
+        flat = np.frombuffer(b"".join(point for _, point in rows), "<f4")
+        return ids, flat.reshape(len(ids), self._dim)
+
+    def _folder(self, folder: bytes) -> int:
+        if folder not in self._folders:
+            written = self._locations.written(folder)
+            ask = "SELECT id FROM folders WHERE path IN (?, ?)"
+            found = self.database.execute(ask, (written, folder)).fetchone()
+            if found is None:
+                (found,) = self.database.execute("SELECT max(id) FROM folders").fetchone()
+                found = ((found or 0) + 1,)
+                self.database.execute(
+                    "INSERT INTO folders VALUES (?, ?, ?)",
+                    (*found, written, short_hash((*found, written))),
+                )
+            self._folders[folder] = found[0]
+        return self._folders[folder]
+
+    def _class(self, label: str, levels: str) -> int:
+        if (label, levels) not in self._classes:
+            ask = "SELECT id FROM classes WHERE label = ? AND levels = ?"
+            found = self.database.execute(ask, (label, levels)).fetchone()
+            if found is None:
+                (found,) = self.database.execute("SELECT max(id) FROM classes").fetchone()
+                found = ((found or 0) + 1,)
+                self.database.execute(
+                    "INSERT INTO classes VALUES (?, ?, ?, ?)",
+                    (*found, label, levels, short_hash((*found, label, levels))),
+                )
+            self._classes[label, levels] = found[0]
+        return self._classes[label, levels]
+
+    def put_proxies(self, proxies: np.ndarray) -> str:
+        """Keep the hierarchical proxies of the encoder, of which a tree is grown; their hash."""
+        rows = [row.astype("<f4").tobytes() for row in proxies]
+        self.database.execute("DELETE FROM proxies")
+        self.database.executemany("INSERT INTO proxies VALUES (?, ?)", enumerate(rows))
+        return short_hash(rows).hex()
+
+    def set_quarantine(
+        self, freed: Iterable[bytes], passed_over: Iterable[tuple[bytes, str]]
+    ) -> None:
+        """Take some paths out of quarantine and put others into it, inside `changing`."""
+        for path in freed:
+            folder, name = split(path)
+            ask = "DELETE FROM quarantine WHERE folder = ? AND name = ?"
+            self.database.execute(ask, (self._folder(folder), name))
+        for path, reason in passed_over:
+            folder, name = split(path)
+            ask = "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)"
+            self.database.execute(ask, (self._folder(folder), name, reason))
+
+    def relocate(self, known: Catalogue) -> None:
+        """Write folders relative to where the index lies now, should it lie elsewhere than then."""
+        if known.locations.base == self._locations.base:
+            return
+        for number, folder in known.folders().items():
+            written = self._locations.written(folder)
+            self.database.execute(
+                "UPDATE folders SET path = ?, checksum = ? WHERE id = ?",
+                (written, short_hash((number, written)), number),
+            )

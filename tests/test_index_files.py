@@ -1,0 +1,479 @@
+"""An index in its files: its cost, older formats, other places, and many who read it at once."""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import zipfile
+from contextlib import closing
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from conftest import Hier
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_index import Colours, counts, paint
+
+from hiercli.collection import Collection
+from hiercli.encoder.encoder import Encoder
+from hiercli.errors import FileFormatError, InputError, MismatchError
+from hiercli.images import decoding, read_bytes
+from hiercli.index import database, health, local, update
+from hiercli.index.catalogue import Catalogue, Row, catalogue_path
+from hiercli.index.index import Index
+from hiercli.index.locations import Locations, join, split
+from hiercli.index.reader import Reader
+from hiercli.index.sync import Plan, Scope, Seen, plan_sync
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    for number in range(40):
+        paint(tmp_path / "album" / f"kind{number % 4}" / f"photo{number}.png", number)
+    return tmp_path / "album"
+
+
+def all_hits(index: Path, root: Path | None = None) -> list[tuple[str, str, float]]:
+    with closing(Reader(index, root=root)) as reader:
+        (hits,) = reader.search(np.zeros((1, reader.dim), np.float32), None)
+    return [(hit.path, hit.label, hit.distance) for hit in hits]
+
+
+# -- the plan of an update ------------------------------------------------------------------------
+
+NAMES = [b"/%s/%d.png" % (folder, number) for folder in (b"a", b"a/b", b"c", b"a/.hidden")
+         for number in range(3)]  # fmt: skip
+CONTENTS = [b"x", b"y", b"z", b"w"]
+FOLDERS = [b"/a", b"/a/b", b"/c"]
+
+
+def seen_of(files: dict[bytes, tuple[bytes, str]]) -> dict[bytes, Seen]:
+    return {
+        name: Seen(Path(os.fsdecode(name)), name, b"" if what else content, (1, 1, 1), what,
+                   what == "no image")
+        for name, (content, what) in files.items()
+    }  # fmt: skip
+
+
+files = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(CONTENTS), max_size=8)
+problems = st.sampled_from(["", "", "", "", "no image", "permission denied"])
+
+
+@given(
+    known=files,
+    listed=st.dictionaries(
+        st.sampled_from(NAMES), st.tuples(st.sampled_from(CONTENTS), problems), max_size=8
+    ),
+    roots=st.sets(st.sampled_from(FOLDERS)),
+    closed=st.sets(st.sampled_from(FOLDERS), max_size=1),
+    named=st.sets(st.sampled_from(NAMES), max_size=2),
+)
+@settings(max_examples=400, deadline=None)
+def test_a_plan_does_what_a_naive_one_does(
+    known: dict[bytes, bytes], listed: dict[bytes, tuple[bytes, str]], roots: set[bytes],
+    closed: set[bytes], named: set[bytes],
+) -> None:  # fmt: skip
+    """Carried out, it leaves what is there: nothing twice, nothing lost that was only not seen."""
+    before = {
+        name: Row(number, name, "old", "{}", content, (1, 1, 1))
+        for number, (name, content) in enumerate(sorted(known.items()))
+    }
+    scope = Scope(roots, closed, named)
+    plan = plan_sync(before, seen_of(listed), dict.fromkeys(listed, ("new", "{}")), scope)
+
+    def below(name: bytes, folders: set[bytes]) -> bool:
+        return any(name.startswith(folder + b"/") for folder in folders)
+
+    wanted = {}
+    for name, content in known.items():
+        what = listed.get(name, (b"", None))[1]
+        speaks_of_it = name in named or (below(name, roots) and not below(name, closed))
+        gone = what == "no image" or (what is None and speaks_of_it)
+        if not gone:
+            wanted[name] = content
+    wanted |= {name: content for name, (content, what) in listed.items() if not what}
+    after = {row.id: row for row in before.values() if row.id not in plan.removed}
+    assert len(after) == len(before) - len(plan.removed)
+    for row in (*plan.moved, *plan.touched, *plan.changed):
+        assert row.id in after
+        after[row.id] = row
+    left = [*after.values(), *plan.added]
+    assert {row.path: row.content for row in left} == wanted
+    assert len({row.path for row in left}) == len(left)
+    # What keeps its content keeps its id, where it lies as where it lies now.
+    for row in plan.moved:
+        assert row.content == next(old.content for old in before.values() if old.id == row.id)
+    same = {name for name in known if listed.get(name) == (known[name], "")}
+    assert len(same) == plan.unchanged + plan.relabelled
+    gone_contents = [known[old.path] for old in before.values() if old.id in plan.removed
+                     and (old.path not in listed)]  # fmt: skip
+    assert not {row.content for row in plan.added} & set(gone_contents), "moved, not made anew"
+    assert plan.out_of_reach == {n for n in known if listed.get(n, "  ")[1] == "permission denied"}
+
+
+def test_a_plan_of_nothing_is_no_work() -> None:
+    assert not Plan().is_work
+    assert not plan_sync({}, {}, {}, Scope(set(), set(), set())).is_work
+
+
+# -- what an update costs -------------------------------------------------------------------------
+
+
+def test_a_small_change_leaves_the_faiss_file_alone(album: Path, tmp_path: Path) -> None:
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album], session)
+    content = index.read_bytes()
+    paint(album / "kind0" / "new.png", 500)
+    paint(album / "kind1" / "photo1.png", 501)
+    (album / "kind2" / "photo2.png").unlink()
+    assert counts(update.update(index, [album], session))[:4] == (1, 1, 0, 1)
+    assert index.read_bytes() == content
+    facts = health.stats(index)
+    assert (facts["not_yet_in_faiss"], facts["removed_but_in_faiss"]) == (2, 2)
+    assert health.verify(index, files=True) == health.Health([], [])
+    before = all_hits(index)
+    health.compact(index)
+    assert index.read_bytes() != content
+    assert all_hits(index) == before
+    facts = health.stats(index)
+    assert (facts["not_yet_in_faiss"], facts["removed_but_in_faiss"]) == (0, 0)
+    (album / "kind0" / "new.png").unlink()
+    update.update(index, [album], session)
+    paint(album / "kind0" / "new.png", 500)
+    update.update(index, [album], session)
+    assert health.stats(index)["removed_but_in_faiss"] == 1, "an id is not given again"
+    assert all_hits(index) == before
+
+
+def test_a_faiss_file_is_made_anew_beyond_a_share(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_LEAST_DELTA", 3)
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album], session)
+    for number in range(5):
+        paint(album / "kind0" / f"new{number}.png", 500 + number)
+        update.update(index, [album], session)
+        assert health.stats(index)["not_yet_in_faiss"] == (number + 1 if number < 3 else number - 3)
+    assert health.verify(index).damage == []
+
+
+def test_a_lost_faiss_file_is_made_again(album: Path, tmp_path: Path) -> None:
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album], session)
+    before = all_hits(index)
+    index.unlink()
+    with pytest.raises(InputError, match="hier index repair"):
+        Reader(index)
+    update.update(index, [album], session)
+    assert all_hits(index) == before
+
+
+def test_a_faiss_file_of_another_state_is_refused(album: Path, tmp_path: Path) -> None:
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album], session)
+    old = index.read_bytes()
+    health.compact(index)
+    for content in (old, index.read_bytes()[:-1], index.read_bytes() + b"x", b"", old[:100]):
+        index.write_bytes(content)
+        with pytest.raises(MismatchError, match="does not match its catalogue"):
+            Reader(index)
+        assert health.verify(index).damage
+    health.repair(index)
+    assert len(all_hits(index)) == 40
+
+
+def test_a_plain_faiss_file(album: Path, tmp_path: Path) -> None:
+    """Whoever reads it with FAISS has no need of us."""
+    index = tmp_path / "idx.faiss"
+    update.update(index, [album], Colours())
+    assert faiss.read_index(str(index)).ntotal == 40
+
+
+# -- older formats --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["5", "6"])
+def test_an_index_of_an_older_format(
+    version: str, album: Path, tmp_path: Path, inside: Hier
+) -> None:
+    """Written by the version before, unpacked here: `compact` or an update brings it up to date."""
+    with zipfile.ZipFile(DATA / f"index-format-{version}.zip") as packed:
+        packed.extractall(tmp_path)
+    index = tmp_path / "idx.faiss"
+    with closing(sqlite3.connect(catalogue_path(index))) as old:
+        wanted = {os.fsdecode(path): (number, point) for number, path, point in
+                  old.execute("SELECT id, path, point FROM photos")}  # fmt: skip
+    assert len(wanted) == 11
+    shutil.copy(index, tmp_path / "second.faiss")
+    shutil.copy(catalogue_path(index), tmp_path / "second.faiss.sqlite")
+    with pytest.raises(FileFormatError, match="hier index compact"):
+        Reader(index)
+    assert inside("index", "compact", index).returncode == 0
+    facts = health.stats(index)
+    assert facts["index_type"] == ("ivf" if version == "5" else "flat")
+    assert (facts["pictures"], facts["quarantined"], facts["fingerprint"]) == (11, 1, "colours")
+    assert facts["levels"] == ([] if version == "5" else ["level1"])
+    assert health.verify(index).damage == []
+    with closing(Catalogue(index)) as catalogue:
+        found = {os.fsdecode(row.path): (row.id, row.point) for _, row in catalogue.every() if row}
+        assert found == wanted
+        assert len(catalogue.proxies()) == (0 if version == "5" else 2)
+        assert catalogue.next_id == 12
+    done = update.update(tmp_path / "second.faiss", [album], Colours())
+    assert (done.added, done.total) == (40, 51)
+    with closing(Catalogue(tmp_path / "second.faiss")) as catalogue:
+        assert {number for number, _ in catalogue.every()} == set(range(1, 52))
+    assert health.verify(tmp_path / "second.faiss").damage == []
+
+
+def test_a_newer_format_is_named(album: Path, tmp_path: Path) -> None:
+    index = tmp_path / "idx.faiss"
+    update.update(index, [album], Colours())
+    with closing(sqlite3.connect(catalogue_path(index))) as opened:
+        opened.execute("UPDATE facts SET value = '99' WHERE name = 'version'")
+        opened.commit()
+    for attempt in (Reader, health.compact, health.repair):
+        with pytest.raises(FileFormatError, match="format 99"):
+            attempt(index)
+
+
+# -- other places ---------------------------------------------------------------------------------
+
+
+def test_an_index_moved_with_its_images(album: Path, tmp_path: Path) -> None:
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album], session)
+    before = all_hits(index)
+    new = tmp_path / "elsewhere"
+    new.mkdir()
+    for file in (index, catalogue_path(index), album):
+        file.rename(new / file.name)
+    moved = [(path.replace(str(tmp_path), str(new)), *more) for path, *more in before]
+    assert all_hits(new / "idx.faiss") == moved
+    done = update.update(new / "idx.faiss", [new / "album"], session)
+    assert counts(done) == (0, 0, 0, 0, 40, 0)
+    assert health.verify(new / "idx.faiss", files=True) == health.Health([], [])
+
+
+def test_an_index_moved_alone(album: Path, tmp_path: Path) -> None:
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album], session)
+    before = all_hits(index)
+    new = tmp_path / "deep" / "in" / "side"
+    new.mkdir(parents=True)
+    for file in (index, catalogue_path(index)):
+        file.rename(new / file.name)
+    assert all_hits(new / "idx.faiss") == before
+    paint(album / "kind0" / "new.png", 500)
+    assert counts(update.update(new / "idx.faiss", [album], session)) == (1, 0, 0, 0, 40, 1)
+    assert health.verify(new / "idx.faiss", files=True) == health.Health([], [])
+    # Where the images are not at all, it answers with the names that it knows.
+    shutil.rmtree(album)
+    assert len(all_hits(new / "idx.faiss")) == 41
+
+
+def test_a_root_of_ones_own(album: Path, tmp_path: Path) -> None:
+    index, session = tmp_path / "far" / "off" / "idx.faiss", Colours()
+    update.update(index, [album], session, root=tmp_path)
+    before = all_hits(index)
+    assert before[0][0].startswith(str(album))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    album.rename(disk / "album")
+    there = [(path.replace(str(tmp_path), str(disk)), *more) for path, *more in before]
+    assert all_hits(index, disk) == there
+    assert counts(update.update(index, [disk / "album"], session, root=disk))[4] == 40
+    assert all_hits(index) == there
+    with Index(index, encoder=session) as opened:
+        assert opened.update([disk / "album"]).unchanged == 40
+
+
+@given(
+    folder=st.lists(st.sampled_from(["a", "b", "photos", "é", ".h"]), max_size=4),
+    home=st.lists(st.sampled_from(["a", "b", "photos"]), max_size=3),
+)
+def test_a_folder_is_written_and_read_as_it_was(folder: list[str], home: list[str]) -> None:
+    path = os.fsencode("/" + "/".join(folder))
+    for where in (Locations(Path("/" + "/".join(home))), Locations(Path("/x"), Path("/a"))):
+        assert where.actual(where.written(path)) == path
+    assert join(*split(path + b"/x.png")) == path.rstrip(b"/") + b"/x.png"
+
+
+# -- many readers, few rights, odd disks ----------------------------------------------------------
+
+
+def test_a_folder_that_is_only_read(album: Path, tmp_path: Path) -> None:
+    shelf = Path(tempfile.mkdtemp())  # pytest's own folders are closed to other users
+    index = shelf / "idx.faiss"
+    update.update(index, [album], Colours())
+    other = tmp_path / "other.faiss"
+    update.update(other, [album], Colours())
+    code = f"""
+import os
+import numpy as np
+from pathlib import Path
+from hiercli.index.reader import Reader
+# All that is imported must be before another user, who may not read Python's folder, goes on.
+Reader(Path({str(other)!r})).search(np.zeros((1, 12), np.float32), 1)
+if os.getuid() == 0:
+    os.setgid(65534); os.setuid(65534)
+try:
+    open({str(shelf / "x")!r}, "w")
+except OSError:
+    reader = Reader(Path({str(index)!r}))
+    print(len(reader.search(np.zeros((1, 12), np.float32), None)[0]))
+"""
+    shelf.chmod(0o555)
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    finally:
+        shelf.chmod(0o755)
+    assert done.stdout == "40\n", done.stderr
+    assert sorted(file.name for file in shelf.iterdir()) == [
+        ".idx.faiss.hier-lock", "idx.faiss", "idx.faiss.sqlite"
+    ]  # fmt: skip
+    shutil.rmtree(shelf)
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_readers_and_a_writer(
+    is_local: bool, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a network disk too: what is open answers as before, what is opened later sees the new."""
+    monkeypatch.setattr(database, "_is_local", lambda _: is_local)
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album], session)
+    with closing(sqlite3.connect(catalogue_path(index))) as opened:
+        (mode,) = opened.execute("PRAGMA journal_mode").fetchone()
+    assert mode == ("wal" if is_local else "delete")
+    readers = [Reader(index) for _ in range(50)]
+    if not is_local:  # a rollback journal lets nobody write while somebody is in the midst of it
+        for reader in readers:
+            reader.catalogue.database.execute("COMMIT")
+    paint(album / "kind0" / "new.png", 500)
+    assert update.update(index, [album], session).added == 1
+    for reader in readers:
+        assert len(reader.search(np.zeros((1, 12), np.float32), None)[0]) == 40
+        reader.close()
+    assert len(all_hits(index)) == 41
+
+
+def test_what_a_kill_leaves_is_used(album: Path, tmp_path: Path) -> None:
+    """The write-ahead log of a killed writer belongs to the catalogue; without it all is old."""
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album], session)
+    paint(album / "kind0" / "new.png", 500)
+    code = f"""
+import os, sys
+sys.path[:0] = {[str(Path(__file__).parent)]!r}
+from pathlib import Path
+from test_index import Colours
+from hiercli.index import local, update
+local.LocalStore.close = lambda self: os._exit(0)
+update.update(Path({str(index)!r}), [Path({str(album)!r})], Colours())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert Path(f"{index}.sqlite-wal").stat().st_size
+    old = tmp_path / "copy.faiss"
+    shutil.copy(index, old)
+    shutil.copy(catalogue_path(index), catalogue_path(old))
+    assert len(all_hits(old)) == 40
+    assert len(all_hits(index)) == 41
+    assert health.verify(old).damage == [] == health.verify(index).damage
+
+
+def test_a_file_too_large_to_be_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    huge = tmp_path / "k" / "huge.jpg"
+    paint(tmp_path / "k" / "0.png", 0)
+    with open(huge, "wb") as file:
+        file.truncate(2**32)
+    done = update.update(tmp_path / "idx.faiss", [tmp_path / "k"], Colours())
+    assert (done.added, len(done.problems)) == (1, 1)
+    assert "4,294,967,296 bytes" in done.problems[0][1]
+    monkeypatch.setattr(decoding, "MAX_BYTES", 10)
+    with pytest.raises(decoding.ImageError, match="more than the 10"):
+        read_bytes(tmp_path / "k" / "0.png")
+
+
+# -- points without images ------------------------------------------------------------------------
+
+
+def test_points_become_an_index(
+    photos: Path, exported: Path, index: Path, inside: Hier, tmp_path: Path
+) -> None:
+    query = sorted(photos.rglob("*.jpg"))[0]
+    wanted = json.loads(inside("search", query, "--index", index, "--json").stdout)["results"]
+    for name in ("v.npy", "v.parquet", "shards"):
+        points = tmp_path / name
+        if name == "shards":
+            points.mkdir()
+            shutil.copy(tmp_path / "v.parquet", points / "part-0.parquet")
+        else:
+            assert inside("embed", photos, "--model", exported, "-o", points).returncode == 0
+        target = tmp_path / f"{name}.faiss"
+        words = ("index", "build", target, "--points", points, "--model", exported, "--json")
+        done = inside(*words)
+        assert done.returncode == 0, done.stderr.decode()
+        assert json.loads(done.stdout)["total"] == 48
+        assert inside(*words).returncode == 2, "it is not replaced unasked"
+        assert inside(*words, "--rebuild").returncode == 0
+        found = json.loads(inside("search", query, "--index", target, "--json").stdout)["results"]
+        assert [(hit["path"], hit["label"]) for hit in found] == [
+            (hit["path"], hit["label"]) for hit in wanted
+        ]
+        assert np.allclose([h["distance"] for h in found], [h["distance"] for h in wanted])
+        assert inside("index", "verify", target).returncode == 0
+    other = tmp_path / "other.npy"
+    np.save(other, np.full((3, 5), 0.1, np.float32))
+    for bad in (other, tmp_path / "none.npy"):
+        done = inside("index", "build", tmp_path / "x.faiss", "--points", bad, "--model", exported)
+        assert done.returncode in (2, 4)
+        assert not (tmp_path / "x.faiss").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3.2])
+def test_points_that_are_none_of_the_ball(value: float, tmp_path: Path) -> None:
+    points = np.zeros((4, 3), np.float32)
+    points[2, 1] = value
+    with pytest.raises(InputError):
+        Index.build(tmp_path / "x.faiss", Collection(points=points, c=0.1))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_image_that_is_known_is_not_embedded_again(
+    photos: Path, index: Path, inside: Hier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = sorted(photos.rglob("*.jpg"))[0]
+    with_encoder = inside("search", query, "--index", index, "--json", "--branches")
+    monkeypatch.setattr(Encoder, "run", None)
+    done = inside("search", query, "--index", index, "--json")
+    assert done.returncode == 0, done.stderr.decode()
+    assert [h["path"] for h in json.loads(done.stdout)["results"]] == [
+        h["path"] for h in json.loads(with_encoder.stdout)["results"]
+    ]
+
+
+def test_memory_does_not_grow_over_a_thousand_opens(album: Path, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    index = tmp_path / "idx.faiss"
+    update.update(index, [album], Colours())
+
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+    all_hits(index)
+    before, opened = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, descriptors()
+    for _ in range(1000):
+        with closing(Reader(index)) as reader:
+            reader.search(np.zeros((1, 12), np.float32), 3)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 20_000, f"{grown} KB more"
+    assert descriptors() <= opened + 1
