@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -441,9 +442,45 @@ def test_pictures_of_a_class_are_found_without_looking_at_all(tmp_path: Path) ->
 
 
 def test_lines_of_metrics_that_are_none_are_left_out(tmp_path: Path) -> None:
-    lines = ['{"epoch": 1, "hier": 0.5, "odd": {}}', "[1]", '{"epoch": "x"}', '{"epo', "[" * 99999]
+    long = json.dumps({"epoch": 1, "hier": 0.5, "a name without end" * 9999: 1})
+    lines = [
+        '{"epoch": 1, "hier": 0.5, "odd": {}}',
+        long,
+        "[1]",
+        '{"epoch": "x"}',
+        '{"epo',
+        "[" * 99999,
+    ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    assert read_metrics(tmp_path / "metrics.jsonl") == [{"epoch": 1, "hier": 0.5}]
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"epoch": 1, "hier": 0.5}] * 2
+
+
+def _without_an_end(content: dict[str, Any]) -> None:
+    content["progress"]["epoch"] = 2**70
+
+
+def _steps_of_truth(content: dict[str, Any]) -> None:
+    for known in content["progress"]["optimizer"]["state"].values():
+        known["step"] = torch.tensor(True)
+
+
+def _a_tensor_for_a_table(content: dict[str, Any]) -> None:
+    content["preprocessing"] = torch.zeros(3)
+
+
+@pytest.mark.parametrize("change", [_without_an_end, _steps_of_truth, _a_tensor_for_a_table])
+def test_what_a_checkpoint_cannot_hold_is_one_message(
+    change: Callable[[dict[str, Any]], None], trained: Path, photos: Path, inside: Hier,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    out = tmp_path / "run"
+    shutil.copytree(trained, out)
+    content = torch.load(out / "last.pt", weights_only=True)
+    content["progress"]["epoch"] = 1
+    change(content)
+    torch.save(content, out / "last.pt")
+    done = inside("train", "--data", photos, "--out", out, *TINY, "--resume")
+    assert (done.returncode, b"damaged" in done.stderr) == (2, True), done.stderr.decode()
 
 
 def test_settings_of_the_optimizer_are_the_recipes(

@@ -161,7 +161,8 @@ def read(path: Path) -> Checkpoint:
     except FileFormatError:
         raise
     except (
-        KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError, HierError
+        KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError,
+        HierError,
     ) as error:  # fmt: skip
         raise FileFormatError(
             f"{path} is incomplete or damaged ({str(error)[:200]}): train again, or fetch it again"

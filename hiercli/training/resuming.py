@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _FIRST_BYTES = 4096
 """Of each image, by which it is told from another of the same name and size."""
+_MOST_EPOCHS = 10**6
 
 
 def digest(records: Sequence[Record]) -> str:
@@ -122,7 +123,7 @@ def _take_up(run: "Run", content: checkpoint.Checkpoint, state: dict[str, Any]) 
     )
     run.best = float(state["best"])
     run.totals = {str(name): float(value) for name, value in state["totals"].items()}
-    if not (run.epoch >= 0 and 0 <= run.step <= len(run.sampler)):
+    if not (0 <= run.epoch <= _MOST_EPOCHS and 0 <= run.step <= len(run.sampler)):
         raise ValueError(f"epoch {run.epoch}, step {run.step}")
     run.judge.note(state["problems"])
     if run.world.is_main:
@@ -141,6 +142,6 @@ def _check_optimizer(run: "Run") -> None:
         if (
             not sound
             or set(known) != {"exp_avg", "exp_avg_sq", "step"}
-            or (not isinstance(step, Tensor) or step.numel() != 1)
+            or (not isinstance(step, Tensor) or step.numel() != 1 or not step.is_floating_point())
         ):
             raise ValueError("the state of the optimizer does not match the weights")

@@ -26,6 +26,10 @@ def is_run(folder: Path) -> bool:
     return (folder / "metrics.jsonl").is_file()
 
 
+_LONGEST_NAME = 100
+"""Signs of a metric's name: a plot takes minutes to draw a text of thousands."""
+
+
 def read_metrics(file: Path) -> list[dict[str, Any]]:
     """The whole lines of a ``metrics.jsonl``; a kill or a full disk can leave half of one."""
     rows = []
@@ -34,8 +38,9 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
             row = parse_json(line)
             if isinstance(row, dict) and isinstance(row.get("epoch"), int):
                 rows.append(
-                    {k: value for k, value in row.items() if isinstance(value, int | float)}
-                )
+                    {k: value for k, value in row.items()
+                     if isinstance(value, int | float) and len(k) <= _LONGEST_NAME}
+                )  # fmt: skip
     return rows
 
 
