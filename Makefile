@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: test demo docs bench backbones fuzz lint types clean
+.PHONY: test demo docs bench bench-scale backbones fuzz lint types clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -19,6 +19,9 @@ test: lint types
 
 docs: $(READY)
 	$(BIN)/mkdocs build --strict --quiet
+
+bench-scale: $(READY)
+	$(BIN)/python tests/bench_scale.py $(SCALE)
 
 bench: $(READY)
 	$(BIN)/python tests/bench_hier.py

@@ -36,15 +36,18 @@ def main() -> None:
             compare(count, c, radius)
 
 
-def cloud(count: int, c: float, radius: float, seed: int) -> np.ndarray:
-    """(count, DIM) float32 points in a thousand groups, at half of the radius or more."""
-    groups = np.random.default_rng(0).normal(size=(1000, DIM)).astype(np.float32)
+def cloud(
+    count: int, c: float, radius: float, seed: int, dim: int = DIM, *, grouped: bool = True
+) -> np.ndarray:
+    """(count, dim) float32 points at half of the radius or more; in a thousand groups, or none."""
+    groups = np.random.default_rng(0).normal(size=(1000, dim)).astype(np.float32)
     rng = np.random.default_rng(seed)
-    points = np.empty((count, DIM), np.float32)
+    points = np.empty((count, dim), np.float32)
     for first in range(0, count, STEP):
         size = min(STEP, count - first)
-        direction = groups[rng.integers(0, len(groups), size)]
-        direction = direction + 0.3 * rng.normal(size=direction.shape).astype(np.float32)
+        direction = rng.normal(size=(size, dim)).astype(np.float32)
+        if grouped:
+            direction = groups[rng.integers(0, len(groups), size)] + 0.3 * direction
         direction *= rng.uniform(radius / 2, radius, (size, 1)) / np.linalg.norm(
             direction, axis=1, keepdims=True
         )
@@ -116,17 +119,18 @@ def compare(count: int, c: float, radius: float) -> None:
 def euclidean(kind: str, points: np.ndarray, parameter: int | None) -> faiss.Index:
     """FAISS's own index of a kind, with as many links, lists and the same parameter as ours."""
     plain: faiss.Index
+    dim = points.shape[1]
     if kind == "flat":
-        plain = faiss.IndexFlatL2(DIM)
+        plain = faiss.IndexFlatL2(dim)
     elif kind == "sq8":
-        plain = faiss.IndexScalarQuantizer(DIM, faiss.ScalarQuantizer.QT_8bit)
+        plain = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_8bit)
         plain.train(points)
     elif kind == "hnsw":
-        plain = faiss.IndexHNSWFlat(DIM, kinds._LINKS)
+        plain = faiss.IndexHNSWFlat(dim, kinds._LINKS)
         plain.hnsw.efConstruction, plain.hnsw.efSearch = kinds._EF_CONSTRUCTION, parameter
     else:
         lists = kinds._num_lists(len(points))
-        plain = faiss.IndexIVFFlat(faiss.IndexFlatL2(DIM), DIM, lists)
+        plain = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim), dim, lists)
         plain.cp.niter, plain.nprobe = kinds._ROUNDS_OF_K_MEANS, parameter
         plain.cp.max_points_per_centroid = kinds._TRAINING_POINTS
         plain.train(points)

@@ -66,14 +66,20 @@ def main() -> None:
         timed(f"hier search, index of {COUNT:,}", ["search", str(query), "--index", str(index)])
 
 
-def timed(name: str, words: list[str]) -> None:
-    """Run a command in new processes; print seconds and the largest resident memory."""
+def measured(words: list[str]) -> tuple[list[float], float]:
+    """Run a command in new processes: seconds of each, and the largest resident memory in MB."""
     command = [sys.executable, "-c", WATCHER, sys.executable, "-m", "hiercli", *words]
     runs = [json.loads(subprocess.check_output(command)) for _ in range(ROUNDS)]
     took, memory = zip(*runs, strict=True)
+    return list(took), max(memory)
+
+
+def timed(name: str, words: list[str]) -> None:
+    """Print how long a command takes, and its memory."""
+    took, memory = measured(words)
     print(
         f"{name}: median {statistics.median(took):.2f} s (from {min(took):.2f} to "
-        f"{max(took):.2f}), {max(memory):.0f} MB",
+        f"{max(took):.2f}), {memory:.0f} MB",
         flush=True,
     )
 

@@ -273,7 +273,10 @@ def test_an_index_whose_encoder_has_moved(
     # The index holds the proxies, so its tree needs no encoder; a new image does.
     tree = told(inside("hierarchy", "--index", index))
     assert told(inside("hierarchy", "--index", index, "--model", exported)) == tree
-    done = inside("search", next(photos.glob("*/*.jpg")), "--index", index)
+    known = next(photos.glob("*/*.jpg"))
+    assert inside("search", known, "--index", index).returncode == 0
+    Image.open(known).rotate(90).save(tmp_path / "new.png")
+    done = inside("search", tmp_path / "new.png", "--index", index)
     assert done.returncode == 2
     assert b"Name it with --model" in done.stderr
 

@@ -92,10 +92,10 @@ def build(
             index, collection, index_type, rebuild=rebuild, encoder=model, progress=bar
         )
     with contextlib.closing(made):
-        facts = {"index": str(index), "total": len(made), "dimensions": made.reader.dim}
+        count, dim = len(made), made.reader.dim
     if json_output:
-        print(json.dumps(facts))
-    say(f"{index}: {counted(facts['total'], 'image')} in {facts['dimensions']} dimensions")
+        print(json.dumps({"index": str(index), "total": count, "dimensions": dim}))
+    say(f"{index}: {counted(count, 'image')} in {dim} dimensions")
 
 
 @app.command()

@@ -7,9 +7,11 @@ journal is used, and a reader waits while an update is being committed.
 
 import os
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from hiercli.errors import InputError
@@ -37,7 +39,8 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         sqlite3.Error: it is damaged.
     """
     last: sqlite3.Error = sqlite3.OperationalError("it cannot be opened")
-    # Where nothing may be written beside it, SQLite has to be told that nobody writes.
+    # Where nothing can be written beside it (no rights, no space) nobody else writes either, of
+    # which SQLite has to be told.
     for options in ("mode=rw", "mode=ro&immutable=1"):
         database = _connect(path, options)
         try:
@@ -48,7 +51,10 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         except sqlite3.DatabaseError as error:
             database.close()
             last = error
-            if not isinstance(error, sqlite3.OperationalError) or "-wal" in _beside(path):
+            log = files_of(path)[1]
+            if not isinstance(error, sqlite3.OperationalError) or (
+                log.exists() and log.stat().st_size
+            ):
                 break
     raise last
 
@@ -61,7 +67,15 @@ def open_to_write(path: Path) -> sqlite3.Connection:
     """
     database = _connect(path, "mode=rw")
     # With a write-ahead log NORMAL cannot damage the database, and costs less.
-    database.execute(f"PRAGMA synchronous = {'NORMAL' if _is_local(path) else 'FULL'}")
+    try:
+        database.execute(f"PRAGMA synchronous = {'NORMAL' if _is_local(path) else 'FULL'}")
+        with transaction(database):
+            pass
+    except sqlite3.OperationalError:
+        database.close()
+        raise
+    except sqlite3.DatabaseError:  # damage: whoever reads it says what is wrong
+        pass
     return database
 
 
@@ -133,12 +147,27 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
 def _connect(path: Path, options: str) -> sqlite3.Connection:
     where = f"file:{quote(os.fsencode(os.path.realpath(path)))}?{options}"
     database = sqlite3.connect(
-        where, uri=True, check_same_thread=False, isolation_level=None, timeout=_SECONDS_TO_WAIT
+        where,
+        uri=True,
+        check_same_thread=False,
+        isolation_level=None,
+        timeout=_SECONDS_TO_WAIT,
+        factory=_Limited,
     )
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_ROW)
     for pragma in ("trusted_schema = OFF", "cell_size_check = ON"):
         database.execute(f"PRAGMA {pragma}")
     return database
+
+
+class _Limited(sqlite3.Connection):
+    """A connection whose statements are ended when they take far longer than they can need."""
+
+    steps = 0
+
+    def execute(self, *words: Any) -> sqlite3.Cursor:
+        self.steps = 0
+        return super().execute(*words)
 
 
 def limit_steps(database: sqlite3.Connection, path: Path) -> None:
@@ -147,23 +176,17 @@ def limit_steps(database: sqlite3.Connection, path: Path) -> None:
         _LEAST_STEPS
         + sum(file.stat().st_size for file in files_of(path)[:2] if file.exists()) // _BYTES_A_STEP
     )
-    steps = 0
+    assert isinstance(database, _Limited)
+    weak = weakref.ref(database)  # a handler that held its connection would keep it open
 
     def step() -> int:
-        nonlocal steps
-        steps += 1
-        return steps > most
+        limited = weak()
+        if limited is None:
+            return 1
+        limited.steps += 1
+        return int(limited.steps > most)
 
-    def begin(_: str) -> None:
-        nonlocal steps
-        steps = 0
-
-    database.set_trace_callback(begin)
     database.set_progress_handler(step, _STEPS_AT_ONCE)
-
-
-def _beside(path: Path) -> set[str]:
-    return {file.name.removeprefix(path.name) for file in files_of(path)[1:] if file.exists()}
 
 
 def _is_local(path: Path) -> bool:

@@ -114,12 +114,11 @@ class Index:
             collection.points.shape[1],
             None if encoder is None else Path(encoder),
         ) | {"next_id": str(len(collection)), "index_type": index_type}
-        rows = list(_rows(collection))
         proxies = collection.proxies
         with local.locked(target):
             local.make_anew(
-                target, facts, rows, (), np.empty((0, 1), np.float32) if proxies is None else
-                proxies, progress,
+                target, facts, _rows(collection), (),
+                np.empty((0, 1), np.float32) if proxies is None else proxies, progress,
             )  # fmt: skip
         return cls(path)
 

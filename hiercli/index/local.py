@@ -201,6 +201,7 @@ class LocalStore:
         self._locations = Locations(index.parent, self._root)
         self.tables = Tables(self.database, self._locations, dim)
         self._pending: dict[bytes, int] = {}
+        self._lookup: sqlite3.Connection | None = None
         self._saved = time.monotonic()
         (highest,) = self.database.execute("SELECT max(id) FROM points").fetchone()
         known = 0 if self.catalogue is None else self.catalogue.next_id
@@ -250,10 +251,16 @@ class LocalStore:
         with contextlib.suppress(sqlite3.Error):  # a full disk has been told of already
             if self.database.in_transaction:
                 self.database.execute("COMMIT")
+        self._end_lookup()
         self.database.close()
         if self._is_draft and not self._pending:
             for file in database.files_of(self.path):
                 file.unlink(missing_ok=True)
+
+    def _end_lookup(self) -> None:
+        if self._lookup is not None:
+            self._lookup.close()
+            self._lookup = None
 
     def __len__(self) -> int:
         return 0 if self.catalogue is None else len(self.catalogue)
@@ -298,13 +305,20 @@ class LocalStore:
         return hashlib.blake2b(own, digest_size=8).digest()
 
     def has(self, content: bytes) -> bool:
-        """Whether a point of some content is kept, so that it need not be made."""
+        """Whether a point of some content is kept, so that it need not be made.
+
+        Only one thread may ask at a time.
+        """
         if content in self._pending:
             return True
-        if self._anew:
+        if self.catalogue is None:
             return False
+        if self._lookup is None:
+            # Of its own: threads that ask while points are kept would wait for each other.
+            self._lookup = database.open_to_read(self.path)
+            self._lookup.execute("COMMIT")  # it must not stand in the way of what is kept
         ask = "SELECT 1 FROM images WHERE content = ? LIMIT 1"
-        return self.database.execute(ask, (content,)).fetchone() is not None
+        return self._lookup.execute(ask, (content,)).fetchone() is not None
 
     def keep(self, content: bytes, point: np.ndarray) -> None:
         """Keep a point (D,) that was made; a kill loses a second of work at most.
@@ -411,6 +425,7 @@ class LocalStore:
         with self._failing():
             if self.database.in_transaction:
                 self.database.execute("COMMIT")
+            self._end_lookup()
             self._count = len(self)
             with database.transaction(self.database):
                 if self.catalogue is None:

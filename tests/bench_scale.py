@@ -1,0 +1,187 @@
+"""What an index costs as it grows: `make bench-scale`.
+
+Points of the ball in groups, and without any, are made an index of each type by `Index.build`.
+Measured are: seconds to build; bytes on disk for each byte of float32 points; a cold `hier search`
+(a new process, median of 7, and its peak memory), its query a point; queries a second once it is
+open, hits and all, and their recall@10 against float64; beside them FAISS alone on the same
+Euclidean points, in turn; updates of 1 and of 1,000 new images and removal of 1,000, whose points
+cost nothing to make; opening, `verify` and `compact`.
+
+Each row is written to `scale.json` when it is done and not measured again; `scale.md` is made of
+it. Sizes and types may be named: ``python tests/bench_scale.py 100000,1000000 flat,ivf``.
+"""
+
+import dataclasses
+import gc
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from bench_index import cloud, euclidean, share, truth
+from bench_startup import Scattered, measured
+from PIL import Image
+
+from hiercli.collection import Collection
+from hiercli.encoder.general import default_model
+from hiercli.geometry import poincare
+from hiercli.index import database, health, kinds
+from hiercli.index.catalogue import catalogue_path
+from hiercli.index.index import Index
+from hiercli.index.reader import Reader, opened
+from hiercli.index.update import update
+
+HERE = Path(__file__).parent
+QUERIES = 200
+ROUNDS = 3
+MANY = 1000
+COLUMNS = {
+    "points": "points", "grouped": "groups", "type": "type", "build": "build s", "disk": "disk",
+    "cold": "cold s", "cold_few": "cold s, 1,000 points", "peak": "peak MB", "open": "open ms",
+    "recall": "recall", "warm": "queries/s", "plain": "FAISS queries/s", "ratio": "ratio",
+    "one": "update 1, s", "many": "update 1,000, s", "gone": "remove 1,000, s",
+    "verify": "verify s", "compact": "compact s",
+}  # fmt: skip
+
+
+class Quick(Scattered):
+    """Likewise, of images that take no time to prepare."""
+
+    def __init__(self) -> None:
+        super().__init__(default_model(), device="cpu")
+        small = dataclasses.replace(self.metadata.preprocessing, size=8)
+        self.metadata = dataclasses.replace(self.metadata, preprocessing=small)
+
+
+def main() -> None:
+    """Measure what is not in the table yet, and write it anew."""
+    sizes = (
+        [int(size) for size in sys.argv[1].split(",")] if sys.argv[1:] else [10**4, 10**5, 10**6]
+    )
+    types = sys.argv[2].split(",") if sys.argv[2:] else list(kinds.INDEX_TYPES[1:])
+    table = HERE / "scale.json"
+    rows: list[dict[str, Any]] = json.loads(table.read_text()) if table.exists() else []
+    for size in sizes:
+        for grouped in (True, False):
+            for index_type in types:
+                key = {"points": size, "grouped": grouped, "type": index_type}
+                if any(key.items() <= row.items() for row in rows):
+                    continue
+                with tempfile.TemporaryDirectory() as folder:
+                    rows.append(key | measure(Path(folder), size, grouped, index_type))
+                gc.collect()
+                rows.sort(key=lambda row: (row["points"], not row["grouped"], row["type"]))
+                table.write_text(json.dumps(rows, indent=1) + "\n")
+                (HERE / "scale.md").write_text(as_table(rows))
+                print(rows[-1] if len(rows) == 1 else key, flush=True)
+
+
+def measure(folder: Path, size: int, grouped: bool, index_type: str) -> dict[str, Any]:
+    """One row of the table."""
+    encoder = Quick()
+    c, dim = encoder.c, encoder.embedding_dim
+    points = cloud(size, c, 2.3, 1, dim, grouped=grouped)
+    queries = cloud(QUERIES, c, 2.3, 2, dim, grouped=grouped)
+    index, few = folder / "idx.faiss", folder / "few.faiss"
+    row: dict[str, Any] = {"dimensions": dim}
+    collection = Collection(points=points, c=c, fingerprint=encoder.fingerprint)
+    row["build"] = seconds(partial(Index.build, index, collection, index_type))
+    Index.build(few, Collection(points=points[:1000], c=c, fingerprint=encoder.fingerprint))
+    on_disk = sum(
+        file.stat().st_size for file in database.files_of(catalogue_path(index)) if file.exists()
+    )
+    # The FAISS file beside, which plain FAISS has too.
+    row["disk"] = on_disk / points.nbytes
+    np.save(folder / "q.npy", queries[:1])
+    for name, target in (("cold", index), ("cold_few", few)):
+        words = ["search", str(folder / "q.npy"), "--index", str(target), "--json"]
+        took, row["peak" if name == "cold" else "peak_few"] = measured(words)
+        row[name] = statistics.median(took)
+    row["open"] = 1000 * statistics.median(seconds(lambda: close(index)) for _ in range(ROUNDS))
+    warm(row, index, index_type, points, queries)
+    del points, collection
+    gc.collect()
+    for name, count in (("one", 1), ("many", MANY)):
+        album = folder / name
+        album.mkdir()
+        for number in range(count):
+            colour = (number % 256, number // 256, count % 251)
+            Image.new("RGB", (2, 2), colour).save(album / f"{number}.bmp")
+        row[name] = seconds(partial(update, index, [album], encoder))
+    shutil.rmtree(folder / "many")
+    row["gone"] = seconds(lambda: update(index, [folder / "many"], encoder, prune=True))
+    row["verify"] = seconds(lambda: sound(index))
+    row["compact"] = seconds(lambda: health.compact(index))
+    return row
+
+
+def warm(
+    row: dict[str, Any], index: Path, index_type: str, points: np.ndarray, queries: np.ndarray
+) -> None:
+    """Queries a second, ours with hits and paths, and FAISS's own with numbers alone."""
+    with closing(Reader(index)) as reader:
+        near = truth(queries, points, lambda q, x: poincare.pairwise_dist(q, x, reader.c))
+        ids = [
+            [int(hit.path.split()[-1]) - 1 for hit in hits] for hits in reader.search(queries, 10)
+        ]
+        row["recall"] = share(np.array(ids), near)
+        catalogue, made = opened(index)
+        catalogue.close()
+        plain = euclidean(index_type, points, kinds.search_parameter(made))
+        times: tuple[list[float], list[float]] = ([], [])
+        for _ in range(ROUNDS):
+            times[0].append(seconds(lambda: reader.search(queries, 10)))
+            times[1].append(seconds(lambda: plain.search(queries, 10)))
+    row["warm"], row["plain"] = (len(queries) / statistics.median(took) for took in times)
+    row["ratio"] = statistics.median(b / a for a, b in zip(*times, strict=True))
+
+
+def close(index: Path) -> None:
+    """Open an index and close it."""
+    Reader(index).close()
+
+
+def sound(index: Path) -> None:
+    """Verify an index, which must be whole."""
+    damage = health.verify(index).damage
+    assert not damage, damage[:3]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long something takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """The table as Markdown."""
+    lines = [
+        "# An index as it grows", "",
+        f"`make bench-scale`: {rows[0]['dimensions']} dimensions, FAISS {faiss.__version__} with "
+        f"{faiss.omp_get_max_threads()} threads. Disk is the catalogue's bytes for each byte of "
+        "float32 points, without the FAISS file. The ratio is of queries a second, ours with paths "
+        "and labels over FAISS's own on the same points with Euclidean distance.", "",
+        "| " + " | ".join(COLUMNS.values()) + " |", "|" + " --: |" * len(COLUMNS),
+    ]  # fmt: skip
+    for row in rows:
+        cells = [
+            f"{value:,}" if isinstance(value, int) and not isinstance(value, bool)
+            else f"{value:.3g}" if isinstance(value, float) else str(value).lower()
+            for value in (row[name] for name in COLUMNS)
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
