@@ -1,5 +1,6 @@
 """A catalogue that is never wrong: updates, kills, damage, two writers, readers meanwhile."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -7,9 +8,10 @@ import random
 import shutil
 import signal
 import sqlite3
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -164,17 +166,49 @@ def test_a_damaged_picture_leaves_and_an_unreadable_one_stays(
     assert health.stats(index)["quarantined"] == 0
 
 
-def work(index: str, folder: str, kind: str) -> None:
+def work(index: str, folder: str, kind: str, compacts: bool = False) -> None:
     """What the killed process does."""
     local._SECONDS_BETWEEN_SAVES = 0.0
+    local._LEAST_DELTA = 2  # so that some updates make a new FAISS file, and some do not
+    if compacts:
+        health.compact(Path(index))
     update.update(Path(index), [Path(folder)], Colours(), index_type=kind)
+
+
+@contextlib.contextmanager
+def a_reader_in_a_loop(index: Path) -> Iterator[None]:
+    """Somebody who opens and searches all the time, and is never refused."""
+    refused: list[Exception] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.wait(0.002):
+            try:
+                with closing(Reader(index)) as reader:
+                    assert reader.search(np.zeros((1, 12), np.float32), 1)[0]
+            except Exception as error:
+                refused.append(error)
+
+    reading = threading.Thread(target=read)
+    if catalogue_path(index).exists():
+        reading.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if reading.ident is not None:
+            reading.join()
+    assert refused == []
 
 
 @pytest.mark.parametrize(("kind", "most"), [("flat", 100), ("hnsw", 25), ("ivf", 25)])
 def test_a_hundred_kills_lose_nothing(
     kind: str, most: int, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each at a random moment; after each, the index is the old one or the new one, whole."""
+    """Each at a random moment, of an update or a `compact`, while somebody reads.
+
+    After each the index is the old one or the new one, whole.
+    """
     rng = random.Random(0)
     index = tmp_path / "idx.faiss"
     context = multiprocessing.get_context("forkserver")
@@ -190,11 +224,13 @@ def test_a_hundred_kills_lose_nothing(
     old: set[str] | None = None
     kills = 0
     while kills < most:
-        run = context.Process(target=work, args=words)
-        run.start()
-        run.join(rng.uniform(0, 1.1 * length))
-        run.kill()
-        run.join()
+        compacts = old is not None and rng.random() < 0.3
+        run = context.Process(target=work, args=(*words, compacts))
+        with a_reader_in_a_loop(index):
+            run.start()
+            run.join(rng.uniform(0, (1.5 if compacts else 1.1) * length))
+            run.kill()
+            run.join()
         kills += run.exitcode == -signal.SIGKILL
         new = {f"{file.parent.name}/{file.name}" for file in album.rglob("*.png")}
         if not catalogue_path(index).exists():

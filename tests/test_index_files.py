@@ -1,7 +1,9 @@
 """An index in its files: its cost, older formats, other places, and many who read it at once."""
 
 import json
+import multiprocessing
 import os
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -24,7 +26,7 @@ from hiercli.encoder.encoder import Encoder
 from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.images import decoding, read_bytes
 from hiercli.index import database, health, local, update
-from hiercli.index.catalogue import Catalogue, Row, catalogue_path
+from hiercli.index.catalogue import Catalogue, Row, catalogue_path, version_of
 from hiercli.index.index import Index
 from hiercli.index.locations import Locations, join, split
 from hiercli.index.reader import Reader
@@ -232,6 +234,33 @@ def test_an_index_of_an_older_format(
     with closing(Catalogue(tmp_path / "second.faiss")) as catalogue:
         assert {number for number, _ in catalogue.every()} == set(range(1, 52))
     assert health.verify(tmp_path / "second.faiss").damage == []
+
+
+def _compact(index: str) -> None:
+    health.compact(Path(index))
+
+
+def test_a_killed_migration_leaves_the_old_or_the_new(tmp_path: Path) -> None:
+    with zipfile.ZipFile(DATA / "index-format-6.zip") as packed:
+        packed.extractall(tmp_path / "old")
+    rng, index = random.Random(0), tmp_path / "idx.faiss"
+    context = multiprocessing.get_context("fork")
+    seen = set()
+    for _ in range(25):
+        for file in tmp_path.glob("*idx.faiss*"):
+            file.unlink()
+        for file in (tmp_path / "old").iterdir():
+            shutil.copy(file, tmp_path / file.name)
+        run = context.Process(target=_compact, args=(str(index),))
+        run.start()
+        run.join(rng.uniform(0, 0.06))
+        run.kill()
+        run.join()
+        seen.add(version_of(index))
+        health.compact(index)
+        assert health.verify(index).damage == []
+        assert len(all_hits(index)) == 11
+    assert seen <= {"6", "7"}
 
 
 def test_a_newer_format_is_named(album: Path, tmp_path: Path) -> None:

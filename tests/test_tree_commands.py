@@ -279,6 +279,11 @@ def test_an_index_whose_encoder_has_moved(
     done = inside("search", tmp_path / "new.png", "--index", index)
     assert done.returncode == 2
     assert b"Name it with --model" in done.stderr
+    # Beside the index it is found under any name.
+    (tmp_path / "a.onnx").write_bytes(b"no encoder")
+    shutil.copy(exported, tmp_path / "z.onnx")
+    done = inside("search", tmp_path / "new.png", "--index", index)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_a_closed_stdout_is_one_message(index: Path, tmp_path: Path) -> None:

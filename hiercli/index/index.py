@@ -180,7 +180,7 @@ class Index:
     @property
     def fingerprint(self) -> str:
         """Of the encoder that made the points."""
-        return self.reader.catalogue.fingerprint
+        return self.reader.fingerprint
 
     @property
     def level_names(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ was left out can belong among the nearest. With
     g(x, y) = |x - y|^2 / ((1 - c|x|^2)(1 - c|y|^2)),
 
 by which the hyperbolic distance grows, a point y beyond the Euclidean distance L of the last
-candidate has g(x, y) >= L^2 / ((1 - c|x|^2)(1 - c m)), where m is the smallest |y|^2 of the index.
+candidate has g(x, y) >= L^2 / (1 - c|x|^2), wherever it lies: nothing has to be known of the index.
 
 Each picture is a row of its own, known by the hash of its path; rows come and go one by one, so a
 killed update leaves what it has done, and the next one goes on from there.
@@ -122,7 +122,6 @@ class MilvusIndex:
             self.dim = int(facts["embedding_dim"])
             self.level_names = tuple(map(str, parse_json(facts["level_names"])))
             self.model = Path(parse_json(facts["model"]))
-            self._smallest = float(properties[_PREFIX + "smallest_square"])
         except (KeyError, ValueError, TypeError) as error:
             raise FileFormatError(
                 f"{address} was not written by hier, or its encoder metadata has changed "
@@ -273,7 +272,7 @@ class MilvusIndex:
         square = float(np.square(query.astype(np.float64)).sum())
         # Milvus gives the squared distance.
         beyond = (1 - _ROUNDING) * max(float(row["distance"]) for row in rows)
-        g = beyond / ((1 - self.c * square) * (1 - self.c * self._smallest))
+        g = beyond / (1 - self.c * square)
         far = 2 / math.sqrt(self.c) * math.asinh(math.sqrt(self.c * g))
         return hits, far, len(rows)
 
@@ -440,14 +439,7 @@ def _embed(
         return pixels, row | {"problem": problem}
 
     def write() -> None:
-        smallest = min((float(np.square(row["point"]).sum()) for row in waiting), default=math.inf)
         with _milvus_errors(address):
-            # First, so that no search can count on a bound that does not hold.
-            if smallest < index._smallest:
-                index._smallest = smallest
-                client.alter_collection_properties(
-                    address.collection, {f"{_PREFIX}smallest_square": repr(smallest)}
-                )
             client.upsert(address.collection, waiting)
         waiting.clear()
 
@@ -499,7 +491,6 @@ def _create(client: Any, name: str, encoder: Encoder) -> None:
     facts = facts_of(encoder.fingerprint, encoder.c, encoder.embedding_dim, encoder.path)
     facts["level_names"] = "[]"
     properties = {_PREFIX + fact: facts[fact] for fact in _FACTS}
-    properties[f"{_PREFIX}smallest_square"] = repr(1 / encoder.c)
     client.create_collection(
         name, schema=schema, index_params=index, properties=properties, consistency_level="Strong"
     )

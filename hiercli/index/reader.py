@@ -12,8 +12,10 @@ import numpy as np
 
 from hiercli import neighbours
 from hiercli.collection import Collection
+from hiercli.encoder import onnx_file
 from hiercli.encoder.metadata import Metadata
-from hiercli.errors import FileFormatError, InputError
+from hiercli.errors import FileFormatError, HierError, InputError
+from hiercli.geometry import poincare
 from hiercli.index import generation, local
 from hiercli.index.catalogue import Catalogue, Row, groups_of
 from hiercli.index.searcher import Delta, Searcher
@@ -21,6 +23,8 @@ from hiercli.wording import counted
 
 _QUERIES_AT_ONCE = 256
 """Queries searched together: many need no more memory than some."""
+_MOST_BESIDE = 20
+"""Files beside an index that are looked at for its encoder."""
 _LOOKS = 3
 """At a catalogue without its FAISS file, before that is damage and not a writer at work."""
 
@@ -73,6 +77,7 @@ class Searchable(Protocol):
     c: float
     dim: int
     level_names: tuple[str, ...]
+    fingerprint: str
 
     @property
     def model(self) -> Path:
@@ -113,13 +118,19 @@ def answers(
 
 
 def encoder_file(images: Searchable, index: Path | str) -> Path:
-    """The file of the encoder that built an index.
+    """The file of the encoder that built an index: where it lay then, or beside the index.
 
     Raises:
         InputError: it is not known, or no longer there.
     """
     if images.model.is_file():
         return images.model
+    for folder in dict.fromkeys(file.parent for file in images.files):
+        beside = sorted(folder.glob("*.onnx"), key=lambda file: file.name != images.model.name)
+        for file in beside[:_MOST_BESIDE]:
+            with contextlib.suppress(HierError, OSError):
+                if onnx_file.read(file).metadata.fingerprint == images.fingerprint:
+                    return file
     where = f"is no longer at {images.model}" if images.model.name else "is not known"
     raise InputError(
         f"the encoder that built {index} {where}. Name it with --model (in Python: Index(..., "
@@ -149,6 +160,7 @@ class Reader:
         self.catalogue, index = opened(self.path, root)
         self.c, self.dim = self.catalogue.c, self.catalogue.dim
         self.level_names = self.catalogue.level_names
+        self.fingerprint = self.catalogue.fingerprint
         try:
             if index.d != self.dim + 1:
                 raise generation.lost(self.path)
@@ -300,11 +312,18 @@ class Reader:
                 "--rebuild`"
             )
         ordered: list[tuple[np.ndarray, np.ndarray, float]] = []
-        for query, own in zip(queries, nearest, strict=True):
-            places = np.searchsorted(numbers, np.sort(own))
-            distances, best = neighbours.order(query, points[places], places, self.c, k)
-            near = distances <= max_distance
-            ordered.append((distances[near], best[near], float(distances[-1])))
+        for some in _blocks([len(own) for own in nearest]):
+            owner = np.repeat(np.arange(len(queries))[some], [len(own) for own in nearest[some]])
+            places = np.searchsorted(numbers, np.concatenate(nearest[some]))
+            far = poincare.dist(
+                queries[owner].astype(np.float64), points[places].astype(np.float64), self.c
+            )
+            order = np.lexsort((places, far, owner))
+            ends = np.cumsum([len(own) for own in nearest[some]])
+            for end, own in zip(ends, nearest[some], strict=True):
+                best = order[end - len(own) : end][:k]
+                near = best[far[best] <= max_distance]
+                ordered.append((far[near], places[near], float(far[best[-1]])))
         wanted = np.unique(np.concatenate([best for _, best, _ in ordered]))
         rows = dict(
             zip(wanted.tolist(), self.catalogue.rows(numbers[wanted].tolist(), points=False),
@@ -320,6 +339,18 @@ class Reader:
                     hits[key] = hit_of(row, len(hits) + 1, distance, points[place])
             found.append((list(hits.values()), farthest))
         return found
+
+
+def _blocks(lengths: Sequence[int]) -> Iterator[slice]:
+    """Parts of a list whose lengths together stay below what is compared at once."""
+    first, total = 0, 0
+    for place, length in enumerate(lengths):
+        if total and total + length > neighbours.AT_ONCE:
+            yield slice(first, place)
+            first, total = place, 0
+        total += length
+    if lengths:
+        yield slice(first, len(lengths))
 
 
 def opened(
