@@ -283,6 +283,39 @@ def test_points_of_a_killed_run_are_not_made_again(album: Path, tmp_path: Path) 
     assert update.update(index, [album], Colours("third"), rebuild=True).embedded == 40
 
 
+def test_a_finished_catalogue_that_did_not_take_its_place(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = tmp_path / "idx.faiss"
+
+    def dies(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local.LocalStore, "_take_place", dies)
+    with pytest.raises(KeyboardInterrupt):
+        update.update(index, [album], Colours())
+    monkeypatch.undo()
+    assert not local.exists(index)
+    done = update.update(index, [album], Colours())
+    assert (done.embedded, done.total) == (0, 40)
+    assert health.verify(index, files=True) == health.Health([], [])
+    assert not local.draft_path(index).exists()
+
+
+@pytest.mark.parametrize("kind", ["flat", "sq8", "hnsw", "ivf"])
+def test_an_index_of_any_type_can_be_emptied(kind: str, album: Path, tmp_path: Path) -> None:
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album], session, index_type=kind)
+    shutil.rmtree(album)
+    assert update.update(index, [album], session, prune=True).total == 0
+    health.compact(index)
+    assert health.verify(index).damage == []
+    paint(album / "kind0" / "0.png", 1)
+    assert update.update(index, [album], session).total == 1
+    health.compact(index)
+    assert health.stats(index)["index_type"] == kind
+
+
 def test_a_killed_writer_between_the_two_files(album: Path, tmp_path: Path) -> None:
     """The catalogue is new already, the FAISS file lies ready: readers and writers cope."""
     index, session = tmp_path / "idx.faiss", Colours()

@@ -26,6 +26,7 @@ from hiercli.index.catalogue import (
     delta_checksum,
     facts_checksum,
     groups_of,
+    point_checksum,
     version_of,
 )
 from hiercli.index.locations import Locations, split
@@ -252,8 +253,11 @@ class LocalStore:
             if self.database.in_transaction:
                 self.database.execute("COMMIT")
         self._end_lookup()
+        holds = True
+        with contextlib.suppress(sqlite3.Error):
+            holds = self.database.execute("SELECT 1 FROM points LIMIT 1").fetchone() is not None
         self.database.close()
-        if self._is_draft and not self._pending:
+        if self._is_draft and not holds:
             for file in database.files_of(self.path):
                 file.unlink(missing_ok=True)
 
@@ -287,6 +291,8 @@ class LocalStore:
         )
         bad = []
         with self._failing():
+            if self._is_draft:
+                self._take_back(fingerprint)
             for content, number, point, checksum in self.database.execute(ask).fetchall():
                 if isinstance(point, bytes) and self._checksum(content, point) == checksum:
                     self._pending[content] = number
@@ -297,6 +303,23 @@ class LocalStore:
                     self.database.execute("DELETE FROM pending WHERE content = ?", (content,))
                     ask = "DELETE FROM points WHERE id = ? AND id NOT IN (SELECT id FROM images)"
                     self.database.execute(ask, (number,))
+
+    def _take_back(self, fingerprint: str) -> None:
+        """Points of a draft that was finished, and killed before it took its place, wait again."""
+        asked = "SELECT value FROM facts WHERE name = 'fingerprint'"
+        told = self.database.execute(asked).fetchone()
+        every = (
+            "SELECT content, images.id, point, points.checksum FROM images JOIN points USING (id)"
+        )
+        with database.transaction(self.database):
+            if told == (fingerprint,):
+                for content, number, point, checksum in self.database.execute(every).fetchall():
+                    if point_checksum(number, point) == checksum:
+                        self.database.execute(
+                            "INSERT OR IGNORE INTO pending VALUES (?, ?, ?)",
+                            (content, number, self._checksum(content, point)),
+                        )
+            self.database.execute("DELETE FROM images")
 
     def _checksum(self, content: object, point: bytes) -> bytes:
         if not isinstance(content, bytes) or len(point) != 4 * self._dim:
@@ -540,7 +563,7 @@ class LocalStore:
     @staticmethod
     def _choices(told: dict[str, str], count: int) -> tuple[str, ...]:
         """The types to choose from; what was chosen stays until there is much more to index."""
-        choices = kinds.choices(told["index_type"], count)
+        choices = kinds.choices(told["index_type"], count) if count else ("flat",)
         if told.get("made_type") in choices and count < _MORE * int(told["made_count"]):
             return (told["made_type"],)
         return choices
@@ -596,3 +619,8 @@ class LocalStore:
             yield
         except (sqlite3.Error, OSError, OverflowError, UnicodeError) as error:
             raise database.writing_failed(self.index, error) from error
+        except (TypeError, ValueError, KeyError) as error:  # of what a row is missing, or holds
+            raise FileFormatError(
+                f"{self.path} is damaged ({error}). Run `hier index repair {self.index}` to keep "
+                "the valid images"
+            ) from error
