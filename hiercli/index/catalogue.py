@@ -20,9 +20,8 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -74,8 +73,7 @@ AT_ONCE = 500
 POINTS_AT_ONCE = 16_384
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One image of a catalogue.
 
     Attributes:
@@ -306,7 +304,7 @@ class Catalogue:
             raise self.damaged(f"the row with id {lost[0]} is missing")
         if not points:
             return [found[number] for number in ids]
-        return [_with_point(found[number], stored[number].tobytes()) for number in ids]
+        return [found[number]._replace(point=stored[number].tobytes()) for number in ids]
 
     def at(self, paths: Iterable[bytes]) -> dict[bytes, Row]:
         """The rows of some absolute paths, by path, without their points."""
@@ -545,7 +543,7 @@ class Catalogue:
                 with contextlib.suppress(ValueError, TypeError, AttributeError):
                     found = self.row(tuple(values))
                     if point_checksum(found.id, point) == checksum and len(point) == 4 * self.dim:
-                        row = _with_point(found, point)
+                        row = found._replace(point=point)
                 yield values[0], row
 
     def quarantine(self) -> list[tuple[bytes, str]]:
@@ -592,10 +590,6 @@ class Catalogue:
             MemoryError,
         ) as error:
             raise self.damaged(error) from error
-
-
-def _with_point(row: Row, point: bytes) -> Row:
-    return Row(row.id, row.path, row.label, row.levels, row.content, row.state, point)
 
 
 def _marks(some: Sequence[object]) -> str:

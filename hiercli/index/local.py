@@ -1,7 +1,6 @@
 """An index in files, open for its only writer."""
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
@@ -594,7 +593,7 @@ class LocalStore:
         else:
             number, self._next_id = self._next_id, self._next_id + 1
             self.tables.put_point(number, self._point(row.content, points))
-        self.tables.put_row(dataclasses.replace(row, id=number))
+        self.tables.put_row(row._replace(id=number))
         self.database.execute("INSERT INTO added VALUES (?)", (number,))
         self._count += 1
 

@@ -164,7 +164,7 @@ def plan_sync(
         row = Row(-1, name, *labels[name], one.content, one.state)
         held = known.get(name)
         if held is not None:
-            row = dataclasses.replace(row, id=held.id)
+            row = row._replace(id=held.id)
             if held.content != one.content:
                 plan.changed.append(row)
             else:
@@ -174,7 +174,7 @@ def plan_sync(
                 plan.relabelled += again
                 plan.unchanged += not again
         elif gone[one.content]:
-            plan.moved.append(dataclasses.replace(row, id=gone[one.content].pop().id))
+            plan.moved.append(row._replace(id=gone[one.content].pop().id))
         else:
             plan.added.append(row)
     plan.removed += [one.id for left in gone.values() for one in left]
