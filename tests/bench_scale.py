@@ -174,13 +174,16 @@ def as_table(rows: list[dict[str, Any]]) -> str:
         "| " + " | ".join(COLUMNS.values()) + " |", "|" + " --: |" * len(COLUMNS),
     ]  # fmt: skip
     for row in rows:
-        cells = [
-            f"{value:,}" if isinstance(value, int) and not isinstance(value, bool)
-            else f"{value:.3g}" if isinstance(value, float) else str(value).lower()
-            for value in (row[name] for name in COLUMNS)
-        ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(_cell(row[name]) for name in COLUMNS) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "1,000" if value else "none"
+    if isinstance(value, int) or (isinstance(value, float) and value >= 100):
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ _LEAST_STEPS = 50
 _BYTES_A_STEP = 2**18
 _BYTES_BESIDE = 20
 """Of a row besides its point: id, checksum and what SQLite says of them."""
-_MOST_WASTE = 0.06
+_MOST_WASTE = 0.02
 _NETWORK = ("nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs")
 
 
