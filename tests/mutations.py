@@ -348,7 +348,7 @@ def damage_rows(seal: Callable[[sqlite3.Connection], None]) -> Mutation:
                 with contextlib.suppress(sqlite3.Error):
                     note = _change_rows(rng, database)
                     break
-            with contextlib.suppress(sqlite3.Error, TypeError, ValueError):
+            with contextlib.suppress(sqlite3.Error, TypeError, ValueError, AttributeError):
                 seal(database)
                 note += ", sealed"
             database.commit()

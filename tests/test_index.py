@@ -405,6 +405,34 @@ def test_damage_is_found_and_mended(album: Path, tmp_path: Path, which: str) -> 
     assert noticed >= (len(cases) - 10 if which == "index" else 10)
 
 
+def test_damage_stops_a_writer_with_one_message(album: Path, tmp_path: Path) -> None:
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album], session)
+    whole = {file: file.read_bytes() for file in (index, catalogue_path(index))}
+    content, rng, stopped = whole[catalogue_path(index)], random.Random(3), 0
+    paint(album / "kind0" / "new.png", 500)
+    for _ in range(60):
+        place = rng.randrange(100, len(content))
+        cut = content[:place] + content[place + 1 :]  # all behind it lies one byte off
+        for attempt in (
+            lambda: health.compact(index),
+            lambda: update.update(index, [album], session),
+            lambda: update.update(index, [album], session, rebuild=True),
+        ):
+            for file in tmp_path.glob("*idx.faiss*"):
+                file.unlink()
+            index.write_bytes(whole[index])
+            catalogue_path(index).write_bytes(cut)
+            try:
+                attempt()
+            except HierError:
+                stopped += 1
+            else:
+                with closing(Reader(index)) as reader:
+                    assert len(reader) >= 40
+    assert stopped > 60
+
+
 def test_looking_after_an_index(index: Path, photos: Path, inside: Hier, tmp_path: Path) -> None:
     own = tmp_path / "own.faiss"
     shutil.copy(index, own)

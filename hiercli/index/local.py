@@ -203,7 +203,8 @@ class LocalStore:
         self._pending: dict[bytes, int] = {}
         self._lookup: sqlite3.Connection | None = None
         self._saved = time.monotonic()
-        (highest,) = self.database.execute("SELECT max(id) FROM points").fetchone()
+        with self._failing():
+            (highest,) = self.database.execute("SELECT max(id) FROM points").fetchone()
         known = 0 if self.catalogue is None else self.catalogue.next_id
         self._next_id = max(known, -1 if highest is None else highest + 1)
 
@@ -616,9 +617,11 @@ class LocalStore:
     def _failing(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError, OverflowError, UnicodeError) as error:
-            raise database.writing_failed(self.index, error) from error
-        except (TypeError, ValueError, KeyError) as error:  # of what a row is missing, or holds
+        except (sqlite3.Error, OSError, OverflowError, ValueError, TypeError, KeyError) as error:
+            # SQLite says no more than this of a damaged page; the others are of a damaged row.
+            is_damage = type(error) in (sqlite3.DatabaseError, ValueError, TypeError, KeyError)
+            if not is_damage:
+                raise database.writing_failed(self.index, error) from error
             raise FileFormatError(
                 f"{self.path} is damaged ({error}). Run `hier index repair {self.index}` to keep "
                 "the valid images"
