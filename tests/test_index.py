@@ -26,7 +26,7 @@ from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError, HierError, InputError, MismatchError
 from hiercli.images import Preprocessing, State
 from hiercli.index import generation, health, local, update
-from hiercli.index.catalogue import Catalogue, catalogue_path, point_checksum
+from hiercli.index.catalogue import Catalogue, catalogue_path, point_checksum, short_hash
 from hiercli.index.reader import Reader
 
 
@@ -696,6 +696,35 @@ def test_a_catalogue_holds_nothing_that_computes(album: Path, tmp_path: Path) ->
         database.commit()
     with pytest.raises(FileFormatError, match="not those of an index"):
         Catalogue(index)
+
+
+def test_a_catalogue_whose_rows_say_what_they_cannot(album: Path, tmp_path: Path) -> None:
+    """With every checksum made anew."""
+    index = tmp_path / "i.faiss"
+    update.update(index, [album], Colours())
+    whole = catalogue_path(index).read_bytes()
+    with closing(sqlite3.connect(catalogue_path(index))) as database:
+        for number, _ in database.execute("SELECT id, path FROM folders").fetchall():
+            path = b"/a\0b%d" % number
+            database.execute(
+                "UPDATE folders SET path = ?, checksum = ? WHERE id = ?",
+                (path, short_hash((number, path)), number),
+            )
+        database.commit()
+    with closing(Reader(index)) as reader, pytest.raises(FileFormatError, match="has changed"):
+        reader.search(np.zeros((1, 12), np.float32), 3)
+    assert health.verify(index, files=True).damage
+    catalogue_path(index).write_bytes(whole)
+    with closing(sqlite3.connect(catalogue_path(index))) as database:
+        database.execute("DELETE FROM images")
+        database.commit()
+    with closing(Reader(index)) as reader, pytest.raises(HierError, match="no images"):
+        reader.collection()
+    name = whole.index(b"quarantine")
+    catalogue_path(index).write_bytes(whole[:name] + b"\xff\xfe" + whole[name + 2 :])
+    for attempt in (Reader, health.repair, health.stats):
+        with pytest.raises(HierError):
+            attempt(index)
 
 
 def test_hostile_points_have_no_distance(album: Path, tmp_path: Path) -> None:

@@ -417,7 +417,7 @@ class Catalogue:
         number, folder, name, kind, content, *state, checksum = values
         if checked and (
             short_hash(values[:-1]) != checksum
-            or not isinstance(content, bytes) or not isinstance(name, bytes)
+            or not isinstance(content, bytes) or not isinstance(name, bytes) or b"\0" in name
             or not all(isinstance(one, int) for one in (number, *state))
         ):  # fmt: skip
             raise ValueError(f"the row with id {number} has changed")
@@ -429,7 +429,7 @@ class Catalogue:
         if number not in self._folders:
             ask = "SELECT path, checksum FROM folders WHERE id = ?"
             path, checksum = self.database.execute(ask, (number,)).fetchone()
-            if short_hash((number, path)) != checksum:
+            if short_hash((number, path)) != checksum or b"\0" in path:
                 raise ValueError(f"the folder with id {number} has changed")
             self._folders[number] = self.locations.actual(path)
         return self._folders[number]

@@ -175,7 +175,10 @@ class _Limited(sqlite3.Connection):
 
     def execute(self, *words: Any) -> sqlite3.Cursor:
         self.steps = 0
-        return super().execute(*words)
+        try:
+            return super().execute(*words)
+        except UnicodeDecodeError as error:  # of the text in which SQLite says what is wrong
+            raise sqlite3.DatabaseError(f"its tables have no names ({error.reason})") from error
 
 
 def limit_steps(database: sqlite3.Connection, path: Path) -> None:

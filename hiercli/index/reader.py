@@ -271,7 +271,7 @@ class Reader:
         return self.catalogue.collection(self.rows(where))
 
     def _none_has(self, where: Sequence[tuple[str, str]]) -> InputError:
-        if not len(self):
+        if not (len(self) and where):
             return InputError(
                 f"{self.path} contains no images. Add images with `hier embed FOLDER --index ...`"
             )
