@@ -325,6 +325,19 @@ def test_a_root_of_ones_own(album: Path, tmp_path: Path) -> None:
         assert opened.update([disk / "album"]).unchanged == 40
 
 
+def test_a_root_for_an_index_that_had_none(album: Path, tmp_path: Path) -> None:
+    index, session = tmp_path / "idx.faiss", Colours()
+    update.update(index, [album], session)
+    before = all_hits(index)
+    assert counts(update.update(index, [album], session, root=album))[4] == 40
+    assert all_hits(index) == before
+    moved = tmp_path / "moved"
+    album.rename(moved)
+    assert [path for path, *_ in all_hits(index, moved)] == [
+        path.replace(str(album), str(moved)) for path, *_ in before
+    ]
+
+
 @given(
     folder=st.lists(st.sampled_from(["a", "b", "photos", "é", ".h"]), max_size=4),
     home=st.lists(st.sampled_from(["a", "b", "photos"]), max_size=3),

@@ -215,7 +215,9 @@ class LocalStore:
         except sqlite3.Error as error:
             raise database.writing_failed(self.index, error) from error
         try:
-            known = Catalogue(self.index, root, opened, check=True)
+            known = Catalogue(self.index, None, opened, check=True)
+            if root is not None and parse_json(known.facts["root"]):
+                known.read_facts(root)  # what lay below the root before lies below this one now
             generation.settle(self.index, known.generation)
         except FileFormatError:
             opened.close()
