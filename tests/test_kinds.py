@@ -341,3 +341,17 @@ def test_lists_are_even(c: float) -> None:
     lists = contents.inner(index)
     sizes = [lists.invlists.list_size(number) for number in range(lists.nlist)]
     assert max(sizes) < 4 * COUNT / lists.nlist
+
+
+def test_lists_that_lie_in_another_file_are_refused(tmp_path: Path) -> None:
+    """FAISS would open whatever file an index names."""
+    index = kinds.build("ivf", blocks(np.arange(300), ball(300, 0)), 300, 12, 0.1)
+    lists = faiss.OnDiskInvertedLists(index.nlist, index.code_size, str(tmp_path / "lists"))
+    index.replace_invlists(lists, False)
+    number, size = generation.write(tmp_path / "idx.faiss", index)
+    generation.settle(tmp_path / "idx.faiss", number)
+    with generation.opened(tmp_path / "idx.faiss", number, size) as file:
+        assert file is not None
+        for read in (generation.mapped, generation.whole):
+            with pytest.raises(FileFormatError, match="not an index of hier"):
+                read(file)
