@@ -192,6 +192,22 @@ def test_a_faiss_file_of_another_state_is_refused(album: Path, tmp_path: Path) -
     assert len(all_hits(index)) == 40
 
 
+def test_a_catalogue_can_be_looked_into(album: Path, tmp_path: Path) -> None:
+    """With any program that reads SQLite."""
+    index = tmp_path / "idx.faiss"
+    update.update(index, [album], Colours())
+    with closing(sqlite3.connect(catalogue_path(index))) as opened:
+        found = opened.execute("SELECT path, label FROM photos").fetchall()
+    assert len(found) == 40
+    assert ("./album/kind0/photo0.png", "kind0") in found
+    with closing(sqlite3.connect(catalogue_path(index))) as opened:
+        opened.execute("DROP VIEW photos")
+        opened.execute("CREATE VIEW photos AS SELECT 1 AS label FROM images")
+        opened.commit()
+    with pytest.raises(FileFormatError):
+        Reader(index)
+
+
 def test_a_plain_faiss_file(album: Path, tmp_path: Path) -> None:
     """Whoever reads it with FAISS has no need of us."""
     index = tmp_path / "idx.faiss"

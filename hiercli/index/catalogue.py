@@ -62,6 +62,13 @@ CREATE TABLE quarantine (
 ) WITHOUT ROWID;
 CREATE TABLE proxies (id INTEGER PRIMARY KEY, point BLOB NOT NULL);
 """
+VIEW = (
+    "CREATE VIEW photos AS SELECT images.id, CAST(folders.path || '/' || name AS TEXT) AS path, "
+    "label, levels FROM images JOIN folders ON folders.id = folder "
+    "JOIN classes ON classes.id = class"
+)
+"""For people who look into a catalogue with other programs; hier does not use it."""
+SCHEMA += f"{VIEW};\n"
 COLUMNS = "id, folder, name, class, content, size, modified_ns, changed_ns, checksum"
 _FACTS = (
     "version", "fingerprint", "c", "embedding_dim", "model", "next_id", "count", "generation",
@@ -169,7 +176,7 @@ def version_of(index: Path) -> str:
         return ""
     with contextlib.closing(opened), contextlib.suppress(sqlite3.Error, TypeError, ValueError):
         database.limit_steps(opened, catalogue_path(index))
-        database.require_tables(opened)
+        database.require_tables(opened, VIEW)
         ask = "SELECT value FROM facts WHERE name = 'version'"
         (version,) = opened.execute(ask).fetchone()
         return str(version) if re.fullmatch("[0-9]{1,3}", str(version)) else ""

@@ -128,14 +128,21 @@ def require_schema(database: sqlite3.Connection, schema: str) -> None:
         raise ValueError("its tables are not those of an index")
 
 
-def require_tables(database: sqlite3.Connection) -> None:
+def require_tables(database: sqlite3.Connection, view: str = "") -> None:
     """Check that a database of any version holds tables alone, before anything of it is read.
+
+    Args:
+        database: to be looked at.
+        view: SQL of the one view that it may hold too.
 
     Raises:
         ValueError: it does not.
     """
-    asked = "SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')"
-    if database.execute(asked).fetchone() != (0,):
+    asked = (
+        "SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index') AND "
+        "(type, sql) IS NOT ('view', ?)"
+    )
+    if database.execute(asked, (view,)).fetchone() != (0,):
         raise ValueError("it contains more than tables")
 
 
