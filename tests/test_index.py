@@ -283,6 +283,36 @@ def test_points_of_a_killed_run_are_not_made_again(album: Path, tmp_path: Path) 
     assert update.update(index, [album], Colours("third"), rebuild=True).embedded == 40
 
 
+def test_points_that_wait_disturb_nothing(album: Path, tmp_path: Path) -> None:
+    class Dies(Colours):
+        def run(self, pixels: np.ndarray) -> np.ndarray:
+            if len(pixels) < 32:
+                raise KeyboardInterrupt
+            return super().run(pixels)
+
+    index = tmp_path / "idx.faiss"
+    update.update(index, [album / "kind0"], Colours())
+    before = health.stats(index)["mean_distance_from_origin"]
+    with pytest.raises(KeyboardInterrupt):
+        update.update(index, [album], Dies())
+    assert health.stats(index)["mean_distance_from_origin"] == before
+    health.compact(index)
+    assert health.verify(index).damage == []
+    assert update.update(index, [album], Colours()).total == 40
+    assert health.verify(index).damage == []
+
+
+def test_a_damaged_point_is_not_copied(album: Path, tmp_path: Path) -> None:
+    index = tmp_path / "idx.faiss"
+    update.update(index, [album], Colours())
+    with closing(sqlite3.connect(catalogue_path(index))) as database:
+        database.execute("UPDATE points SET point = zeroblob(48)")
+        database.commit()
+    shutil.copy(album / "kind0" / "photo0.png", album / "kind0" / "copy.png")
+    with pytest.raises(FileFormatError, match="damaged"):
+        update.update(index, [album], Colours())
+
+
 def test_a_finished_catalogue_that_did_not_take_its_place(
     album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,6 +342,8 @@ def test_an_index_of_any_type_can_be_emptied(kind: str, album: Path, tmp_path: P
     assert health.verify(index).damage == []
     paint(album / "kind0" / "0.png", 1)
     assert update.update(index, [album], session).total == 1
+    with closing(Reader(index)) as reader:
+        assert len(reader.search(np.zeros((1, 12), np.float32), 3)[0]) == 1
     health.compact(index)
     assert health.stats(index)["index_type"] == kind
 

@@ -482,7 +482,9 @@ class Catalogue:
             FileFormatError: a point has another length.
         """
         with self.damage():
-            cursor = self.database.execute("SELECT id, point FROM points ORDER BY id")
+            cursor = self.database.execute(
+                "SELECT images.id, point FROM images JOIN points USING (id) ORDER BY images.id"
+            )
             while block := cursor.fetchmany(POINTS_AT_ONCE):
                 flat = np.frombuffer(b"".join(point for _, point in block), "<f4")
                 ids = np.array([number for number, _ in block], np.int64)

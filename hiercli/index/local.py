@@ -338,12 +338,13 @@ class LocalStore:
             return True
         if self.catalogue is None:
             return False
-        if self._lookup is None:
-            # Of its own: threads that ask while points are kept would wait for each other.
-            self._lookup = database.open_to_read(self.path)
-            self._lookup.execute("COMMIT")  # it must not stand in the way of what is kept
-        ask = "SELECT 1 FROM images WHERE content = ? LIMIT 1"
-        return self._lookup.execute(ask, (content,)).fetchone() is not None
+        with self._failing():
+            if self._lookup is None:
+                # Of its own: threads that ask while points are kept would wait for each other.
+                self._lookup = database.open_to_read(self.path)
+                self._lookup.execute("COMMIT")  # it must not stand in the way of what is kept
+            ask = "SELECT 1 FROM images WHERE content = ? LIMIT 1"
+            return self._lookup.execute(ask, (content,)).fetchone() is not None
 
     def keep(self, content: bytes, point: np.ndarray) -> None:
         """Keep a point (D,) that was made; a kill loses a second of work at most.
@@ -452,6 +453,8 @@ class LocalStore:
                 self.database.execute("COMMIT")
             self._end_lookup()
             self._count = len(self)
+            # On disk before the FAISS file that it names takes the place of the old one.
+            self.database.execute("PRAGMA synchronous = FULL")
             with database.transaction(self.database):
                 if self.catalogue is None:
                     for table in ("images", "added", "removed", "quarantine", "facts", "folders",
@@ -476,6 +479,12 @@ class LocalStore:
         """The draft becomes the catalogue."""
         database.finish(self.database, self.path)
         target = catalogue_path(self.index)
+        # What the log of the old one holds must survive a kill before it is replaced.
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(database.open_to_write(target)) as old,
+        ):
+            old.execute("PRAGMA wal_checkpoint(PASSIVE)")
         for file in database.files_of(target)[1:]:  # of another database
             file.unlink(missing_ok=True)
         with open(self.path, "rb") as written:
@@ -493,8 +502,9 @@ class LocalStore:
         progress: kinds.Progress | None,
     ) -> None:
         run = self.database.execute
-        run("DELETE FROM points WHERE id IN (SELECT id FROM pending)")
-        run("DELETE FROM pending")
+        if not renew:  # what waits for another run goes on waiting
+            run("DELETE FROM points WHERE id IN (SELECT id FROM pending)")
+            run("DELETE FROM pending")
         run("DELETE FROM classes WHERE NOT EXISTS (SELECT 1 FROM images WHERE class = classes.id)")
         (count,) = run("SELECT count(*) FROM images").fetchone()
         if count != self._count:

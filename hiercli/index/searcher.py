@@ -104,8 +104,9 @@ class Searcher:
         self._delta = delta or Delta(*(np.empty(0, np.int64),) * 3, c)
         self._farthest = max(farthest, self._delta.farthest)
         self._on_gpu: neighbours.Search | None = None
+        self._gpu_rows = 0
         self._quantization_error = contents.quantization_error(index)
-        if device == "cuda":
+        if device == "cuda" and index.ntotal:
             self._go_to_gpu(index)
         self._size = len(contents.living(index)) if count is None else count
 
@@ -113,7 +114,8 @@ class Searcher:
         from hiercli.index.gpu import DeviceSearch
 
         try:
-            self._on_gpu = DeviceSearch(*contents.rows(index))
+            ids, rows = contents.rows(index)
+            self._on_gpu, self._gpu_rows = DeviceSearch(ids, rows), len(ids)
         except InputError as error:
             self.fallback = str(error)
 
@@ -160,13 +162,15 @@ class Searcher:
         on_gpu = among is None and self._on_gpu is not None
         narrow = None if on_gpu else self._narrow(among)
         # Of all that the FAISS file has, some may not count.
-        most = self.index.ntotal
+        most = self._gpu_rows if on_gpu else self.index.ntotal
         spare = max(0, most + len(self._delta.ids) - len(self))
 
         def search(some: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
             every = exact or among is not None or width == total
             inside = min(most, width + spare) if width == total else min(most, width)
-            if narrow is not None:
+            if not inside:
+                found = np.empty((len(some), 0), np.float32), np.empty((len(some), 0), np.int64)
+            elif narrow is not None:
                 found = narrow(some, inside, every or width > _WIDE)
             else:
                 assert self._on_gpu is not None

@@ -62,12 +62,15 @@ class Tables:
 
     def points_by_content(self, contents_: Iterable[bytes]) -> dict[bytes, bytes]:
         """The point of each content that some image has."""
-        ask = "SELECT point FROM images JOIN points USING (id) WHERE content = ? LIMIT 1"
+        ask = (
+            "SELECT points.id, point, points.checksum FROM images JOIN points USING (id) "
+            "WHERE content = ? LIMIT 1"
+        )
         found = {}
         for content in contents_:
             row = self.database.execute(ask, (content,)).fetchone()
-            if row:
-                found[content] = bytes(row[0])
+            if row and point_checksum(row[0], row[1]) == row[2]:
+                found[content] = bytes(row[1])
         return found
 
     def delta(self) -> tuple[list[int], list[int]]:
@@ -78,7 +81,9 @@ class Tables:
         return added, removed
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        cursor = self.database.execute("SELECT id, point FROM points ORDER BY id")
+        cursor = self.database.execute(
+            "SELECT images.id, point FROM images JOIN points USING (id) ORDER BY images.id"
+        )
         while block := cursor.fetchmany(POINTS_AT_ONCE):
             yield self._stacked(block)
 
@@ -144,6 +149,8 @@ class Tables:
         """Write folders relative to where the index lies now, should it lie elsewhere than then."""
         if known.locations.base == self._locations.base:
             return
+        # One may take another's place: none may stand in its way.
+        self.database.execute("UPDATE folders SET path = CAST('/' || id || '/' AS BLOB)")
         for number, folder in known.folders().items():
             written = self._locations.written(folder)
             self.database.execute(
