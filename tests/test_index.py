@@ -408,14 +408,20 @@ def test_damage_is_found_and_mended(album: Path, tmp_path: Path, which: str) -> 
         flipped = content[place] ^ (1 << rng.randrange(8))
         cases.append(content[:place] + bytes([flipped]) + content[place + 1 :])
     query = np.stack([np.frombuffer(point, "<f4") for _, _, point in truth.values()])
-    expected = [[hit.path for hit in hits] for hits in Reader(index).search(query, 3)]
-    noticed = 0
+
+    def answered() -> list[list[str]]:
+        with closing(Reader(index)) as reader:
+            return [[hit.path for hit in hits] for hits in reader.search(query, 3)]
+
+    expected, noticed = answered(), 0
     for case in cases:
+        for file in tmp_path.glob("idx.faiss.sqlite-*"):  # of another catalogue
+            file.unlink()
         for file, good in whole.items():
             file.write_bytes(good)
         target.write_bytes(case)
         try:
-            answers = [[hit.path for hit in hits] for hits in Reader(index).search(query, 3)]
+            answers = answered()
         except HierError:
             noticed += 1
             assert health.verify(index).damage != []

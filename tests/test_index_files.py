@@ -1,5 +1,6 @@
 """An index in its files: its cost, older formats, other places, and many who read it at once."""
 
+import functools
 import json
 import multiprocessing
 import os
@@ -25,7 +26,7 @@ from hiercli.collection import Collection
 from hiercli.encoder.encoder import Encoder
 from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.images import decoding, read_bytes
-from hiercli.index import database, health, local, update
+from hiercli.index import database, gpu, health, local, update
 from hiercli.index.catalogue import Catalogue, Row, catalogue_path, version_of
 from hiercli.index.index import Index
 from hiercli.index.locations import Locations, join, split
@@ -354,6 +355,81 @@ def test_a_root_for_an_index_that_had_none(album: Path, tmp_path: Path) -> None:
     ]
 
 
+def moved_apart(tmp_path: Path, images: str, index: str) -> tuple[Path, Path]:
+    """Images in one folder, and their index in another; both below a folder of their own."""
+    for number in range(4):
+        paint(tmp_path / images / f"{number}.png", number)
+    target = tmp_path / index / "idx.faiss"
+    update.update(target, [tmp_path / images], Colours())
+    return tmp_path / images, target
+
+
+def test_an_index_moved_away_from_images_beside_it(tmp_path: Path) -> None:
+    """The folder itself is there wherever the index lies: images decide."""
+    images, index = moved_apart(tmp_path, "album", "album")
+    before, new = all_hits(index), tmp_path / "other"
+    new.mkdir()
+    for file in (index, catalogue_path(index)):
+        file.rename(new / file.name)
+    assert all_hits(new / "idx.faiss") == before
+    assert counts(update.update(new / "idx.faiss", [images], Colours())) == (0, 0, 0, 0, 4, 0)
+    assert all_hits(new / "idx.faiss") == before
+
+
+def test_a_root_is_read_and_written_alike(tmp_path: Path) -> None:
+    """Index and images have been moved apart: searching and updating agree where they are."""
+    images, index = moved_apart(tmp_path, "a/photos", "a/idx")
+    for name in ("b", "c"):
+        (tmp_path / name).mkdir()
+    index.parent.rename(tmp_path / "b" / "idx")
+    images.rename(tmp_path / "c" / "photos")
+    root, index = tmp_path / "c" / "idx", tmp_path / "b" / "idx" / "idx.faiss"
+    with Index(index, encoder=Colours(), root=root) as opened:
+        paths = {hit.path for hit in opened.search(np.zeros(12, np.float32), k=None)}
+        assert paths == {str(file) for file in (tmp_path / "c" / "photos").iterdir()}
+        done = opened.update([tmp_path / "c" / "photos"])
+        assert (done.unchanged, done.total) == (4, 4)
+    assert {path for path, *_ in all_hits(index)} == paths
+
+
+def test_another_root_while_images_stay(tmp_path: Path) -> None:
+    images, index = moved_apart(tmp_path, "data/photos/k", "far")
+    before = all_hits(index)
+    for root in (tmp_path / "data" / "photos", tmp_path / "data", tmp_path, tmp_path / "data"):
+        assert counts(update.update(index, [images], Colours(), root=root))[4] == 4
+        assert all_hits(index) == before
+    assert health.verify(index, files=True) == health.Health([], [])
+
+
+def test_folders_that_take_each_others_place(tmp_path: Path) -> None:
+    for folder in ("m/a", "m/m/a"):
+        paint(tmp_path / folder / "0.png", len(folder))
+    index = tmp_path / "m" / "idx.faiss"
+    update.update(index, [tmp_path / "m"], Colours())
+    before = all_hits(index)
+    done = update.update(index, [tmp_path / "m"], Colours(), root=tmp_path)
+    assert (done.unchanged, done.total) == (2, 2)
+    assert all_hits(index) == before
+
+
+def test_two_folders_that_become_one(tmp_path: Path) -> None:
+    """One is known by its own name and one relative to the index, which has moved to the other."""
+    for place in ("x", "y"):
+        for number in range(3):
+            paint(tmp_path / place / "photos" / f"{number}.png", number)
+    index = tmp_path / "x" / "deep" / "idx.faiss"
+    folders = [tmp_path / place / "photos" for place in ("x", "y")]
+    update.update(index, folders, Colours())
+    assert len(all_hits(index)) == 6
+    shutil.rmtree(tmp_path / "x" / "photos")
+    shutil.copytree(tmp_path / "x" / "deep", tmp_path / "y" / "deep")
+    new = tmp_path / "y" / "deep" / "idx.faiss"
+    done = update.update(new, [folders[1]], Colours())
+    assert (done.unchanged, done.total) == (3, 3)
+    assert {path for path, *_ in all_hits(new)} == set(map(str, folders[1].iterdir()))
+    assert health.verify(new, files=True) == health.Health([], [])
+
+
 @given(
     folder=st.lists(st.sampled_from(["a", "b", "photos", "é", ".h"]), max_size=4),
     home=st.lists(st.sampled_from(["a", "b", "photos"]), max_size=3),
@@ -535,3 +611,116 @@ def test_memory_does_not_grow_over_a_thousand_opens(album: Path, tmp_path: Path)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 20_000, f"{grown} KB more"
     assert descriptors() <= opened + 1
+
+
+# -- kills, damage and other devices --------------------------------------------------------------
+
+
+def test_what_waits_survives_an_update_of_other_images(album: Path, tmp_path: Path) -> None:
+    class Dies(Colours):
+        def run(self, pixels: np.ndarray) -> np.ndarray:
+            if len(pixels) < 32:
+                raise KeyboardInterrupt
+            return super().run(pixels)
+
+    index, other = tmp_path / "idx.faiss", paint(tmp_path / "other" / "k" / "0.png", 900).parent
+    update.update(index, [other], Colours())
+    with pytest.raises(KeyboardInterrupt):
+        update.update(index, [album], Dies())
+    paint(other / "1.png", 901)
+    assert update.update(index, [other], Colours()).embedded == 1
+    health.compact(index)
+    assert update.update(index, [album], Colours()).embedded == 8
+    assert health.verify(index, files=True) == health.Health([], [])
+
+
+def test_a_commit_is_on_disk_before_its_faiss_file_takes_its_place(
+    album: Path, tmp_path: Path
+) -> None:
+    index = tmp_path / "idx.faiss"
+    update.update(index, [album], Colours())
+    with local.writing(index, 12) as store:
+        assert store.catalogue is not None
+        with store.changing({}, store.catalogue.proxies(), renew=True):
+            assert store.database.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_a_killed_repair_takes_nothing_back(album: Path, tmp_path: Path) -> None:
+    """Somebody has the index open, so what was committed last is still in the log."""
+    index = tmp_path / "idx.faiss"
+    update.update(index, [album / "kind0"], Colours())
+    with closing(Reader(index)):
+        update.update(index, [album], Colours())
+        code = f"""
+import os
+from pathlib import Path
+from hiercli.index import health
+real = os.replace
+def replace(old, new):
+    if str(new).endswith((".sqlite", ".faiss")):
+        os._exit(9)
+    real(old, new)
+os.replace = replace
+health.repair(Path({str(index)!r}))
+"""
+        done = subprocess.run([sys.executable, "-c", code])
+        assert done.returncode == 9
+        code = f"""
+from pathlib import Path
+from hiercli.index.catalogue import Catalogue
+print(len(Catalogue(Path({str(index)!r}))))
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "40\n", done.stderr
+
+
+def test_a_damaged_page_of_contents_is_one_message(album: Path, tmp_path: Path) -> None:
+    index = tmp_path / "idx.faiss"
+    update.update(index, [album], Colours())
+    with closing(sqlite3.connect(catalogue_path(index))) as opened:
+        (page,) = opened.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'images_by_content'"
+        ).fetchone()
+        (size,) = opened.execute("PRAGMA page_size").fetchone()
+    with open(catalogue_path(index), "r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+    paint(album / "kind0" / "new.png", 500)
+    with pytest.raises(FileFormatError, match="damaged"):
+        update.update(index, [album], Colours())
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+def test_a_gpu_searches_what_came_and_went(
+    kind: str, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU by the same graph: removed points, a graph's stepping stones, an empty file."""
+    on_cpu = functools.partial(gpu.DeviceSearch, device="cpu")
+    monkeypatch.setattr(gpu, "DeviceSearch", on_cpu)
+    index = tmp_path / "idx.faiss"
+    update.update(index, [album], Colours(), index_type=kind)
+
+    def both() -> list[list[str]]:
+        found = []
+        for device in ("cpu", "cuda"):
+            with closing(Reader(index, device)) as reader:
+                assert not reader.fallback
+                (hits,) = reader.search(np.zeros((1, 12), np.float32), None)
+            found.append([hit.path for hit in hits])
+        return found
+
+    for least in (500, 0):
+        monkeypatch.setattr(local, "_LEAST_DELTA", least)
+        for file in sorted(album.rglob("*.png"))[:4]:
+            file.unlink()
+        paint(album / "kind1" / f"new{least}.png", 700 + least)
+        update.update(index, [album], Colours())
+        one, other = both()
+        assert one == other and len(one) == len(list(album.rglob("*.png")))
+    for file in album.rglob("*.png"):
+        file.unlink()
+    update.update(index, [album], Colours(), prune=True)
+    monkeypatch.setattr(local, "_LEAST_DELTA", 500)
+    paint(album / "kind1" / "last.png", 800)
+    update.update(index, [album], Colours())
+    assert [len(found) for found in both()] == [1, 1]

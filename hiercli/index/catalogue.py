@@ -78,6 +78,8 @@ _FACTS = (
 AT_ONCE = 500
 """Ids of one query, below what any SQLite accepts."""
 POINTS_AT_ONCE = 16_384
+_SAMPLE = 50
+"""Images that are looked for where an index may have been moved."""
 
 
 class Row(NamedTuple):
@@ -229,17 +231,23 @@ class Catalogue:
                 f"reads {VERSION}). Older ones are brought up to date by `hier index compact "
                 f"{index}`, without embedding an image again"
             )
-        with self.damage():
-            self.database = opened or database.open_to_read(self.path)
-            if opened is None or check:
-                database.limit_steps(self.database, self.path)
-                database.require_schema(self.database, SCHEMA)
         self._folders: dict[int, bytes] = {}
         self._classes: dict[int, tuple[str, str]] = {}
         self._asked: tuple[tuple[tuple[str, str], ...], np.ndarray] | None = None
-        self.read_facts(root)
+        with self.damage():
+            self.database = opened or database.open_to_read(self.path)
+        try:
+            with self.damage():
+                if opened is None or check:
+                    database.limit_steps(self.database, self.path)
+                    database.require_schema(self.database, SCHEMA)
+            self._read_facts(root)
+        except BaseException:
+            if opened is None:
+                self.close()
+            raise
 
-    def read_facts(self, root: Path | None = None) -> None:
+    def _read_facts(self, root: Path | None) -> None:
         """Take what it says of itself, and check it."""
         with self.damage():
             self.facts = facts = dict(self.database.execute("SELECT name, value FROM facts"))
@@ -258,20 +266,36 @@ class Catalogue:
             self.locations = self._located(root)
 
     def _located(self, root: Path | None) -> Locations:
-        """Where its relative paths start: where it lies, or lay when images are still there."""
-        home, written = self.index.parent, parse_json(self.facts["root"])
-        if root is not None or written:
-            return Locations(home, root or Path(written))
-        before = Path(parse_json(self.facts["home"]))
-        here, there = Locations(home), Locations(before)
-        if before != home:
-            ask = "SELECT path FROM folders ORDER BY id LIMIT 50"
-            some = [bytes(path) for (path,) in self.database.execute(ask) if is_relative(path)]
-            if not any(os.path.isdir(here.actual(path)) for path in some) and any(
-                os.path.isdir(there.actual(path)) for path in some
-            ):
-                return there
-        return here
+        """Where its relative paths start: of the places that can be meant, where images are.
+
+        They are below the root that is given, and below the stored one, or else where the index
+        lies now and where it lay when it was written.
+        """
+        home, stored = self.index.parent, parse_json(self.facts["root"])
+        places = [] if root is None else [Locations(home, root)]
+        places.append(Locations(home, Path(stored) if stored else None))
+        if not stored:
+            places.append(Locations(Path(parse_json(self.facts["home"]))))
+        different = list({place.base: place for place in places}.values())
+        if len(different) == 1:
+            return different[0]
+        some = list(self._some_relative())
+        found = [
+            sum(os.path.lexists(join(place.actual(folder), name)) for folder, name in some)
+            for place in different
+        ]
+        return different[found.index(max(found))]
+
+    def _some_relative(self) -> Iterator[tuple[bytes, bytes]]:
+        """Folder and name of a few images with relative paths, spread over all."""
+        ask = (
+            "SELECT path, name FROM images JOIN folders ON folders.id = folder "
+            "WHERE images.id >= ? ORDER BY images.id LIMIT 1"
+        )
+        for first in range(0, self.next_id, max(1, self.next_id // _SAMPLE)):
+            found = self.database.execute(ask, (first,)).fetchone()
+            if found is not None and is_relative(found[0]):
+                yield found
 
     def close(self) -> None:
         """Let go of the file."""

@@ -188,6 +188,11 @@ class _Limited(sqlite3.Connection):
             raise sqlite3.DatabaseError(f"its tables have no names ({error.reason})") from error
 
 
+def is_sound(database: sqlite3.Connection) -> bool:
+    """Whether SQLite finds no damaged page."""
+    return bool(database.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+
+
 def limit_steps(database: sqlite3.Connection, path: Path) -> None:
     """End statements that take far longer than a file of this size can need."""
     most = (

@@ -155,10 +155,8 @@ def make_anew(
     Raises:
         InputError: the files cannot be written; what was there before stands.
     """
-    for file in database.files_of(draft_path(index)):
-        file.unlink(missing_ok=True)
     dim = int(facts["embedding_dim"])
-    store = LocalStore(index, dim, anew=True, root=root, is_draft=True)
+    store = LocalStore(index, dim, anew=True, root=root)
     try:
         with store.changing(facts, proxies, progress=progress):
             store.put(rows)
@@ -184,11 +182,10 @@ class LocalStore:
         *,
         anew: bool,
         root: Path | None = None,
-        is_draft: bool = False,
     ) -> None:
         self.index, self.embedded, self._dim = index, 0, dim
         self._anew = anew
-        usable = not is_draft and version_of(index) == VERSION
+        usable = version_of(index) == VERSION
         if not (usable or anew):
             Catalogue(index).close()  # says what is wrong
         self.catalogue: Catalogue | None = None
@@ -207,6 +204,7 @@ class LocalStore:
             (highest,) = self.database.execute("SELECT max(id) FROM points").fetchone()
         known = 0 if self.catalogue is None else self.catalogue.next_id
         self._next_id = max(known, -1 if highest is None else highest + 1)
+        self._move_along()
 
     def _existing(self, root: Path | None) -> sqlite3.Connection | None:
         """The catalogue that is there; ``None`` where it is damaged, and not needed."""
@@ -215,9 +213,9 @@ class LocalStore:
         except sqlite3.Error as error:
             raise database.writing_failed(self.index, error) from error
         try:
-            known = Catalogue(self.index, None, opened, check=True)
-            if root is not None and parse_json(known.facts["root"]):
-                known.read_facts(root)  # what lay below the root before lies below this one now
+            known = Catalogue(self.index, root, opened, check=True)
+            if self._anew and not database.is_sound(opened):
+                raise known.damaged("SQLite finds damaged pages")
             generation.settle(self.index, known.generation)
         except FileFormatError:
             opened.close()
@@ -236,7 +234,7 @@ class LocalStore:
                 opened = database.open_to_write(path)
                 database.limit_steps(opened, path)
                 database.require_schema(opened, SCHEMA)
-                if opened.execute("PRAGMA quick_check(1)").fetchone() == ("ok",):
+                if database.is_sound(opened):
                     return opened
                 opened.close()
         # Damaged, say by a loss of power: it holds nothing that cannot be made again.
@@ -271,16 +269,28 @@ class LocalStore:
     def __len__(self) -> int:
         return 0 if self.catalogue is None else len(self.catalogue)
 
-    def is_behind(self) -> bool:
-        """Whether the FAISS file is missing, or paths are relative to another place by now."""
+    def _move_along(self) -> None:
+        """Write paths relative to where the index lies now, or to another root."""
         known = self.catalogue
-        if known is None or known.locations.base != self._locations.base:
+        if known is not None and (
+            known.locations.base != self._locations.base
+            or self._place() != {name: known.facts[name] for name in ("home", "root")}
+        ):
+            with self.changing({}, known.proxies()):
+                self._remove(self.tables.relocate(known))
+
+    def is_behind(self) -> bool:
+        """Whether there is no FAISS file of what is known."""
+        known = self.catalogue
+        if known is None:
             return True
         with generation.opened(self.index, known.generation, known.faiss_bytes) as file:
-            return file is None or json.dumps(self._root_text()) != known.facts["root"]
+            return file is None
 
-    def _root_text(self) -> str:
-        return "" if self._root is None else os.path.realpath(self._root)
+    def _place(self) -> dict[str, str]:
+        """What is said of where paths start."""
+        root = "" if self._root is None else os.path.realpath(self._root)
+        return {"home": json.dumps(os.fspath(self.index.parent)), "root": json.dumps(root)}
 
     # -- points that wait until all of them can be placed ---------------------------------------
 
@@ -295,7 +305,7 @@ class LocalStore:
         with self._failing():
             if self._is_draft:
                 self._take_back(fingerprint)
-            for content, number, point, checksum in self.database.execute(ask).fetchall():
+            for content, number, point, checksum in self.database.execute(ask):
                 if isinstance(point, bytes) and self._checksum(content, point) == checksum:
                     self._pending[content] = number
                 else:
@@ -463,8 +473,6 @@ class LocalStore:
                     self.database.execute(
                         "DELETE FROM points WHERE id NOT IN (SELECT id FROM pending)"
                     )
-                else:
-                    self.tables.relocate(self.catalogue)
                 yield
                 self._finish(facts, proxies, renew, progress)
             if self._is_draft:
@@ -479,12 +487,6 @@ class LocalStore:
         """The draft becomes the catalogue."""
         database.finish(self.database, self.path)
         target = catalogue_path(self.index)
-        # What the log of the old one holds must survive a kill before it is replaced.
-        with (
-            contextlib.suppress(sqlite3.Error),
-            contextlib.closing(database.open_to_write(target)) as old,
-        ):
-            old.execute("PRAGMA wal_checkpoint(PASSIVE)")
         for file in database.files_of(target)[1:]:  # of another database
             file.unlink(missing_ok=True)
         with open(self.path, "rb") as written:
@@ -502,9 +504,11 @@ class LocalStore:
         progress: kinds.Progress | None,
     ) -> None:
         run = self.database.execute
-        if not renew:  # what waits for another run goes on waiting
-            run("DELETE FROM points WHERE id IN (SELECT id FROM pending)")
-            run("DELETE FROM pending")
+        run("DELETE FROM pending WHERE id IN (SELECT id FROM images)")
+        # What no image has yet goes on waiting for the run that needs it.
+        placed = "pending WHERE content IN (SELECT content FROM images)"
+        run(f"DELETE FROM points WHERE id IN (SELECT id FROM {placed})")
+        run(f"DELETE FROM {placed}")
         run("DELETE FROM classes WHERE NOT EXISTS (SELECT 1 FROM images WHERE class = classes.id)")
         (count,) = run("SELECT count(*) FROM images").fetchone()
         if count != self._count:
@@ -519,10 +523,8 @@ class LocalStore:
             "count": str(count),
             "next_id": str(max(self._next_id, int(facts.get("next_id", 0)))),
             "level_names": json.dumps(merged_levels(list(map(list, levels))), ensure_ascii=False),
-            "home": json.dumps(os.fspath(self.index.parent)),
-            "root": json.dumps(self._root_text()),
             "proxies": self.tables.put_proxies(proxies),
-        }  # fmt: skip
+        } | self._place()  # fmt: skip
         told |= self._generation(told, renew, progress)
         added, removed = self.tables.delta()
         told["delta"] = delta_checksum(added, removed)

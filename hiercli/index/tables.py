@@ -145,15 +145,37 @@ class Tables:
             ask = "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)"
             self.database.execute(ask, (self._folder(folder), name, reason))
 
-    def relocate(self, known: Catalogue) -> None:
-        """Write folders relative to where the index lies now, should it lie elsewhere than then."""
-        if known.locations.base == self._locations.base:
-            return
+    def relocate(self, known: Catalogue) -> list[int]:
+        """Write folders relative to where the index lies now, or to its root.
+
+        Returns:
+            ids of images that have become another's copy, since their folders have become one.
+        """
+        folders = dict(known.folders())
         # One may take another's place: none may stand in its way.
         self.database.execute("UPDATE folders SET path = CAST('/' || id || '/' AS BLOB)")
-        for number, folder in known.folders().items():
+        twice: list[int] = []
+        for number, folder in folders.items():
+            if folder in self._folders:
+                twice += self._merge(known, number, self._folders[folder])
+                continue
             written = self._locations.written(folder)
+            self._folders[folder] = number
             self.database.execute(
                 "UPDATE folders SET path = ?, checksum = ? WHERE id = ?",
                 (written, short_hash((number, written)), number),
             )
+        return twice
+
+    def _merge(self, known: Catalogue, number: int, into: int) -> list[int]:
+        """Put what lies in one folder into another; ids of images that are there already."""
+        there = {row.path for row in known.in_folder(into)}
+        rows = list(known.in_folder(number))
+        for row in rows:
+            if row.path not in there:
+                self.put_row(row)
+        self.database.execute(
+            "UPDATE OR REPLACE quarantine SET folder = ? WHERE folder = ?", (into, number)
+        )
+        self.database.execute("DELETE FROM folders WHERE id = ?", (number,))
+        return [row.id for row in rows if row.path in there]
