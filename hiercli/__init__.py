@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from hiercli.geometry import lorentz, poincare
     from hiercli.hierarchy.tree import Tree
     from hiercli.index.index import Index
-    from hiercli.index.reader import Hit
+    from hiercli.index.searchable import Hit
     from hiercli.losses.hier import HierLoss
     from hiercli.nn.to_poincare import ToPoincare
     from hiercli.onnx_export import export
@@ -88,7 +88,7 @@ _HOMES = {
     "Collection": "hiercli.collection",
     "Encoder": "hiercli.encoder.encoder",
     "HierLoss": "hiercli.losses.hier",
-    "Hit": "hiercli.index.reader",
+    "Hit": "hiercli.index.searchable",
     "Index": "hiercli.index.index",
     "ToPoincare": "hiercli.nn.to_poincare",
     "Tree": "hiercli.hierarchy.tree",

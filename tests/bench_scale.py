@@ -34,9 +34,9 @@ from PIL import Image
 from hiercli.collection import Collection
 from hiercli.encoder.general import default_model
 from hiercli.geometry import poincare
-from hiercli.index import database, health, kinds
-from hiercli.index.catalogue import catalogue_path
+from hiercli.index import health, kinds, locations
 from hiercli.index.index import Index
+from hiercli.index.locations import catalogue_path
 from hiercli.index.reader import Reader, opened
 from hiercli.index.update import update
 
@@ -97,7 +97,7 @@ def measure(folder: Path, size: int, grouped: bool, index_type: str) -> dict[str
     row["build"] = seconds(partial(Index.build, index, collection, index_type))
     Index.build(few, Collection(points=points[:1000], c=c, fingerprint=encoder.fingerprint))
     on_disk = sum(
-        file.stat().st_size for file in database.files_of(catalogue_path(index)) if file.exists()
+        file.stat().st_size for file in locations.with_logs(catalogue_path(index)) if file.exists()
     )
     # The FAISS file beside, which plain FAISS has too.
     row["disk"] = on_disk / points.nbytes

@@ -96,7 +96,7 @@ def _name_generation(index: Path) -> None:
 
 
 def _seal_facts(database: sqlite3.Connection) -> None:
-    from hiercli.index.catalogue import delta_checksum, facts_checksum
+    from hiercli.index.schema import delta_checksum, facts_checksum
 
     added, removed = (
         [number for (number,) in database.execute(f"SELECT id FROM {name} ORDER BY id")]
@@ -109,7 +109,7 @@ def _seal_facts(database: sqlite3.Connection) -> None:
 
 
 def _seal_catalogue(database: sqlite3.Connection) -> None:
-    from hiercli.index.catalogue import COLUMNS, point_checksum, short_hash
+    from hiercli.index.schema import COLUMNS, point_checksum, short_hash
 
     for table, columns in {
         "images": COLUMNS.removesuffix(", checksum"), "folders": "id, path",

@@ -510,7 +510,7 @@ def _parquet_cases(folder: Path, root: Path) -> None:
 
 
 def _database_cases(folder: Path, root: Path) -> None:
-    from hiercli.index.catalogue import COLUMNS
+    from hiercli.index.schema import COLUMNS
 
     columns = {"facts": "name, value", "images": COLUMNS, "folders": "id, path, checksum",
                "classes": "id, label, levels, checksum", "quarantine": "folder, name, reason",

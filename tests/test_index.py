@@ -25,9 +25,11 @@ from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError, HierError, InputError, MismatchError
 from hiercli.images import Preprocessing, State
-from hiercli.index import generation, health, local, update
-from hiercli.index.catalogue import Catalogue, catalogue_path, point_checksum, short_hash
+from hiercli.index import generation, health, local, locations, pending, renewal, update, writer
+from hiercli.index.catalogue import Catalogue
+from hiercli.index.locations import catalogue_path
 from hiercli.index.reader import Reader
+from hiercli.index.schema import point_checksum, short_hash
 
 
 class Colours(Encoder):
@@ -168,8 +170,8 @@ def test_a_damaged_picture_leaves_and_an_unreadable_one_stays(
 
 def work(index: str, folder: str, kind: str, compacts: bool = False) -> None:
     """What the killed process does."""
-    local._SECONDS_BETWEEN_SAVES = 0.0
-    local._LEAST_DELTA = 2  # so that some updates make a new FAISS file, and some do not
+    pending._SECONDS_BETWEEN_SAVES = 0.0
+    renewal._LEAST_DELTA = 2  # so that some updates make a new FAISS file, and some do not
     if compacts:
         health.compact(Path(index))
     update.update(Path(index), [Path(folder)], Colours(), index_type=kind)
@@ -274,9 +276,9 @@ def test_points_of_a_killed_run_are_not_made_again(album: Path, tmp_path: Path) 
     index = tmp_path / "idx.faiss"
     with pytest.raises(KeyboardInterrupt):
         update.update(index, [album], Dies())
-    assert not local.exists(index)
+    assert not locations.exists(index)
     assert update.update(index, [album], Colours()).embedded == 8
-    assert not local.draft_path(index).exists()
+    assert not locations.draft_path(index).exists()
     # Another encoder's points would be wrong ones.
     with pytest.raises(KeyboardInterrupt):
         update.update(index, [album], Dies("other"), rebuild=True)
@@ -325,11 +327,11 @@ def test_a_finished_catalogue_that_did_not_take_its_place(
     with pytest.raises(KeyboardInterrupt):
         update.update(index, [album], Colours())
     monkeypatch.undo()
-    assert not local.exists(index)
+    assert not locations.exists(index)
     done = update.update(index, [album], Colours())
     assert (done.embedded, done.total) == (0, 40)
     assert health.verify(index, files=True) == health.Health([], [])
-    assert not local.draft_path(index).exists()
+    assert not locations.draft_path(index).exists()
 
 
 @pytest.mark.parametrize("kind", ["flat", "sq8", "hnsw", "ivf"])
@@ -356,12 +358,12 @@ def test_a_killed_writer_between_the_two_files(album: Path, tmp_path: Path) -> N
     (album / "kind0" / "photo0.png").unlink()
     update.update(index, [album], session)
     health.compact(index)
-    index.rename(generation.next_path(index))
+    index.rename(locations.next_path(index))
     index.write_bytes(old)
     assert health.verify(index).damage == []
     assert len(Reader(index)) == 39
     update.update(index, [album], session)
-    assert not generation.next_path(index).exists()
+    assert not locations.next_path(index).exists()
     assert faiss.read_index(str(index)).ntotal == 39
 
 
@@ -370,7 +372,7 @@ def test_one_writer_at_a_time_while_readers_go_on(album: Path, tmp_path: Path) -
     update.update(index, [album], session)
     reader = Reader(index)
     point = np.frombuffer(rows(index)["kind0/photo0.png"][2], "<f4")[None]
-    with local.writing(index, 12):
+    with writer.writing(index, 12):
         with pytest.raises(InputError, match="another process is writing"):
             update.update(index, [album], session)
         assert len(Reader(index)) == 40
@@ -511,7 +513,7 @@ def test_a_damaged_journal_costs_time_and_nothing_else(album: Path, tmp_path: Pa
     index, rng = tmp_path / "idx.faiss", random.Random(2)
     with pytest.raises(KeyboardInterrupt):
         update.update(index, [album], Dies())
-    journal = local.draft_path(index)
+    journal = locations.draft_path(index)
     content = journal.read_bytes()
     update.update(tmp_path / "anew.faiss", [album], Colours())
     truth = {name: row[1:] for name, row in rows(tmp_path / "anew.faiss").items()}

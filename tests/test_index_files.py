@@ -26,11 +26,12 @@ from hiercli.collection import Collection
 from hiercli.encoder.encoder import Encoder
 from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.images import decoding, read_bytes
-from hiercli.index import database, gpu, health, local, update
-from hiercli.index.catalogue import Catalogue, Row, catalogue_path, version_of
+from hiercli.index import database, gpu, health, renewal, update, writer
+from hiercli.index.catalogue import Catalogue, version_of
 from hiercli.index.index import Index
-from hiercli.index.locations import Locations, join, split
+from hiercli.index.locations import Locations, catalogue_path, join, split
 from hiercli.index.reader import Reader
+from hiercli.index.schema import Row
 from hiercli.index.sync import Plan, Scope, Seen, plan_sync
 
 DATA = Path(__file__).parent / "data"
@@ -158,7 +159,7 @@ def test_a_small_change_leaves_the_faiss_file_alone(album: Path, tmp_path: Path)
 def test_a_faiss_file_is_made_anew_beyond_a_share(
     album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_LEAST_DELTA", 3)
+    monkeypatch.setattr(renewal, "_LEAST_DELTA", 3)
     index, session = tmp_path / "idx.faiss", Colours()
     update.update(index, [album], session)
     for number in range(5):
@@ -639,7 +640,7 @@ def test_a_commit_is_on_disk_before_its_faiss_file_takes_its_place(
 ) -> None:
     index = tmp_path / "idx.faiss"
     update.update(index, [album], Colours())
-    with local.writing(index, 12) as store:
+    with writer.writing(index, 12) as store:
         assert store.catalogue is not None
         with store.changing({}, store.catalogue.proxies(), renew=True):
             assert store.database.execute("PRAGMA synchronous").fetchone() == (2,)
@@ -710,7 +711,7 @@ def test_a_gpu_searches_what_came_and_went(
         return found
 
     for least in (500, 0):
-        monkeypatch.setattr(local, "_LEAST_DELTA", least)
+        monkeypatch.setattr(renewal, "_LEAST_DELTA", least)
         for file in sorted(album.rglob("*.png"))[:4]:
             file.unlink()
         paint(album / "kind1" / f"new{least}.png", 700 + least)
@@ -720,7 +721,7 @@ def test_a_gpu_searches_what_came_and_went(
     for file in album.rglob("*.png"):
         file.unlink()
     update.update(index, [album], Colours(), prune=True)
-    monkeypatch.setattr(local, "_LEAST_DELTA", 500)
+    monkeypatch.setattr(renewal, "_LEAST_DELTA", 500)
     paint(album / "kind1" / "last.png", 800)
     update.update(index, [album], Colours())
     assert [len(found) for found in both()] == [1, 1]

@@ -15,7 +15,7 @@ from test_search import ball
 
 from hiercli import neighbours
 from hiercli.errors import FileFormatError, InputError, MismatchError
-from hiercli.index import contents, generation, gpu, health, kinds, local, update
+from hiercli.index import contents, generation, gpu, health, kinds, renewal, update
 from hiercli.index.reader import Reader, opened
 from hiercli.index.searcher import Delta, Searcher
 
@@ -165,8 +165,8 @@ def test_lists_that_compare_too_much_and_a_graph_that_misses_too_much(
     for number in range(60):
         paint(album / f"kind{number % 4}" / f"photo{number}.png", number)
     monkeypatch.setattr(kinds, "LARGE", 50)
-    monkeypatch.setattr(local, "_LEAST_DELTA", 0)
-    monkeypatch.setattr(local, "_MOST_DELTA", 0)
+    monkeypatch.setattr(renewal, "_LEAST_DELTA", 0)
+    monkeypatch.setattr(renewal, "_MOST_DELTA", 0)
     update.update(index, [album], Colours())
     assert health.stats(index)["index_type"] == "ivf"
     monkeypatch.setattr(kinds, "_FEW", 10)
@@ -187,11 +187,11 @@ def test_lists_that_compare_too_much_and_a_graph_that_misses_too_much(
     paint(album / "kind1" / "new.png", 501)
     update.update(index, [album], Colours())
     assert built == [], "a graph that misses too much stays until there is much more to index"
-    monkeypatch.setattr(local, "_MORE", 0.0)
+    monkeypatch.setattr(renewal, "_MORE", 0.0)
     paint(album / "kind1" / "newer.png", 502)
     update.update(index, [album], Colours())
     assert built == ["ivf", "hnsw"]
-    monkeypatch.setattr(local, "_MORE", 1.2)
+    monkeypatch.setattr(renewal, "_MORE", 1.2)
     paint(album / "kind1" / "newest.png", 503)
     update.update(index, [album], Colours())
     assert built == ["ivf", "hnsw"], "lists that find enough are kept"
@@ -204,8 +204,8 @@ def test_lists_that_compare_too_much_and_a_graph_that_misses_too_much(
 def test_an_index_grows_and_shrinks_in_its_kind(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_LEAST_DELTA", 0)
-    monkeypatch.setattr(local, "_MOST_DELTA", 0)
+    monkeypatch.setattr(renewal, "_LEAST_DELTA", 0)
+    monkeypatch.setattr(renewal, "_MOST_DELTA", 0)
     album, index, session = tmp_path / "album", tmp_path / "idx.faiss", Colours()
     for number in range(90):
         paint(album / f"kind{number % 4}" / f"photo{number}.png", number)

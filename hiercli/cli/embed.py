@@ -240,13 +240,13 @@ def _into_index(
 ) -> _Done:
     from hiercli.files import require_apart
     from hiercli.images import Places
-    from hiercli.index import kinds, local
+    from hiercli.index import kinds, locations
     from hiercli.index.reader import Reader
     from hiercli.index.update import update
 
     if options_["index_type"] is not None:
         kinds.require_index_type(options_["index_type"])
-    require_apart(output, (*local.files(file), encoder.path))
+    require_apart(output, (*locations.files(file), encoder.path))
     with progress("embedding") as bar, progress("building the index") as building:
         done = update(
             file, paths, encoder, progress=bar, building=building,

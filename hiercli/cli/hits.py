@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hiercli.hierarchy.branches import Branches
     from hiercli.hierarchy.node import Node
     from hiercli.index.queries import Query
-    from hiercli.index.reader import Hit
+    from hiercli.index.searchable import Hit
 
 
 def show_json(

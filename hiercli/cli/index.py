@@ -78,11 +78,11 @@ def build(
     from hiercli.encoder import onnx_file
     from hiercli.files import require_apart
     from hiercli.hierarchy.tree import images_of
-    from hiercli.index import local
+    from hiercli.index import locations
     from hiercli.index.index import Index as Built
 
     collection, files = images_of(points, model)
-    for file in local.files(index):
+    for file in locations.files(index):
         require_apart(file, files)
     if model is not None and not collection.fingerprint:
         fingerprint = onnx_file.read(model).metadata.fingerprint

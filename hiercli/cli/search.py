@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hiercli.encoder.encoder import Encoder
     from hiercli.hierarchy.branches import Branches
     from hiercli.index.queries import Query
-    from hiercli.index.reader import Hit, Searchable
+    from hiercli.index.searchable import Hit, Searchable
 
 
 def search(
@@ -210,7 +210,7 @@ def _encoder(
 ) -> "Encoder":
     """The encoder of an index, checked to be its own."""
     from hiercli.encoder.encoder import Encoder
-    from hiercli.index.reader import encoder_file
+    from hiercli.index.searchable import encoder_file
 
     source = model or encoder_file(images, index)
     encoder = Encoder(source, device, threads=threads)
@@ -261,7 +261,7 @@ def _find(
     """The hits of each query, as they are asked for."""
     import numpy as np
 
-    from hiercli.index.reader import answers
+    from hiercli.index.searchable import answers
 
     points = np.stack([query.point for query in asked if query.point is not None])
     if level is not None and tree is not None:

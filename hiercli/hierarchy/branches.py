@@ -11,7 +11,8 @@ from hiercli.collection import Collection
 from hiercli.geometry import poincare
 from hiercli.hierarchy import build, depth
 from hiercli.hierarchy.node import Node, lines
-from hiercli.index.reader import Hit, Reader, hit_of
+from hiercli.index.reader import Reader
+from hiercli.index.searchable import Hit, hit_of
 
 if TYPE_CHECKING:
     from hiercli.encoder.metadata import Metadata

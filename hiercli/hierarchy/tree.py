@@ -260,11 +260,12 @@ def images_of(source: Path, model: Path | None = None) -> tuple[Collection, tupl
         files = [source, *beside, *inside]
     else:
         from hiercli.index.catalogue import Catalogue
+        from hiercli.index.conditions import meeting
 
         catalogue = Catalogue(source)
         if metadata is not None and model is not None:
             catalogue.check(metadata, model)
-        rows = catalogue.rows(catalogue.where([]).tolist())
+        rows = catalogue.rows(meeting(catalogue, []).tolist())
         if not rows:
             raise InputError(
                 f"expected images in {source}, but it is empty. Add images with `hier embed`"
@@ -290,11 +291,11 @@ def images_of(source: Path, model: Path | None = None) -> tuple[Collection, tupl
 
 def files_of(*given: Path | None) -> list[Path]:
     """All files that belong to those that were named; the catalogue of an index is one."""
-    from hiercli.index import local
+    from hiercli.index import locations
 
     named = [path for path in given if path is not None]
     return [
         file
         for path in dict.fromkeys([*named, *(Path(os.path.realpath(path)) for path in named)])
-        for file in (path, *local.files(path))
+        for file in (path, *locations.files(path))
     ]

@@ -10,10 +10,6 @@ looked through is not; `health.verify` checks all.
 """
 
 import contextlib
-import fnmatch
-import functools
-import hashlib
-import json
 import os
 import re
 import sqlite3
@@ -21,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -30,144 +26,26 @@ from hiercli.collection import Collection
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.files import parse_json
-from hiercli.images import State
 from hiercli.index import database
-from hiercli.index.locations import Locations, is_relative, join, split
-from hiercli.labels import as_label
-
-VERSION = "7"
-SCHEMA = """
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE folders (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, checksum BLOB NOT NULL);
-CREATE TABLE classes (
-    id INTEGER PRIMARY KEY, label TEXT NOT NULL, levels TEXT NOT NULL, checksum BLOB NOT NULL,
-    UNIQUE (label, levels)
-);
-CREATE TABLE images (
-    id INTEGER PRIMARY KEY, folder INTEGER NOT NULL, name BLOB NOT NULL, class INTEGER NOT NULL,
-    content BLOB NOT NULL, size INTEGER NOT NULL, modified_ns INTEGER NOT NULL,
-    changed_ns INTEGER NOT NULL, checksum BLOB NOT NULL
-);
-CREATE UNIQUE INDEX images_by_path ON images (folder, name);
-CREATE INDEX images_by_content ON images (content);
-CREATE INDEX images_by_class ON images (class);
-CREATE TABLE points (id INTEGER PRIMARY KEY, point BLOB NOT NULL, checksum BLOB NOT NULL);
-CREATE TABLE added (id INTEGER PRIMARY KEY);
-CREATE TABLE removed (id INTEGER PRIMARY KEY);
-CREATE TABLE pending (
-    content BLOB PRIMARY KEY, id INTEGER NOT NULL, checksum BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE quarantine (
-    folder INTEGER NOT NULL, name BLOB NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (folder, name)
-) WITHOUT ROWID;
-CREATE TABLE proxies (id INTEGER PRIMARY KEY, point BLOB NOT NULL);
-"""
-VIEW = (
-    "CREATE VIEW photos AS SELECT images.id, CAST(folders.path || '/' || name AS TEXT) AS path, "
-    "label, levels FROM images JOIN folders ON folders.id = folder "
-    "JOIN classes ON classes.id = class"
+from hiercli.index.locations import catalogue_path, is_relative, join, located, split
+from hiercli.index.schema import (
+    AT_ONCE,
+    COLUMNS,
+    FACTS,
+    POINTS_AT_ONCE,
+    SCHEMA,
+    VERSION,
+    VIEW,
+    Row,
+    delta_checksum,
+    facts_checksum,
+    groups_of,
+    point_checksum,
+    short_hash,
 )
-"""For people who look into a catalogue with other programs; hier does not use it."""
-SCHEMA += f"{VIEW};\n"
-COLUMNS = "id, folder, name, class, content, size, modified_ns, changed_ns, checksum"
-_FACTS = (
-    "version", "fingerprint", "c", "embedding_dim", "model", "next_id", "count", "generation",
-    "faiss_bytes", "placed", "delta", "index_type", "made_type", "made_count", "recall",
-    "farthest", "level_names", "proxies", "home", "root",
-)  # fmt: skip
-AT_ONCE = 500
-"""Ids of one query, below what any SQLite accepts."""
-POINTS_AT_ONCE = 16_384
+
 _SAMPLE = 50
 """Images that are looked for where an index may have been moved."""
-
-
-class Row(NamedTuple):
-    """One image of a catalogue.
-
-    Attributes:
-        id: not given to another image as long as the index is not built anew.
-        path: where it lies, see `images.Places`.
-        label: class, see `labels`.
-        levels: its groups by level, fine to coarse, as JSON.
-        content: hash of the file's bytes.
-        state: of the file when it was read.
-        point: (D,) little-endian float32 in the ball; empty where it was not asked for.
-    """
-
-    id: int
-    path: bytes
-    label: str
-    levels: str
-    content: bytes
-    state: State
-    point: bytes = b""
-
-
-def short_hash(values: object) -> bytes:
-    """Eight bytes by which damage is noticed."""
-    return hashlib.blake2b(repr(values).encode(), digest_size=8).digest()
-
-
-def point_checksum(number: int, point: bytes) -> bytes:
-    """Eight bytes by which damage of a point is noticed, and that it belongs to this id."""
-    own = number.to_bytes(8, "big", signed=True)
-    return hashlib.blake2b(own + point, digest_size=8).digest()
-
-
-@functools.lru_cache(2**12)  # many images share their groups
-def _parsed_groups(levels: str) -> tuple[tuple[str, str], ...]:
-    found = parse_json(levels)
-    if not isinstance(found, dict) or not all(isinstance(group, str) for group in found.values()):
-        raise ValueError(f"the levels are {levels[:40]!r}")
-    return tuple(found.items())
-
-
-def groups_of(levels: str) -> dict[str, str]:
-    """Groups by level, fine to coarse, of what `levels_text` wrote.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    return dict(_parsed_groups(levels))
-
-
-def levels_text(level_names: Sequence[str], groups: Sequence[str]) -> str:
-    """Groups by level, fine to coarse, as JSON; those that are not known are left out."""
-    pairs = zip(level_names, groups, strict=True)
-    return json.dumps({name: group for name, group in pairs if group}, ensure_ascii=False)
-
-
-def catalogue_path(index: Path) -> Path:
-    """Where the catalogue of an index lies."""
-    return index.with_name(index.name + ".sqlite")
-
-
-def readable(name: bytes) -> str:
-    """A file name for reading: such names may hold bytes that are not UTF-8."""
-    return name.decode("utf-8", "replace")
-
-
-def facts_of(fingerprint: str, c: float, embedding_dim: int, model: Path | None) -> dict[str, str]:
-    """What an index says of the encoder that made its points; its file may not be known."""
-    return {
-        "version": VERSION,
-        "fingerprint": fingerprint,
-        "c": repr(c),
-        "embedding_dim": str(embedding_dim),
-        # Names may hold bytes that are no text.
-        "model": json.dumps("" if model is None else os.path.abspath(model)),
-    }
-
-
-def facts_checksum(facts: dict[str, str]) -> str:
-    """Hash of all facts but the hash itself."""
-    return short_hash(sorted((name, facts[name]) for name in facts if name != "checksum")).hex()
-
-
-def delta_checksum(added: Iterable[int], removed: Iterable[int]) -> str:
-    """Hash of the ids that the FAISS file lacks, and of those that it has too many."""
-    return short_hash((list(added), list(removed))).hex()
 
 
 def version_of(index: Path) -> str:
@@ -233,7 +111,6 @@ class Catalogue:
             )
         self._folders: dict[int, bytes] = {}
         self._classes: dict[int, tuple[str, str]] = {}
-        self._asked: tuple[tuple[tuple[str, str], ...], np.ndarray] | None = None
         with self.damage():
             self.database = opened or database.open_to_read(self.path)
         try:
@@ -251,7 +128,7 @@ class Catalogue:
         """Take what it says of itself, and check it."""
         with self.damage():
             self.facts = facts = dict(self.database.execute("SELECT name, value FROM facts"))
-            if facts.get("checksum") != facts_checksum(facts) or set(_FACTS) - set(facts):
+            if facts.get("checksum") != facts_checksum(facts) or set(FACTS) - set(facts):
                 raise ValueError("its encoder metadata has changed")
             self.c = float(facts["c"])
             self.dim = int(facts["embedding_dim"])
@@ -263,28 +140,8 @@ class Catalogue:
             self.level_names = tuple(map(str, parse_json(facts["level_names"])))
             if not is_curvature(self.c) or not 1 <= self.dim <= MAX_DIM or not self.farthest >= 1:
                 raise ValueError(f"c is {self.c}, of {self.dim} dimensions")
-            self.locations = self._located(root)
-
-    def _located(self, root: Path | None) -> Locations:
-        """Where its relative paths start: of the places that can be meant, where images are.
-
-        They are below the root that is given, and below the stored one, or else where the index
-        lies now and where it lay when it was written.
-        """
-        home, stored = self.index.parent, parse_json(self.facts["root"])
-        places = [] if root is None else [Locations(home, root)]
-        places.append(Locations(home, Path(stored) if stored else None))
-        if not stored:
-            places.append(Locations(Path(parse_json(self.facts["home"]))))
-        different = list({place.base: place for place in places}.values())
-        if len(different) == 1:
-            return different[0]
-        some = list(self._some_relative())
-        found = [
-            sum(os.path.lexists(join(place.actual(folder), name)) for folder, name in some)
-            for place in different
-        ]
-        return different[found.index(max(found))]
+            stored, before = parse_json(facts["root"]), parse_json(facts["home"])
+            self.locations = located(self.index.parent, before, stored, root, self._some_relative)
 
     def _some_relative(self) -> Iterator[tuple[bytes, bytes]]:
         """Folder and name of a few images with relative paths, spread over all."""
@@ -373,49 +230,6 @@ class Catalogue:
             for (number,) in self.database.execute("SELECT id FROM folders"):
                 self._folder(number)
         return self._folders
-
-    def where(self, conditions: Sequence[tuple[str, str]]) -> np.ndarray:
-        """Ids (M,) of the rows that meet all conditions, in order.
-
-        Args:
-            conditions: pairs of ``label``, ``path`` or the name of a level, and a text, or a
-                pattern in which ``*``, ``?`` and ``[...]`` stand for characters, as in a shell; a
-                star also stands for slashes.
-
-        Raises:
-            InputError: there is no such level.
-            FileFormatError: a class or a folder is damaged.
-        """
-        for name, _ in conditions:
-            if name not in ("label", "path", *self.level_names):
-                raise InputError(
-                    f"{self.index} has no level {name!r}. Conditions can be on "
-                    f"{', '.join(('label', 'path', *self.level_names))}"
-                )
-        wanted = tuple((name, as_label(pattern)) for name, pattern in conditions)
-        if self._asked is not None and self._asked[0] == wanted:
-            return self._asked[1]
-        with self.damage():
-            found = np.array(list(self._meeting(wanted)), np.int64)
-        found.sort()
-        self._asked = wanted, found
-        return found
-
-    def _meeting(self, wanted: Sequence[tuple[str, str]]) -> Iterator[int]:
-        of_path = [pattern for name, pattern in wanted if name == "path"]
-        of_class = [pair for pair in wanted if pair[0] != "path"]
-        columns = "id, folder, name" if of_path else "id"
-        every = [""] if not of_class else [
-            f"WHERE class = {number}" for number, (label, levels) in self.classes().items()
-            if _meets({**groups_of(levels), "label": as_label(label)}, of_class)
-        ]  # fmt: skip
-        for some in every:
-            for number, *path in self.database.execute(f"SELECT {columns} FROM images {some}"):
-                if not of_path or all(
-                    _matches(as_label(readable(join(self._folder(path[0]), path[1]))), pattern)
-                    for pattern in of_path
-                ):
-                    yield number
 
     def classes(self) -> dict[int, tuple[str, str]]:
         """All labels with their levels, by id."""
@@ -627,11 +441,3 @@ class Catalogue:
 
 def _marks(some: Sequence[object]) -> str:
     return ",".join("?" * len(some))
-
-
-def _meets(texts: dict[str, str], conditions: Sequence[tuple[str, str]]) -> bool:
-    return all(_matches(texts.get(name, ""), pattern) for name, pattern in conditions)
-
-
-def _matches(text: str, pattern: str) -> bool:
-    return text == pattern or fnmatch.fnmatchcase(text, pattern)

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hiercli.errors import InputError
+from hiercli.index.locations import with_logs
 
 _LONGEST_ROW = 2**20
 """Bytes: a point takes a quarter of that at most."""
@@ -27,11 +28,6 @@ _BYTES_BESIDE = 20
 """Of a row besides its point: id, checksum and what SQLite says of them."""
 _MOST_WASTE = 0.02
 _NETWORK = ("nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs")
-
-
-def files_of(path: Path) -> tuple[Path, ...]:
-    """A database and what SQLite may leave beside it."""
-    return (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")))
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
@@ -53,7 +49,7 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         except sqlite3.DatabaseError as error:
             database.close()
             last = error
-            log = files_of(path)[1]
+            log = with_logs(path)[1]
             if not isinstance(error, sqlite3.OperationalError) or (
                 log.exists() and log.stat().st_size
             ):
@@ -197,7 +193,7 @@ def limit_steps(database: sqlite3.Connection, path: Path) -> None:
     """End statements that take far longer than a file of this size can need."""
     most = (
         _LEAST_STEPS
-        + sum(file.stat().st_size for file in files_of(path)[:2] if file.exists()) // _BYTES_A_STEP
+        + sum(file.stat().st_size for file in with_logs(path)[:2] if file.exists()) // _BYTES_A_STEP
     )
     assert isinstance(database, _Limited)
     weak = weakref.ref(database)  # a handler that held its connection would keep it open

@@ -21,14 +21,10 @@ import faiss
 from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.files import open_regular, replacing, sync_folder
 from hiercli.index import contents
+from hiercli.index.locations import next_path
 
 _ID_BYTES = 16
 _BUFFER = 2**20
-
-
-def next_path(index: Path) -> Path:
-    """Where a new generation lies ready."""
-    return index.with_name(f".{index.name}.hier-next")
 
 
 def write(index: Path, made: faiss.Index) -> tuple[str, int]:

@@ -17,9 +17,11 @@ from hiercli.errors import FileFormatError, HierError, ImageError
 from hiercli.files import parse_json
 from hiercli.geometry import poincare
 from hiercli.images import read_bytes
-from hiercli.index import contents, database, local
-from hiercli.index.catalogue import Catalogue, Row, catalogue_path, readable
+from hiercli.index import contents, local, locations, writer
+from hiercli.index.catalogue import Catalogue
+from hiercli.index.locations import catalogue_path
 from hiercli.index.reader import opened
+from hiercli.index.schema import Row, readable
 
 _AT_ONCE = 16_384
 _ROUNDING = 3e-7
@@ -83,7 +85,7 @@ def stats(index: Path) -> dict[str, Any]:
             "encoder": readable(os.fsencode(catalogue.model)),
             "fingerprint": catalogue.fingerprint,
             "index_bytes": index.stat().st_size if index.exists() else 0,
-            "catalogue_bytes": _bytes(database.files_of(catalogue_path(index))),
+            "catalogue_bytes": _bytes(locations.with_logs(catalogue_path(index))),
         }
 
 
@@ -104,7 +106,7 @@ def verify(
         InputError: there is no index.
     """
     index = Path(os.path.realpath(index))
-    if not local.exists(index):
+    if not locations.exists(index):
         Catalogue(index)  # says what is missing
     found = Health([], [])
     try:
@@ -209,10 +211,10 @@ def repair(index: Path) -> Repair:
         FileFormatError: the catalogue does not even say which encoder made it.
     """
     index = Path(os.path.realpath(index))
-    if not local.exists(index):
+    if not locations.exists(index):
         Catalogue(index)  # says what is missing, before anything is written
-    with local.locked(index):
-        local.migrate(index)
+    with writer.locked(index):
+        writer.migrate(index)
         with closing(Catalogue(index)) as catalogue:
             kept = _whole(catalogue)
             before = len(catalogue)
@@ -229,7 +231,7 @@ def repair(index: Path) -> Repair:
                 f"no row of {catalogue.path} is valid. Build the index again with `hier embed "
                 "FOLDER --index ... --rebuild`"
             )
-        local.make_anew(index, facts, kept.values(), quarantine, proxies, root=root)
+        writer.make_anew(index, facts, kept.values(), quarantine, proxies, root=root)
         return Repair(len(kept), max(0, before - len(kept)))
 
 
@@ -248,12 +250,12 @@ def compact(index: Path) -> tuple[int, int]:
         HierError: the index is missing or damaged.
     """
     index = Path(os.path.realpath(index))
-    if not local.exists(index):
+    if not locations.exists(index):
         Catalogue(index)  # says what is missing
-    files = (index, *database.files_of(catalogue_path(index)))
+    files = (index, *locations.with_logs(catalogue_path(index)))
     before = _bytes(files)
-    with local.locked(index):
-        local.migrate(index)
+    with writer.locked(index):
+        writer.migrate(index)
         with closing(Catalogue(index)) as catalogue:
             dim = catalogue.dim
         with closing(local.LocalStore(index, dim, anew=False)) as store:

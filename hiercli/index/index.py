@@ -15,9 +15,10 @@ from hiercli.collection import Collection
 from hiercli.encoder.encoder import Encoder, ImageLike, pixels_of
 from hiercli.errors import ImageError, InputError, MismatchError
 from hiercli.images import Places
-from hiercli.index import kinds, local
-from hiercli.index.catalogue import Row, facts_of, levels_text
-from hiercli.index.reader import Reader, answers, encoder_file
+from hiercli.index import kinds, locations, writer
+from hiercli.index.reader import Reader
+from hiercli.index.schema import Row, facts_of, levels_text
+from hiercli.index.searchable import answers, encoder_file
 from hiercli.index.update import Update, update
 
 
@@ -101,7 +102,7 @@ class Index:
                 is a file at ``path``.
         """
         target = Path(os.path.realpath(path))
-        if local.exists(target) and not rebuild:
+        if locations.exists(target) and not rebuild:
             raise InputError(
                 f"{path} already exists. Name another file, or build it again with rebuild=True"
             )
@@ -115,8 +116,8 @@ class Index:
             None if encoder is None else Path(encoder),
         ) | {"next_id": str(len(collection)), "index_type": index_type}
         proxies = collection.proxies
-        with local.locked(target):
-            local.make_anew(
+        with writer.locked(target):
+            writer.make_anew(
                 target, facts, _rows(collection), (),
                 np.empty((0, 1), np.float32) if proxies is None else proxies, progress,
             )  # fmt: skip
@@ -165,7 +166,7 @@ class Index:
         """
         if self._encoder is None:
             self._encoder = Encoder(encoder_file(self.reader, self.path))
-        if local.exists(Path(os.path.realpath(self.path))):
+        if locations.exists(Path(os.path.realpath(self.path))):
             self.reader.check(self._encoder.metadata, self._encoder.path)
         return self._encoder
 

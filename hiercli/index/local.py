@@ -1,168 +1,25 @@
 """An index in files, open for its only writer."""
 
 import contextlib
-import hashlib
 import json
 import os
 import sqlite3
-import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import faiss
 import numpy as np
 
-from hiercli.errors import FileFormatError, HierError, InputError
-from hiercli.files import parse_json, require_replaceable, sync_folder
-from hiercli.index import contents, database, generation, kinds
-from hiercli.index.catalogue import (
-    SCHEMA,
-    VERSION,
-    Catalogue,
-    Row,
-    catalogue_path,
-    delta_checksum,
-    facts_checksum,
-    groups_of,
-    point_checksum,
-    version_of,
-)
-from hiercli.index.locations import Locations, split
+from hiercli.errors import FileFormatError
+from hiercli.files import parse_json, sync_folder
+from hiercli.index import database, generation, kinds, renewal
+from hiercli.index.catalogue import Catalogue, version_of
+from hiercli.index.locations import Locations, catalogue_path, draft_path, split, with_logs
+from hiercli.index.pending import Pending
+from hiercli.index.schema import SCHEMA, VERSION, Row, delta_checksum, facts_checksum, groups_of
 from hiercli.index.sync import Plan, Scope, within
 from hiercli.index.tables import Tables
 from hiercli.labels import merged_levels
-
-_SECONDS_BETWEEN_SAVES = 1.0
-_LEAST_DELTA, _MOST_DELTA = 500, 10_000
-"""Images that a FAISS file may lack or have too many: a 20th of all, within these."""
-_MORE = 1.2
-"""Growth from which on it is tried again whether another type serves better."""
-
-
-def lock_path(index: Path) -> Path:
-    """What the only writer holds."""
-    return index.with_name(f".{index.name}.hier-lock")
-
-
-def draft_path(index: Path) -> Path:
-    """A catalogue that has not been finished once; it takes its place as a whole."""
-    return index.with_name(f".{index.name}.hier-part")
-
-
-def files(index: Path) -> tuple[Path, ...]:
-    """All files of an index: no other may take their place."""
-    return (
-        index, generation.next_path(index), lock_path(index),
-        *database.files_of(catalogue_path(index)), *database.files_of(draft_path(index)),
-    )  # fmt: skip
-
-
-def exists(index: Path) -> bool:
-    """Whether there is an index, whole or not."""
-    return index.exists() or catalogue_path(index).exists()
-
-
-@contextmanager
-def writing(
-    index: Path, dim: int, *, anew: bool = False, root: Path | None = None
-) -> Iterator["LocalStore"]:
-    """Be the only writer of an index; finish first what a killed one left half done.
-
-    Args:
-        index: FAISS file, new or there.
-        dim: of the ball.
-        anew: start from nothing, whatever is there.
-        root: paths are relative to it from now on.
-
-    Raises:
-        InputError: another process writes to it, or the folder cannot be written to.
-        FileFormatError: the catalogue that is there is damaged.
-    """
-    with locked(index):
-        if not anew and catalogue_path(index).is_file():
-            migrate(index)
-        store = LocalStore(index, dim, anew=anew, root=root)
-        try:
-            yield store
-        finally:
-            store.close()
-
-
-@contextmanager
-def locked(index: Path) -> Iterator[None]:
-    """Let nobody else write meanwhile; reading goes on.
-
-    Raises:
-        InputError: another process writes to it, or the folder cannot be written to.
-    """
-    from filelock import FileLock, Timeout  # readers do without
-
-    for file in (index, catalogue_path(index)):
-        require_replaceable(file)
-    # It stays when all is done: to remove it would let two writers hold two files of one name.
-    lock = FileLock(lock_path(index), timeout=0)
-    try:
-        index.parent.mkdir(parents=True, exist_ok=True)
-        lock_path(index).touch()  # the lock itself would take some refusals for another's lock
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(
-            f"another process is writing to {index}. Wait until it finishes, or end it. Searching "
-            "is still possible"
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"cannot write {index}: {error.strerror or error}. Choose a folder you can write to"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def migrate(index: Path) -> None:
-    """Bring a catalogue of an older version up to date, under `locked`; a present one stays."""
-    version = version_of(index)
-    if version in ("", VERSION):
-        return
-    from hiercli.index.migrate import read_old
-
-    facts, rows, quarantine, proxies = read_old(index, version)
-    make_anew(index, facts, rows, quarantine, proxies)
-
-
-def make_anew(
-    index: Path,
-    facts: dict[str, str],
-    rows: Iterable[Row],
-    quarantine: Iterable[tuple[bytes, str]],
-    proxies: np.ndarray,
-    progress: kinds.Progress | None = None,
-    root: Path | None = None,
-) -> None:
-    """Replace an index by one that holds some rows, under `locked`.
-
-    Args:
-        index: FAISS file.
-        facts: of the encoder, and ``next_id`` and ``index_type``.
-        rows: with their points.
-        quarantine: paths and reasons.
-        proxies: (P, D).
-        progress: called with (done, total) points.
-        root: what paths are relative to, instead of the index.
-
-    Raises:
-        InputError: the files cannot be written; what was there before stands.
-    """
-    dim = int(facts["embedding_dim"])
-    store = LocalStore(index, dim, anew=True, root=root)
-    try:
-        with store.changing(facts, proxies, progress=progress):
-            store.put(rows)
-            store.tables.set_quarantine((), quarantine)
-    finally:
-        store.close()
 
 
 class LocalStore:
@@ -197,9 +54,8 @@ class LocalStore:
         self._root = root or (Path(found) if (found := parse_json(written)) else None)
         self._locations = Locations(index.parent, self._root)
         self.tables = Tables(self.database, self._locations, dim)
-        self._pending: dict[bytes, int] = {}
+        self._pending = Pending(self.tables, dim)
         self._lookup: sqlite3.Connection | None = None
-        self._saved = time.monotonic()
         with self._failing():
             (highest,) = self.database.execute("SELECT max(id) FROM points").fetchone()
         known = 0 if self.catalogue is None else self.catalogue.next_id
@@ -239,7 +95,7 @@ class LocalStore:
                 opened.close()
         # Damaged, say by a loss of power: it holds nothing that cannot be made again.
         try:
-            for file in database.files_of(path):
+            for file in with_logs(path):
                 file.unlink(missing_ok=True)
             return database.create(path, SCHEMA, 4 * self._dim)
         except (sqlite3.Error, OSError) as error:
@@ -258,7 +114,7 @@ class LocalStore:
             holds = self.database.execute("SELECT 1 FROM points LIMIT 1").fetchone() is not None
         self.database.close()
         if self._is_draft and not holds:
-            for file in database.files_of(self.path):
+            for file in with_logs(self.path):
                 file.unlink(missing_ok=True)
 
     def _end_lookup(self) -> None:
@@ -295,49 +151,9 @@ class LocalStore:
     # -- points that wait until all of them can be placed ---------------------------------------
 
     def expect(self, fingerprint: str) -> None:
-        """Say whose points will be kept. Those of another encoder that still wait are dropped."""
-        self._fingerprint = fingerprint.encode()
-        ask = (
-            "SELECT content, pending.id, point, pending.checksum FROM pending LEFT JOIN points "
-            "USING (id)"
-        )
-        bad = []
+        """Say whose points will be kept, see `Pending.expect`."""
         with self._failing():
-            if self._is_draft:
-                self._take_back(fingerprint)
-            for content, number, point, checksum in self.database.execute(ask):
-                if isinstance(point, bytes) and self._checksum(content, point) == checksum:
-                    self._pending[content] = number
-                else:
-                    bad.append((content, number))
-            with database.transaction(self.database):
-                for content, number in bad:
-                    self.database.execute("DELETE FROM pending WHERE content = ?", (content,))
-                    ask = "DELETE FROM points WHERE id = ? AND id NOT IN (SELECT id FROM images)"
-                    self.database.execute(ask, (number,))
-
-    def _take_back(self, fingerprint: str) -> None:
-        """Points of a draft that was finished, and killed before it took its place, wait again."""
-        asked = "SELECT value FROM facts WHERE name = 'fingerprint'"
-        told = self.database.execute(asked).fetchone()
-        every = (
-            "SELECT content, images.id, point, points.checksum FROM images JOIN points USING (id)"
-        )
-        with database.transaction(self.database):
-            if told == (fingerprint,):
-                for content, number, point, checksum in self.database.execute(every).fetchall():
-                    if point_checksum(number, point) == checksum:
-                        self.database.execute(
-                            "INSERT OR IGNORE INTO pending VALUES (?, ?, ?)",
-                            (content, number, self._checksum(content, point)),
-                        )
-            self.database.execute("DELETE FROM images")
-
-    def _checksum(self, content: object, point: bytes) -> bytes:
-        if not isinstance(content, bytes) or len(point) != 4 * self._dim:
-            return b""
-        own = self._fingerprint + content + point
-        return hashlib.blake2b(own, digest_size=8).digest()
+            self._pending.expect(fingerprint, is_draft=self._is_draft)
 
     def has(self, content: bytes) -> bool:
         """Whether a point of some content is kept, so that it need not be made.
@@ -357,24 +173,13 @@ class LocalStore:
             return self._lookup.execute(ask, (content,)).fetchone() is not None
 
     def keep(self, content: bytes, point: np.ndarray) -> None:
-        """Keep a point (D,) that was made; a kill loses a second of work at most.
+        """Keep a point (D,) that was made.
 
         Raises:
             InputError: the disk is full.
         """
-        row = point.astype("<f4").tobytes()
         with self._failing():
-            if not self.database.in_transaction:
-                self.database.execute("BEGIN IMMEDIATE")
-            self.tables.put_point(self._next_id, row)
-            self.database.execute(
-                "INSERT OR REPLACE INTO pending VALUES (?, ?, ?)",
-                (content, self._next_id, self._checksum(content, row)),
-            )
-            if time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES:
-                self.database.execute("COMMIT")
-                self._saved = time.monotonic()
-        self._pending[content] = self._next_id
+            self._pending.keep(content, self._next_id, point)
         self._next_id += 1
         self.embedded += 1
 
@@ -487,7 +292,7 @@ class LocalStore:
         """The draft becomes the catalogue."""
         database.finish(self.database, self.path)
         target = catalogue_path(self.index)
-        for file in database.files_of(target)[1:]:  # of another database
+        for file in with_logs(target)[1:]:  # of another database
             file.unlink(missing_ok=True)
         with open(self.path, "rb") as written:
             os.fsync(written.fileno())
@@ -525,62 +330,11 @@ class LocalStore:
             "level_names": json.dumps(merged_levels(list(map(list, levels))), ensure_ascii=False),
             "proxies": self.tables.put_proxies(proxies),
         } | self._place()  # fmt: skip
-        told |= self._generation(told, renew, progress)
+        told |= renewal.renewed(self.index, self.catalogue, told, self.tables, renew, progress)
         added, removed = self.tables.delta()
         told["delta"] = delta_checksum(added, removed)
         told["checksum"] = facts_checksum(told)
         self.database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", told.items())
-
-    def _generation(
-        self, told: dict[str, str], renew: bool, progress: kinds.Progress | None
-    ) -> dict[str, str]:
-        """What is to be said of the FAISS file, which is made anew where it lacks too much."""
-        added, removed = self.tables.delta()
-        count, c = int(told["count"]), float(told["c"])
-        few = max(_LEAST_DELTA, min(_MOST_DELTA, count // 20))
-        known = self.catalogue
-        same_type = known is not None and known.facts["index_type"] == told["index_type"]
-        old: faiss.Index | None = None
-        if known is not None:
-            with generation.opened(self.index, known.generation, known.faiss_bytes) as file:
-                is_near = same_type and len(added) + len(removed) <= few
-                if file is not None and is_near and not renew:
-                    return {}
-                choices = self._choices(told, count)
-                if file is not None and not renew and choices != ("flat",):
-                    with contextlib.suppress(HierError):
-                        old = generation.whole(file)
-        else:
-            choices = self._choices(told, count)
-        made, recall = None, 0.0
-        if old is not None and contents.index_type_of(old) in choices:
-            _, points = self.tables.points(added)
-            made = kinds.update(old, np.array(removed, np.int64), (np.array(added), points), c)
-            recall = 0.0 if made is None else kinds.tune(made, c)
-        if made is None or (recall < kinds.ENOUGH and len(choices) > 1):
-            made, recall = kinds.choose(choices, self.tables.blocks, count, self._dim, c, progress)
-        number, size = generation.write(self.index, made)
-        for table in ("added", "removed"):
-            self.database.execute(f"DELETE FROM {table}")
-        made_type = contents.index_type_of(made)
-        settled = len(choices) == 1 and told.get("made_type") == made_type
-        return {
-            "generation": number,
-            "faiss_bytes": str(size),
-            "placed": str(count),
-            "recall": repr(recall),
-            "farthest": repr(contents.farthest(made)),
-            "made_type": made_type,
-            "made_count": told["made_count"] if settled else str(count),
-        }
-
-    @staticmethod
-    def _choices(told: dict[str, str], count: int) -> tuple[str, ...]:
-        """The types to choose from; what was chosen stays until there is much more to index."""
-        choices = kinds.choices(told["index_type"], count) if count else ("flat",)
-        if told.get("made_type") in choices and count < _MORE * int(told["made_count"]):
-            return (told["made_type"],)
-        return choices
 
     def _remove(self, ids: Collection[int]) -> None:
         for number in ids:

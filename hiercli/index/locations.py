@@ -1,6 +1,7 @@
-"""Where the folders of an index lie: written relative to it, so that both can be moved together."""
+"""Where the files of an index lie, and its images, whose folders are written relative to it."""
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
@@ -12,8 +13,8 @@ class Locations:
 
     Examples:
         >>> where = Locations(Path("/data/birds"))
-        >>> where.written(b"/data/photos/wren"), where.written(b"/home/me")
-        (b'./../photos/wren', b'/home/me')
+        >>> where.written(b"/data/photos/wren"), where.written(b"/srv/scans")
+        (b'./../photos/wren', b'/srv/scans')
         >>> Locations(Path("/mnt/birds")).actual(b"./../photos/wren")
         b'/mnt/photos/wren'
 
@@ -43,6 +44,34 @@ class Locations:
         return written
 
 
+def located(
+    home: Path, before: str, stored: str, root: Path | None,
+    sample: Callable[[], Iterable[tuple[bytes, bytes]]],
+) -> Locations:  # fmt: skip
+    """Where relative paths start: of the places that can be meant, where most images are.
+
+    Args:
+        home: the folder of the index.
+        before: where that was when it was written.
+        stored: the root that it was given then; empty without one.
+        root: a root that is given now.
+        sample: gives folders, as written, and names of some images.
+    """
+    places = [] if root is None else [Locations(home, root)]
+    places.append(Locations(home, Path(stored) if stored else None))
+    if not stored:
+        places.append(Locations(Path(before)))
+    different = list({place.base: place for place in places}.values())
+    if len(different) == 1:
+        return different[0]
+    some = list(sample())
+    found = [
+        sum(os.path.lexists(join(place.actual(folder), name)) for folder, name in some)
+        for place in different
+    ]
+    return different[found.index(max(found))]
+
+
 def is_relative(written: bytes) -> bool:
     """Whether a folder is written relative to the index or its root."""
     return written == b"." or written.startswith(b"./")
@@ -62,3 +91,41 @@ def join(folder: bytes, name: bytes) -> bytes:
         [b'/x.jpg', b'/a/x.jpg', b's3://a/x.jpg', b'point 1']
     """
     return name if not folder else folder.rstrip(b"/") + b"/" + name
+
+
+def catalogue_path(index: Path) -> Path:
+    """Where the catalogue of an index lies."""
+    return index.with_name(index.name + ".sqlite")
+
+
+def next_path(index: Path) -> Path:
+    """Where a new generation lies ready."""
+    return index.with_name(f".{index.name}.hier-next")
+
+
+def lock_path(index: Path) -> Path:
+    """What the only writer holds."""
+    return index.with_name(f".{index.name}.hier-lock")
+
+
+def draft_path(index: Path) -> Path:
+    """A catalogue that has not been finished once; it takes its place as a whole."""
+    return index.with_name(f".{index.name}.hier-part")
+
+
+def files(index: Path) -> tuple[Path, ...]:
+    """All files of an index: no other may take their place."""
+    return (
+        index, next_path(index), lock_path(index),
+        *with_logs(catalogue_path(index)), *with_logs(draft_path(index)),
+    )  # fmt: skip
+
+
+def exists(index: Path) -> bool:
+    """Whether there is an index, whole or not."""
+    return index.exists() or catalogue_path(index).exists()
+
+
+def with_logs(path: Path) -> tuple[Path, ...]:
+    """A database and what SQLite may leave beside it."""
+    return (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")))

@@ -9,7 +9,8 @@ import numpy as np
 
 from hiercli.errors import FileFormatError
 from hiercli.index import database
-from hiercli.index.catalogue import VERSION, Row, catalogue_path
+from hiercli.index.locations import catalogue_path
+from hiercli.index.schema import VERSION, Row
 
 _COLUMNS = {
     "5": "id, path, label, '{}', content, size, modified_ns, changed_ns, point",

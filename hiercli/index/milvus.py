@@ -34,8 +34,8 @@ from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError, ImageError, InputError, MismatchError
 from hiercli.files import parse_json
 from hiercli.images import Places, Skipped, read_bytes, state_of
-from hiercli.index.catalogue import facts_of, groups_of, levels_text
-from hiercli.index.reader import Hit
+from hiercli.index.schema import facts_of, groups_of, levels_text
+from hiercli.index.searchable import Hit
 from hiercli.index.sync import Scope
 from hiercli.labels import merged_levels
 

@@ -15,7 +15,7 @@ from hiercli import collection, collection_files
 from hiercli.encoder.encoder import Encoder, pixels_of
 from hiercli.errors import ImageError, InputError
 from hiercli.images import find, read_bytes
-from hiercli.index.reader import Searchable
+from hiercli.index.searchable import Searchable
 
 
 @dataclass(frozen=True)

@@ -4,138 +4,26 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from hiercli import neighbours
 from hiercli.collection import Collection
-from hiercli.encoder import onnx_file
 from hiercli.encoder.metadata import Metadata
-from hiercli.errors import FileFormatError, HierError, InputError
+from hiercli.errors import FileFormatError, InputError
 from hiercli.geometry import poincare
-from hiercli.index import generation, local
-from hiercli.index.catalogue import Catalogue, Row, groups_of
+from hiercli.index import generation, locations
+from hiercli.index.catalogue import Catalogue
+from hiercli.index.conditions import meeting
+from hiercli.index.schema import Row
+from hiercli.index.searchable import Hit, hit_of
 from hiercli.index.searcher import Delta, Searcher
 from hiercli.wording import counted
 
-_QUERIES_AT_ONCE = 256
-"""Queries searched together: many need no more memory than some."""
-_MOST_BESIDE = 20
-"""Files beside an index that are looked at for its encoder."""
 _LOOKS = 3
 """At a catalogue without its FAISS file, before that is damage and not a writer at work."""
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One neighbour.
-
-    Examples:
-        >>> import numpy as np
-        >>> hit = Hit(1, "a.jpg", "wren", {"genus": "Troglodytes"}, 0.25, b"", np.zeros(2))
-        >>> hit.to_dict()["levels"]
-        {'genus': 'Troglodytes'}
-
-    Attributes:
-        rank: from 1.
-        path: of the picture.
-        label: its class.
-        levels: its groups by level, fine to coarse.
-        distance: hyperbolic, lower is closer.
-        content: hash of the file.
-        point: (D,) in the ball.
-        copies: other pictures with the same content, where copies are folded.
-    """
-
-    rank: int
-    path: str
-    label: str
-    levels: dict[str, str]
-    distance: float
-    content: bytes = field(repr=False)
-    point: np.ndarray = field(compare=False, repr=False)
-    copies: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """What people are told of it."""
-        names = ("rank", "path", "label", "levels", "distance", "copies")
-        return {name: getattr(self, name) for name in names}
-
-
-def hit_of(row: Row, rank: int, distance: float, point: np.ndarray) -> Hit:
-    """A row of a catalogue as a search result."""
-    path, levels = os.fsdecode(row.path), groups_of(row.levels)
-    return Hit(rank, path, row.label, levels, distance, row.content, point)
-
-
-class Searchable(Protocol):
-    """Pictures that can be searched, wherever they are kept."""
-
-    c: float
-    dim: int
-    level_names: tuple[str, ...]
-    fingerprint: str
-
-    @property
-    def model(self) -> Path:
-        """The encoder that made the points, where it lay then."""
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """Files that it lies in."""
-
-    def close(self) -> None:
-        """Let go of it."""
-
-    def check(self, metadata: Metadata, model: Path) -> None:
-        """Refuse an encoder that did not make the points."""
-
-    def points_by_content(self, contents: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        """Points (D,) of files that it has, by the hash of their content."""
-
-    def search(
-        self,
-        queries: np.ndarray,
-        k: int | None,
-        *,
-        max_distance: float = math.inf,
-        unique: bool = False,
-        where: Sequence[tuple[str, str]] = (),
-        exact: bool = False,
-    ) -> list[list[Hit]]:
-        """The nearest pictures of each query point, see `Reader.search`."""
-
-
-def answers(
-    images: Searchable, points: np.ndarray, k: int | None, **options: Any
-) -> Iterator[list[Hit]]:
-    """The hits of each of the points (Q, D), searched block by block as they are asked for."""
-    for first in range(0, len(points), _QUERIES_AT_ONCE):
-        yield from images.search(points[first : first + _QUERIES_AT_ONCE], k, **options)
-
-
-def encoder_file(images: Searchable, index: Path | str) -> Path:
-    """The file of the encoder that built an index: where it lay then, or beside the index.
-
-    Raises:
-        InputError: it is not known, or no longer there.
-    """
-    if images.model.is_file():
-        return images.model
-    for folder in dict.fromkeys(file.parent for file in images.files):
-        beside = sorted(folder.glob("*.onnx"), key=lambda file: file.name != images.model.name)
-        for file in beside[:_MOST_BESIDE]:
-            with contextlib.suppress(HierError, OSError):
-                if onnx_file.read(file).metadata.fingerprint == images.fingerprint:
-                    return file
-    where = f"is no longer at {images.model}" if images.model.name else "is not known"
-    raise InputError(
-        f"the encoder that built {index} {where}. Name it with --model (in Python: Index(..., "
-        "encoder=Encoder(...)))"
-    )
 
 
 class Reader:
@@ -172,6 +60,7 @@ class Reader:
             self.close()
             raise
         self.fallback = self._searcher.fallback
+        self._asked: tuple[tuple[tuple[str, str], ...], np.ndarray] | None = None
 
     def close(self) -> None:
         """Let go of the files."""
@@ -188,7 +77,7 @@ class Reader:
     @property
     def files(self) -> Sequence[Path]:
         """Index, catalogue and what lies beside them."""
-        return local.files(self.path)
+        return locations.files(self.path)
 
     def check(self, metadata: Metadata, model: Path) -> None:
         """Refuse an encoder that did not make this index.
@@ -224,14 +113,14 @@ class Reader:
             k: how many at most; ``None`` for all.
             max_distance: only those at this distance or nearer.
             unique: count pictures with the same content once, as the nearest's copies.
-            where: only those that meet these conditions, see `Catalogue.where`.
+            where: only those that meet these conditions, see `conditions.meeting`.
             exact: compare every point, for every index type.
 
         Raises:
             InputError: no picture meets the conditions.
             FileFormatError: a row of the catalogue is damaged.
         """
-        among = self.catalogue.where(where) if where else None
+        among = self._meeting(where) if where else None
         total = len(self) if among is None else len(among)
         if not total:
             raise self._none_has(where)
@@ -261,7 +150,7 @@ class Reader:
             InputError: none does.
             FileFormatError: a row of the catalogue is damaged.
         """
-        rows = self.catalogue.rows(self.catalogue.where(where).tolist())
+        rows = self.catalogue.rows(self._meeting(where).tolist())
         if not rows:
             raise self._none_has(where)
         return rows
@@ -269,6 +158,12 @@ class Reader:
     def collection(self, where: Sequence[tuple[str, str]] = ()) -> Collection:
         """The images that meet all conditions, by id, see `rows`."""
         return self.catalogue.collection(self.rows(where))
+
+    def _meeting(self, where: Sequence[tuple[str, str]]) -> np.ndarray:
+        """Ids of the images that meet all conditions, looked for once."""
+        if self._asked is None or self._asked[0] != tuple(where):
+            self._asked = tuple(where), meeting(self.catalogue, where)
+        return self._asked[1]
 
     def _none_has(self, where: Sequence[tuple[str, str]]) -> InputError:
         if not (len(self) and where):

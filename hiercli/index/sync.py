@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hiercli.errors import InputError
 from hiercli.images import Places, State
-from hiercli.index.catalogue import Row, readable
+from hiercli.index.schema import Row, readable
 from hiercli.wording import counted
 
 

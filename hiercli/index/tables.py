@@ -5,15 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from hiercli.index.catalogue import (
-    COLUMNS,
-    POINTS_AT_ONCE,
-    Catalogue,
-    Row,
-    point_checksum,
-    short_hash,
-)
+from hiercli.index.catalogue import Catalogue
 from hiercli.index.locations import Locations, split
+from hiercli.index.schema import COLUMNS, POINTS_AT_ONCE, Row, point_checksum, short_hash
 
 
 class Tables:
@@ -80,6 +74,11 @@ class Tables:
         )
         return added, removed
 
+    def clear_delta(self) -> None:
+        """Note that the FAISS file has all that it should."""
+        for table in ("added", "removed"):
+            self.database.execute(f"DELETE FROM {table}")
+
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         cursor = self.database.execute(
             "SELECT images.id, point FROM images JOIN points USING (id) ORDER BY images.id"
@@ -99,31 +98,30 @@ class Tables:
     def _folder(self, folder: bytes) -> int:
         if folder not in self._folders:
             written = self._locations.written(folder)
-            ask = "SELECT id FROM folders WHERE path IN (?, ?)"
-            found = self.database.execute(ask, (written, folder)).fetchone()
-            if found is None:
-                (found,) = self.database.execute("SELECT max(id) FROM folders").fetchone()
-                found = ((found or 0) + 1,)
-                self.database.execute(
-                    "INSERT INTO folders VALUES (?, ?, ?)",
-                    (*found, written, short_hash((*found, written))),
-                )
-            self._folders[folder] = found[0]
+            asked = "SELECT id FROM folders WHERE path IN (?, ?)"
+            self._folders[folder] = self._number("folders", (written,), asked, (written, folder))
         return self._folders[folder]
 
     def _class(self, label: str, levels: str) -> int:
-        if (label, levels) not in self._classes:
-            ask = "SELECT id FROM classes WHERE label = ? AND levels = ?"
-            found = self.database.execute(ask, (label, levels)).fetchone()
-            if found is None:
-                (found,) = self.database.execute("SELECT max(id) FROM classes").fetchone()
-                found = ((found or 0) + 1,)
-                self.database.execute(
-                    "INSERT INTO classes VALUES (?, ?, ?, ?)",
-                    (*found, label, levels, short_hash((*found, label, levels))),
-                )
-            self._classes[label, levels] = found[0]
-        return self._classes[label, levels]
+        key = label, levels
+        if key not in self._classes:
+            asked = "SELECT id FROM classes WHERE label = ? AND levels = ?"
+            self._classes[key] = self._number("classes", key, asked, key)
+        return self._classes[key]
+
+    def _number(
+        self, table: str, values: tuple[bytes | str, ...], asked: str, words: Sequence[object]
+    ) -> int:
+        """The id of what ``asked`` finds, or else of a new row with some values."""
+        run = self.database.execute
+        if (found := run(asked, words).fetchone()) is not None:
+            return int(found[0])
+        (highest,) = run(f"SELECT max(id) FROM {table}").fetchone()
+        number = int(highest or 0) + 1
+        row = (number, *values)
+        marks = ", ".join("?" * (len(row) + 1))
+        run(f"INSERT INTO {table} VALUES ({marks})", (*row, short_hash(row)))
+        return number
 
     def put_proxies(self, proxies: np.ndarray) -> str:
         """Keep the hierarchical proxies of the encoder, of which a tree is grown; their hash."""

@@ -19,9 +19,9 @@ from hiercli.data.listing import Listing, gather
 from hiercli.encoder.encoder import Encoder, pixels_of
 from hiercli.errors import ImageError, InputError
 from hiercli.images import Places, Skipped, read_bytes, state_of
-from hiercli.index import local
-from hiercli.index.catalogue import Row, facts_of, levels_text, readable
+from hiercli.index import locations, writer
 from hiercli.index.local import LocalStore
+from hiercli.index.schema import Row, facts_of, levels_text, readable
 from hiercli.index.sync import Scope, Seen, plan_sync, within
 from hiercli.wording import counted
 
@@ -104,22 +104,19 @@ def update(
         if skipped:
             skipped(path, reason)
 
-    listing = gather(paths, nested=nested, skipped=pass_over, absent=prune and local.exists(index))
-    records = listing.records
-    anew = rebuild or not local.exists(index)
+    listing = gather(
+        paths, nested=nested, skipped=pass_over, absent=prune and locations.exists(index)
+    )
+    anew = rebuild or not locations.exists(index)
     metadata = encoder.metadata
-    with local.writing(index, metadata.embedding_dim, anew=anew, root=root) as store:
+    with writer.writing(index, metadata.embedding_dim, anew=anew, root=root) as store:
         catalogue = store.catalogue
         if catalogue is not None:
             catalogue.check(metadata, encoder.path)
-        quarantined = {} if catalogue is None else dict(catalogue.quarantine())
         facts = {} if catalogue is None else catalogue.facts
         place = Places()
         scope = Scope.of(paths, listing.linked, [path for path, _ in problems], place)
-        named_levels = listing.level_names
-        listed = {place(record.path): record.path for record in records}
-        labels = {place(record.path): (record.label, levels_text(named_levels, record.levels))
-                  for record in records}  # fmt: skip
+        listed, labels = _listed(listing, place)
         known = store.known(listed, scope)
         if not prune:
             scope.require_images(listed, known)
@@ -143,8 +140,7 @@ def update(
                 f"{counted(good, 'image')} can. Nothing was written"
             )
         passed_over = {place(path): readable(os.fsencode(why)) for path, why in problems}
-        freed = {n for n in quarantined if n in seen or within(n, scope.roots)} - set(passed_over)
-        news = {n: why for n, why in passed_over.items() if quarantined.get(n) != why}
+        freed, news = _quarantine(store, passed_over, seen, scope)
         wanted = facts_of(encoder.fingerprint, encoder.c, encoder.embedding_dim, encoder.path) | {
             "index_type": index_type or facts.get("index_type", "auto"),
         }
@@ -162,10 +158,32 @@ def update(
         embedded=store.embedded,
         total=total,
         listing=dataclasses.replace(
-            listing, records=[record for record in records if place(record.path) in kept]
+            listing, records=[one for one in listing.records if place(one.path) in kept]
         ),
         problems=problems,
     )
+
+
+def _listed(
+    listing: Listing, place: Places
+) -> tuple[dict[bytes, Path], dict[bytes, tuple[str, str]]]:
+    """Files that were listed, and label and levels of each, by their places."""
+    files, labels = {}, {}
+    for record in listing.records:
+        name = place(record.path)
+        files[name] = record.path
+        labels[name] = record.label, levels_text(listing.level_names, record.levels)
+    return files, labels
+
+
+def _quarantine(
+    store: LocalStore, passed_over: dict[bytes, str], seen: dict[bytes, Seen], scope: Scope
+) -> tuple[set[bytes], dict[bytes, str]]:
+    """Paths that leave quarantine, and those that enter it with another reason than before."""
+    before = {} if store.catalogue is None else dict(store.catalogue.quarantine())
+    freed = {name for name in before if name in seen or within(name, scope.roots)}
+    news = {name: why for name, why in passed_over.items() if before.get(name) != why}
+    return freed - set(passed_over), news
 
 
 def _look(

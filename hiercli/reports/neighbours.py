@@ -11,7 +11,7 @@ import numpy as np
 from hiercli.errors import ImageError
 from hiercli.files import readable, write_text
 from hiercli.images import read
-from hiercli.index.reader import Hit
+from hiercli.index.searchable import Hit
 from hiercli.labels import Record
 from hiercli.neighbours import nearest
 from hiercli.wording import counted
