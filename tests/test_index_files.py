@@ -385,6 +385,7 @@ def test_a_root_is_read_and_written_alike(tmp_path: Path) -> None:
     index.parent.rename(tmp_path / "b" / "idx")
     images.rename(tmp_path / "c" / "photos")
     root, index = tmp_path / "c" / "idx", tmp_path / "b" / "idx" / "idx.faiss"
+    root.mkdir()
     with Index(index, encoder=Colours(), root=root) as opened:
         paths = {hit.path for hit in opened.search(np.zeros(12, np.float32), k=None)}
         assert paths == {str(file) for file in (tmp_path / "c" / "photos").iterdir()}
@@ -568,10 +569,19 @@ def test_points_become_an_index(
         assert inside("index", "verify", target).returncode == 0
     other = tmp_path / "other.npy"
     np.save(other, np.full((3, 5), 0.1, np.float32))
+    done = inside("index", "build", tmp_path / "x.faiss", "--points", query)
+    assert (done.returncode, b"expected --points to be" in done.stderr) == (2, True)
+    done = inside("search", query, "--index", index, "--root", tmp_path / "nowhere")
+    assert (done.returncode, b"expected --root to be a folder" in done.stderr) == (2, True)
+    words = ("embed", photos, "--model", exported, "--index", tmp_path / "y.faiss")
+    done = inside(*words, "--root", tmp_path / "nowhere")
+    assert (done.returncode, b"expected --root to be a folder" in done.stderr) == (2, True)
     for bad in (other, tmp_path / "none.npy"):
         done = inside("index", "build", tmp_path / "x.faiss", "--points", bad, "--model", exported)
         assert done.returncode in (2, 4)
         assert not (tmp_path / "x.faiss").exists()
+    done = inside("index", "build", tmp_path / "x.faiss", "--points", other)
+    assert (done.returncode, b"Name the encoder" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3.2])

@@ -11,7 +11,7 @@ import typer
 
 from hiercli.cli import options
 from hiercli.cli.render import progress, say, table
-from hiercli.errors import EXIT_INPUT, EXIT_SKIPPED
+from hiercli.errors import EXIT_INPUT, EXIT_SKIPPED, InputError
 from hiercli.wording import counted
 
 app = typer.Typer(no_args_is_help=True)
@@ -75,15 +75,26 @@ def build(
 
     - `hier index build birds.faiss --points birds.parquet`
     """
+    from hiercli.collection_files import SUFFIXES
     from hiercli.encoder import onnx_file
     from hiercli.files import require_apart
     from hiercli.hierarchy.tree import images_of
     from hiercli.index import locations
     from hiercli.index.index import Index as Built
 
+    if not points.is_dir() and points.suffix.lower() not in (*SUFFIXES, ".npz", ".faiss"):
+        raise InputError(
+            "expected --points to be a .npy, .npz or .parquet file, a folder of Parquet files, or "
+            f"an index, got {points}"
+        )
     collection, files = images_of(points, model)
     for file in locations.files(index):
         require_apart(file, files)
+    if collection.c is None:
+        raise InputError(
+            f"expected points with their curvature, but {points} does not say it. Name the encoder "
+            "that made them with --model"
+        )
     if model is not None and not collection.fingerprint:
         fingerprint = onnx_file.read(model).metadata.fingerprint
         collection = dataclasses.replace(collection, fingerprint=fingerprint)

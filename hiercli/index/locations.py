@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from hiercli.errors import InputError
+
 
 class Locations:
     """Folders as a catalogue writes them, and as the file system knows them.
@@ -42,6 +44,18 @@ class Locations:
         if written == b"." or written.startswith(b"./"):
             return os.path.normpath(os.path.join(self.base, written))
         return written
+
+
+def require_root(root: Path | None) -> None:
+    """Check that a root that was given is there.
+
+    Raises:
+        InputError: it is no folder.
+    """
+    if root is not None and not root.is_dir():
+        raise InputError(
+            f"expected --root to be a folder, but {root} is not a folder or is missing"
+        )
 
 
 def located(

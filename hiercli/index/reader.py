@@ -45,6 +45,7 @@ class Reader:
 
     def __init__(self, path: Path, device: str = "cpu", root: Path | None = None) -> None:
         self.path = Path(os.path.realpath(path))
+        locations.require_root(root)
         self.catalogue, index = opened(self.path, root)
         self.c, self.dim = self.catalogue.c, self.catalogue.dim
         self.level_names = self.catalogue.level_names

@@ -92,11 +92,13 @@ def update(
         building: called with (done, total) points while the FAISS index is made.
 
     Raises:
-        InputError: nothing to index, another writer at work, or the files cannot be written.
+        InputError: nothing to index, the root is no folder, another writer at work, or the files
+            cannot be written.
         MismatchError: the index was built with another encoder.
         FileFormatError: the index that is there is damaged.
     """
     index = Path(os.path.realpath(index))
+    locations.require_root(root)
     problems: list[tuple[Path, str]] = []
 
     def pass_over(path: Path, reason: str) -> None:
