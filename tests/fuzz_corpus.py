@@ -5,7 +5,6 @@ are, in the place of the sound one.
 """
 
 import gzip
-import hashlib
 import io
 import json
 import pickle
@@ -99,6 +98,7 @@ def _draft(root: Path) -> None:
     """A catalogue with points of four of six pictures, as a killed `hier embed` leaves it."""
     from hiercli.index.catalogue import Catalogue
     from hiercli.index.local import LocalStore
+    from hiercli.index.schema import content_hash
 
     (root / "draft").mkdir()
     with closing(Catalogue(root / "index-flat" / "idx.faiss")) as catalogue:
@@ -107,7 +107,7 @@ def _draft(root: Path) -> None:
         store.expect(fingerprint)
         for number in range(4):
             content = (root / "shared/photos/kind0" / f"photo{number}.jpg").read_bytes()
-            store.keep(hashlib.blake2b(content, digest_size=16).digest(), np.zeros(dim, np.float32))
+            store.keep(content_hash(content), np.zeros(dim, np.float32))
         # For `fuzz._seal_pending`; a draft that was never finished has no facts.
         store.database.execute("INSERT INTO facts VALUES ('fingerprint', ?)", (fingerprint,))
 

@@ -51,6 +51,15 @@ class Colours(Encoder):
         return points
 
 
+class Dies(Colours):
+    """Interrupted at the last batch, which is not full."""
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        if len(pixels) < self.batch:
+            raise KeyboardInterrupt
+        return super().run(pixels)
+
+
 def paint(file: Path, seed: int) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -286,12 +295,6 @@ def test_points_of_a_killed_run_are_not_made_again(album: Path, tmp_path: Path) 
 
 
 def test_points_that_wait_disturb_nothing(album: Path, tmp_path: Path) -> None:
-    class Dies(Colours):
-        def run(self, pixels: np.ndarray) -> np.ndarray:
-            if len(pixels) < 32:
-                raise KeyboardInterrupt
-            return super().run(pixels)
-
     index = tmp_path / "idx.faiss"
     update.update(index, [album / "kind0"], Colours())
     before = health.stats(index)["mean_distance_from_origin"]
@@ -504,12 +507,6 @@ def test_looking_after_an_index(index: Path, photos: Path, inside: Hier, tmp_pat
 
 
 def test_a_damaged_journal_costs_time_and_nothing_else(album: Path, tmp_path: Path) -> None:
-    class Dies(Colours):
-        def run(self, pixels: np.ndarray) -> np.ndarray:
-            if len(pixels) < 32:
-                raise KeyboardInterrupt
-            return super().run(pixels)
-
     index, rng = tmp_path / "idx.faiss", random.Random(2)
     with pytest.raises(KeyboardInterrupt):
         update.update(index, [album], Dies())

@@ -20,7 +20,7 @@ import pytest
 from conftest import Hier
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_index import Colours, counts, paint
+from test_index import Colours, Dies, counts, paint
 
 from hiercli.collection import Collection
 from hiercli.encoder.encoder import Encoder
@@ -628,12 +628,6 @@ def test_memory_does_not_grow_over_a_thousand_opens(album: Path, tmp_path: Path)
 
 
 def test_what_waits_survives_an_update_of_other_images(album: Path, tmp_path: Path) -> None:
-    class Dies(Colours):
-        def run(self, pixels: np.ndarray) -> np.ndarray:
-            if len(pixels) < 32:
-                raise KeyboardInterrupt
-            return super().run(pixels)
-
     index, other = tmp_path / "idx.faiss", paint(tmp_path / "other" / "k" / "0.png", 900).parent
     update.update(index, [other], Colours())
     with pytest.raises(KeyboardInterrupt):

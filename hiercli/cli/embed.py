@@ -75,8 +75,8 @@ def embed(
     root: Annotated[
         Path | None,
         typer.Option(
-            help="With --index: keep the paths of images below this folder relative to it, not to "
-            "the index."
+            help="With --index: store image paths relative to this folder, not to that of the "
+            "index."
         ),
     ] = None,
     engine: Annotated[

@@ -50,7 +50,9 @@ def build(
     ],
     model: Annotated[
         Path | None,
-        typer.Option(help="Note that this encoder made the points, for queries that are images."),
+        typer.Option(
+            help="Use this encoder for queries that are images. It must have made the points."
+        ),
     ] = None,
     index_type: Annotated[
         str,
@@ -66,8 +68,8 @@ def build(
 ) -> None:
     """Build an index from points: no image is read.
 
-    The points are those of `hier embed -o`, of `hier embed --engine ray`, or your own: float32
-    (N, D) inside the ball. Paths, labels and levels come from the same file.
+    The points come from `hier embed -o`, from `hier embed --engine ray`, or from another program
+    (float32 (N, D) inside the ball). Paths, labels and levels come from the same file.
 
     Examples:
 
@@ -179,9 +181,9 @@ def repair(index: Index, json_output: options.Json = False) -> None:
 
 @app.command()
 def compact(index: Index, json_output: options.Json = False) -> None:
-    """Put all images into the FAISS file, and free the space of removed ones.
+    """Write a new FAISS file with all images, and free the space of removed ones.
 
-    An index that an older version of hier wrote is brought up to date.
+    This also brings an index of an older version of hier up to date.
     """
     from hiercli.index import health
 

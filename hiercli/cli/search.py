@@ -99,7 +99,7 @@ def search(
     root: Annotated[
         Path | None,
         typer.Option(
-            help="Look for images with relative paths in this folder, not beside the index."
+            help="Start relative image paths at this folder, not at the folder of the index."
         ),
     ] = None,
     device: options.Device = "auto",

@@ -105,9 +105,9 @@ class Catalogue:
             raise missing(index)
         if opened is None and (version := version_of(index)) not in ("", VERSION):
             raise FileFormatError(
-                f"{index} was written by another version of hier (format {version}, this one "
-                f"reads {VERSION}). Older ones are brought up to date by `hier index compact "
-                f"{index}`, without embedding an image again"
+                f"{index} was written by another version of hier (format {version}, expected "
+                f"{VERSION}). If that version is older, run `hier index compact {index}`. No image "
+                "is embedded again"
             )
         self._folders: dict[int, bytes] = {}
         self._classes: dict[int, tuple[str, str]] = {}

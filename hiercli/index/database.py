@@ -181,7 +181,7 @@ class _Limited(sqlite3.Connection):
         try:
             return super().execute(*words)
         except UnicodeDecodeError as error:  # of the text in which SQLite says what is wrong
-            raise sqlite3.DatabaseError(f"its tables have no names ({error.reason})") from error
+            raise sqlite3.DatabaseError(f"names in it are not text ({error.reason})") from error
 
 
 def is_sound(database: sqlite3.Connection) -> bool:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -21,9 +20,8 @@ from hiercli.index import contents, local, locations, writer
 from hiercli.index.catalogue import Catalogue
 from hiercli.index.locations import catalogue_path
 from hiercli.index.reader import opened
-from hiercli.index.schema import Row, readable
+from hiercli.index.schema import POINTS_AT_ONCE, Row, content_hash, readable
 
-_AT_ONCE = 16_384
 _ROUNDING = 3e-7
 """Share by which a lifted coordinate may differ, had another machine rounded it."""
 
@@ -180,7 +178,7 @@ def _outdated(block: list[tuple[int, Row | None]]) -> Iterator[str]:
         except ImageError as error:
             yield str(error)
         else:
-            if hashlib.blake2b(content, digest_size=16).digest() != row.content:
+            if content_hash(content) != row.content:
                 yield f"{readable(row.path)}: the file has changed since it was embedded"
 
 
@@ -194,7 +192,7 @@ def _blocks(rows: Iterable[tuple[int, Row | None]]) -> Iterator[list[tuple[int, 
     block: list[tuple[int, Row | None]] = []
     for row in rows:
         block.append(row)
-        if len(block) == _AT_ONCE:
+        if len(block) == POINTS_AT_ONCE:
             yield block
             block = []
     if block:

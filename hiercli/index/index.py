@@ -1,6 +1,5 @@
 """`Index`: what people open to search images, and to keep an index up to date."""
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ from hiercli.errors import ImageError, InputError, MismatchError
 from hiercli.images import Places
 from hiercli.index import kinds, locations, writer
 from hiercli.index.reader import Reader
-from hiercli.index.schema import Row, facts_of, levels_text
+from hiercli.index.schema import Row, content_hash, facts_of, levels_text
 from hiercli.index.searchable import answers, encoder_file
 from hiercli.index.update import Update, update
 
@@ -305,6 +304,6 @@ def _rows(collection: Collection) -> Iterator[Row]:
             )
         seen[path] = number
         point = collection.points[number].astype("<f4").tobytes()
-        content = hashlib.blake2b(point, digest_size=16).digest()
+        content = content_hash(point)
         groups = levels_text(collection.level_names, levels[number])
         yield Row(number, path, labels[number], groups, content, (-1, 0, 0), point)

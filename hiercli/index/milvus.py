@@ -34,7 +34,7 @@ from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError, ImageError, InputError, MismatchError
 from hiercli.files import parse_json
 from hiercli.images import Places, Skipped, read_bytes, state_of
-from hiercli.index.schema import facts_of, groups_of, levels_text
+from hiercli.index.schema import content_hash, facts_of, groups_of, levels_text
 from hiercli.index.searchable import Hit
 from hiercli.index.sync import Scope
 from hiercli.labels import merged_levels
@@ -432,7 +432,7 @@ def _embed(
             content, state = read_bytes(path)
         except ImageError as error:
             return None, row | {"problem": str(error)}
-        row["content"] = hashlib.blake2b(content, digest_size=16).hexdigest()
+        row["content"] = content_hash(content).hex()
         row |= zip(_STATE, state, strict=True)
         row["label"], row["levels"] = own
         pixels, problem = pixels_of(preprocessing, path, content)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from hiercli import collection, collection_files
 from hiercli.encoder.encoder import Encoder, pixels_of
 from hiercli.errors import ImageError, InputError
 from hiercli.images import find, read_bytes
+from hiercli.index.schema import content_hash
 from hiercli.index.searchable import Searchable
 
 
@@ -86,7 +86,7 @@ def recognise(queries: Sequence[Query], photos: Searchable) -> list[Query]:
             with contextlib.suppress(ImageError):  # embedding says why
                 content = query.content if query.path is None else read_bytes(query.path)[0]
                 assert content is not None
-                digests[place] = hashlib.blake2b(content, digest_size=16).digest()
+                digests[place] = content_hash(content)
     points = photos.points_by_content(list(set(digests.values())))
     found = list(queries)
     for place, digest in digests.items():

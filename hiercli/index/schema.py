@@ -81,6 +81,11 @@ class Row(NamedTuple):
     point: bytes = b""
 
 
+def content_hash(content: bytes) -> bytes:
+    """Sixteen bytes by which a file is known, wherever it lies."""
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
 def short_hash(values: object) -> bytes:
     """Eight bytes by which damage is noticed."""
     return hashlib.blake2b(repr(values).encode(), digest_size=8).digest()

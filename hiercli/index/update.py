@@ -7,7 +7,6 @@ and the next one starts from there.
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from hiercli.errors import ImageError, InputError
 from hiercli.images import Places, Skipped, read_bytes, state_of
 from hiercli.index import locations, writer
 from hiercli.index.local import LocalStore
-from hiercli.index.schema import Row, facts_of, levels_text, readable
+from hiercli.index.schema import Row, content_hash, facts_of, levels_text, readable
 from hiercli.index.sync import Scope, Seen, plan_sync, within
 from hiercli.wording import counted
 
@@ -209,7 +208,7 @@ def _look(
                 if old is not None and old.state == state_of(os.stat(path)):
                     return None, dataclasses.replace(seen, content=old.content, state=old.state)
             content, state = read_bytes(path)
-            digest = hashlib.blake2b(content, digest_size=16).digest()
+            digest = content_hash(content)
             seen = dataclasses.replace(seen, content=digest, state=state)
             with claims:  # of several copies only one is decoded
                 if digest in claimed or store.has(digest):
