@@ -23,7 +23,7 @@ from hiercli.labels import merged_levels
 
 
 class LocalStore:
-    """A catalogue and its FAISS file, to be changed; see `writing`.
+    """A catalogue and its FAISS file, to be changed; see `writer.writing`.
 
     Points are kept as they are made, under ids that no image has yet: a killed run loses none.
 
