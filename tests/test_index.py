@@ -10,8 +10,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -23,8 +22,8 @@ from PIL import Image
 
 from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.metadata import Metadata
-from hiercli.errors import FileFormatError, HierError, InputError, MismatchError
-from hiercli.images import Preprocessing, State
+from hiercli.errors import FileFormatError, HierError, InputError
+from hiercli.images import Preprocessing
 from hiercli.index import generation, health, local, locations, pending, renewal, update, writer
 from hiercli.index.catalogue import Catalogue
 from hiercli.index.locations import catalogue_path
@@ -118,63 +117,6 @@ def test_an_update_does_what_changed_and_no_more(album: Path, tmp_path: Path) ->
     update.update(anew, [album], session)
     assert {k: v[1:] for k, v in rows(anew).items()} == {k: v[1:] for k, v in after.items()}
     assert counts(update.update(index, [album], session)) == (0, 0, 0, 0, 41, 0)
-
-
-def test_two_that_change_places(album: Path, tmp_path: Path) -> None:
-    index, session = tmp_path / "idx.faiss", Colours()
-    update.update(index, [album], session)
-    before = rows(index)
-    one, other = album / "kind0" / "photo0.png", album / "kind1" / "photo1.png"
-    one.rename(album / "aside")
-    other.rename(one)
-    (album / "aside").rename(other)
-    assert counts(update.update(index, [album], session)) == (0, 2, 0, 0, 38, 0)
-    after = rows(index)
-    assert after["kind0/photo0.png"][2] == before["kind1/photo1.png"][2]
-    assert after["kind1/photo1.png"][2] == before["kind0/photo0.png"][2]
-
-
-def test_what_was_not_asked_about_stays(
-    album: Path, tmp_path: Path, closed: Callable[[Path], None]
-) -> None:
-    index, session = tmp_path / "idx.faiss", Colours()
-    update.update(index, [album / "kind0"], session)
-    assert counts(update.update(index, [album / "kind1", album / "kind2"], session))[0] == 20
-    (album / "kind0" / "photo0.png").unlink()
-    update.update(index, [album / "kind1" / "photo1.png"], session)
-    assert len(rows(index)) == 30
-    closed(album / "kind2")  # out of reach is not gone
-    done = update.update(index, [album], session)
-    assert (done.removed, done.added, done.total) == (1, 10, 39)
-    assert "cannot be read" in done.problems[0][1]
-    with pytest.raises(InputError, match="Nothing was written"):
-        update.update(index, [album], session, strict=True)
-
-
-def test_a_damaged_picture_leaves_and_an_unreadable_one_stays(
-    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    index, session = tmp_path / "idx.faiss", Colours()
-    update.update(index, [album], session)
-    (album / "kind0" / "photo0.png").write_bytes(b"no picture any more")
-    paint(album / "kind1" / "photo1.png", 1000)
-    read_bytes = update.read_bytes
-
-    def refused(path: Path) -> tuple[bytes, State]:
-        if path.name == "photo1.png":
-            raise update.ImageError(f"{path}: permission denied")
-        return read_bytes(path)
-
-    monkeypatch.setattr(update, "read_bytes", refused)
-    done = update.update(index, [album], session)
-    assert (done.removed, done.total, len(done.problems)) == (1, 39, 2)
-    assert "kind1/photo1.png" in rows(index)
-    assert health.stats(index)["quarantined"] == 2
-    monkeypatch.undo()
-    paint(album / "kind0" / "photo0.png", 0)
-    done = update.update(index, [album], session)
-    assert (done.added, done.changed, done.total, done.problems) == (1, 1, 40, [])
-    assert health.stats(index)["quarantined"] == 0
 
 
 def work(index: str, folder: str, kind: str, compacts: bool = False) -> None:
@@ -272,28 +214,6 @@ def test_a_hundred_kills_lose_nothing(
     assert left == {"idx.faiss", "idx.faiss.sqlite", ".idx.faiss.hier-lock"}
 
 
-def test_points_of_a_killed_run_are_not_made_again(album: Path, tmp_path: Path) -> None:
-    class Dies(Colours):
-        seen = 0
-
-        def run(self, pixels: np.ndarray) -> np.ndarray:
-            self.seen += 1
-            if self.seen == 2:
-                raise KeyboardInterrupt
-            return super().run(pixels)
-
-    index = tmp_path / "idx.faiss"
-    with pytest.raises(KeyboardInterrupt):
-        update.update(index, [album], Dies())
-    assert not locations.exists(index)
-    assert update.update(index, [album], Colours()).embedded == 8
-    assert not locations.draft_path(index).exists()
-    # Another encoder's points would be wrong ones.
-    with pytest.raises(KeyboardInterrupt):
-        update.update(index, [album], Dies("other"), rebuild=True)
-    assert update.update(index, [album], Colours("third"), rebuild=True).embedded == 40
-
-
 def test_points_that_wait_disturb_nothing(album: Path, tmp_path: Path) -> None:
     index = tmp_path / "idx.faiss"
     update.update(index, [album / "kind0"], Colours())
@@ -383,14 +303,6 @@ def test_one_writer_at_a_time_while_readers_go_on(album: Path, tmp_path: Path) -
     update.update(index, [album], session)
     assert reader.search(point, 1)[0][0].path.endswith("photo0.png")
     assert not Reader(index).search(point, 1)[0][0].path.endswith("photo0.png")
-
-
-def test_another_encoder_is_refused_unless_all_is_made_anew(album: Path, tmp_path: Path) -> None:
-    index = tmp_path / "idx.faiss"
-    update.update(index, [album], Colours())
-    with pytest.raises(MismatchError, match="--rebuild"):
-        update.update(index, [album], Colours("other"))
-    assert update.update(index, [album], Colours("other"), rebuild=True).embedded == 40
 
 
 @pytest.mark.parametrize("which", ["index", "catalogue"])
@@ -532,58 +444,15 @@ def test_a_damaged_journal_costs_time_and_nothing_else(album: Path, tmp_path: Pa
         update.update(index, [album, paint(tmp_path / "extra.png", 9)], Colours())
 
 
-def test_one_file_by_whatever_way_it_is_reached(tmp_path: Path) -> None:
-    far = paint(tmp_path / "far" / "robin" / "1.png", 1).parent
-    (tmp_path / "here").mkdir()
-    paint(tmp_path / "here" / "robin" / "1.png", 2)
-    (tmp_path / "here" / "link").symlink_to(far)
+def test_an_index_behind_a_link_is_updated_where_it_lies(tmp_path: Path) -> None:
     index, session = tmp_path / "idx.faiss", Colours()
-    assert update.update(index, [tmp_path / "here"], session).added == 2
-    # Behind a link, `..` is the folder that the link leads to.
-    done = update.update(index, [tmp_path / "here" / "link" / ".."], session)
-    assert (counts(done), done.relabelled) == ((0, 0, 0, 0, 0, 0), 1)
-    spellings = [tmp_path / "here" / ".", Path(f"/{tmp_path}/here"), far, far / "1.png",
-                 far / ".." / "robin"]  # fmt: skip
-    assert update.update(index, spellings, session).total == 2
-    assert {label for _, label, _ in rows(index).values()} == {"robin"}
-    assert len(Reader(Path(f"/{index}"))) == 2
+    paint(tmp_path / "far" / "1.png", 1)
+    update.update(index, [tmp_path / "far"], session)
+    assert len(Reader(Path(f"/{index}"))) == 1
     (tmp_path / "other.faiss").symlink_to(index)
-    paint(far / "2.png", 3)
-    update.update(tmp_path / "other.faiss", [far], session)
-    assert len(Reader(index)) == 3
-
-
-def test_swapped_files_of_one_size_and_time_are_noticed(tmp_path: Path) -> None:
-    folder, index, session = tmp_path / "k", tmp_path / "idx.faiss", Colours()
-    for number in range(2):
-        os.utime(paint(folder / f"{number}.bmp", number), ns=(10, 10))
-    update.update(index, [folder], session)
-    before = rows(index)
-    (folder / "0.bmp").rename(folder / "aside")
-    (folder / "1.bmp").rename(folder / "0.bmp")
-    (folder / "aside").rename(folder / "1.bmp")
-    assert update.update(index, [folder], session).changed == 2
-    assert rows(index)["k/0.bmp"][2] == before["k/1.bmp"][2]
-
-
-def test_what_is_missing_goes_only_if_asked(album: Path, tmp_path: Path) -> None:
-    index, session = tmp_path / "idx.faiss", Colours()
-    hidden = paint(album / ".own" / "seen.png", 500)
-    odd = paint(album / "kind0" / "odd.png", 501).rename(album / "kind0" / "odd.dat")
-    assert update.update(index, [album, hidden, odd], session).total == 42
-    assert update.update(index, [album], session).total == 42  # named outright before
-    shutil.rmtree(album / "kind1")
-    (album / "kind2").rename(tmp_path / "elsewhere")
-    (album / "kind2").mkdir()
-    for gone in (album / "kind1", album / "kind2"):
-        with pytest.raises(InputError):
-            update.update(index, [gone, album / "kind3"], session)
-    done = update.update(index, [album / "kind1", album / "kind2"], session, prune=True)
-    assert (done.removed, done.total) == (20, 22)
-    (album / "kind0" / "photo0.png").unlink()
-    (album / "kind0" / "photo0.png").symlink_to("nowhere")
-    done = update.update(index, [album], session)
-    assert (done.removed, done.total, len(done.problems)) == (1, 21, 1)
+    paint(tmp_path / "far" / "2.png", 3)
+    update.update(tmp_path / "other.faiss", [tmp_path / "far"], session)
+    assert len(Reader(index)) == 2
 
 
 def test_ids_are_not_given_again(album: Path, tmp_path: Path) -> None:
@@ -599,19 +468,6 @@ def test_ids_are_not_given_again(album: Path, tmp_path: Path) -> None:
     assert rows(index)["kind0/new.png"][0] == last[1][0] + 1
 
 
-def test_copies_are_embedded_once(tmp_path: Path) -> None:
-    first = paint(tmp_path / "k" / "0.png", 0)
-    bad = tmp_path / "k" / "bad0.png"
-    bad.write_bytes(b"no picture")
-    for number in range(1, 30):
-        shutil.copy(first, tmp_path / "k" / f"{number}.png")
-        shutil.copy(bad, tmp_path / "k" / f"bad{number}.png")
-    done = update.update(tmp_path / "idx.faiss", [tmp_path / "k"], Colours())
-    assert (done.embedded, done.added, len(done.problems)) == (1, 30, 30)
-    assert all(str(path) in reason for path, reason in done.problems)
-    assert len({point for _, _, point in rows(tmp_path / "idx.faiss").values()}) == 1
-
-
 def test_damaged_facts_are_not_believed(album: Path, tmp_path: Path) -> None:
     index = tmp_path / "idx.faiss"
     update.update(index, [album], Colours())
@@ -620,13 +476,6 @@ def test_damaged_facts_are_not_believed(album: Path, tmp_path: Path) -> None:
     for attempt in (Reader, health.repair, health.stats):
         with pytest.raises(FileFormatError, match="--rebuild"):
             attempt(index)
-
-
-def test_a_time_that_no_clock_shows(album: Path, tmp_path: Path) -> None:
-    index = tmp_path / "idx.faiss"
-    os.utime(album / "kind0" / "photo0.png", (2**34, 2**34))
-    assert update.update(index, [album], Colours()).total == 40
-    assert update.update(index, [album], Colours()).unchanged == 40
 
 
 def test_other_files_are_safe(index: Path, exported: Path, photos: Path, inside: Hier) -> None:
@@ -647,78 +496,6 @@ def test_other_files_are_safe(index: Path, exported: Path, photos: Path, inside:
 
 
 # -- labels, links and pruning --------------------------------------------------------------------
-
-
-def _linked(folder: Path) -> Path:
-    """Class folders that are links into a store under other names."""
-    for label in ("Robin", "Wren"):
-        store = folder / "store" / f"id-{label.lower()}"
-        paint(store / "0.png", len(label))
-        paint(store / "1.png", len(label) + 50)
-        (folder / "linked").mkdir(exist_ok=True)
-        (folder / "linked" / label).symlink_to(store, target_is_directory=True)
-    return folder / "linked"
-
-
-def _labels(index: Path) -> dict[str, int]:
-    with closing(Catalogue(index)) as catalogue:
-        return dict(Counter(row.label for _, row in catalogue.every() if row is not None))
-
-
-def test_a_label_is_the_name_of_the_folder_that_was_given(tmp_path: Path) -> None:
-    linked, index = _linked(tmp_path), tmp_path / "i.faiss"
-    update.update(index, [linked], Colours())
-    assert _labels(index) == {"Robin": 2, "Wren": 2}
-    update.update(index, [linked / "Wren" / "0.png"], Colours())
-    assert _labels(index) == {"Robin": 2, "Wren": 2}
-    update.update(index, [tmp_path / "store"], Colours())
-    assert _labels(index) == {"id-robin": 2, "id-wren": 2}
-
-
-def test_what_was_deleted_behind_a_link_goes(tmp_path: Path) -> None:
-    linked, index = _linked(tmp_path), tmp_path / "i.faiss"
-    update.update(index, [linked], Colours())
-    (tmp_path / "store" / "id-wren" / "0.png").unlink()
-    done = update.update(index, [linked], Colours())
-    assert (done.removed, done.total) == (1, 3)
-    # A disk behind a link may just not be there.
-    (tmp_path / "store" / "id-wren" / "1.png").unlink()
-    with pytest.raises(InputError, match="Use --prune"):
-        update.update(index, [linked], Colours())
-    done = update.update(index, [linked], Colours(), prune=True)
-    assert (done.removed, done.total) == (1, 2)
-
-
-def test_folders_that_overlap_are_written_once(album: Path, tmp_path: Path) -> None:
-    index = tmp_path / "i.faiss"
-    every = update.update(index, [album], Colours())
-    inner = sorted(path for path in album.iterdir() if path.is_dir())[0]
-    for paths in ([album, inner], [inner, album], [album, album]):
-        for prune in (False, True):
-            done = update.update(index, paths, Colours(), prune=prune)
-            found, wanted = (
-                {record.path for record in one.listing.records} for one in (done, every)
-            )
-            assert found == wanted
-            assert len(done.listing.records) == len(wanted)
-
-
-def test_an_index_can_be_emptied(tmp_path: Path) -> None:
-    index = tmp_path / "i.faiss"
-    paint(tmp_path / "a" / "0.png", 1)
-    update.update(index, [tmp_path / "a"], Colours())
-    shutil.rmtree(tmp_path / "a")
-    with pytest.raises(InputError, match="missing"):
-        update.update(index, [tmp_path / "a"], Colours())
-    with pytest.raises(InputError, match="is not in the index"):
-        update.update(index, [tmp_path / "b"], Colours(), prune=True)
-    done = update.update(index, [tmp_path / "a"], Colours(), prune=True)
-    assert (done.removed, done.total) == (1, 0)
-    assert not health.verify(index).damage
-    with pytest.raises(InputError, match="contains no images"):
-        Reader(index).search(np.zeros((1, 12), np.float32), 3)
-    paint(tmp_path / "a" / "1.png", 2)
-    assert update.update(index, [tmp_path / "a"], Colours()).total == 1
 
 
 def test_a_catalogue_holds_nothing_that_computes(album: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """An index in its files: its cost, older formats, other places, and many who read it at once."""
 
 import functools
+import io
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +22,7 @@ import pytest
 from conftest import Hier
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from test_index import Colours, Dies, counts, paint
 
 from hiercli.collection import Collection
@@ -31,7 +34,7 @@ from hiercli.index.catalogue import Catalogue, version_of
 from hiercli.index.index import Index
 from hiercli.index.locations import Locations, catalogue_path, join, split
 from hiercli.index.reader import Reader
-from hiercli.index.schema import Row
+from hiercli.index.schema import VERSION, Row
 from hiercli.index.sync import Plan, Scope, Seen, plan_sync
 
 DATA = Path(__file__).parent / "data"
@@ -220,20 +223,22 @@ def test_a_plain_faiss_file(album: Path, tmp_path: Path) -> None:
 # -- older formats --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", ["5", "6"])
+@pytest.mark.parametrize("version", ["5", "6", "7"])
 def test_an_index_of_an_older_format(
     version: str, album: Path, tmp_path: Path, inside: Hier
 ) -> None:
     """Written by the version before, unpacked here: `compact` or an update brings it up to date."""
-    with zipfile.ZipFile(DATA / f"index-format-{version}.zip") as packed:
-        packed.extractall(tmp_path)
     index = tmp_path / "idx.faiss"
-    with closing(sqlite3.connect(catalogue_path(index))) as old:
+    for part in (min(version, "6"), version):  # that of format 7 holds what that of 6 does
+        with zipfile.ZipFile(DATA / f"index-format-{part}.zip") as packed:
+            packed.extractall(tmp_path / part)
+    with closing(sqlite3.connect(tmp_path / min(version, "6") / "idx.faiss.sqlite")) as old:
         wanted = {os.fsdecode(path): (number, point) for number, path, point in
                   old.execute("SELECT id, path, point FROM photos")}  # fmt: skip
     assert len(wanted) == 11
-    shutil.copy(index, tmp_path / "second.faiss")
-    shutil.copy(catalogue_path(index), tmp_path / "second.faiss.sqlite")
+    for name in ("idx.faiss", "second.faiss"):
+        for end in ("", ".sqlite"):
+            shutil.copy(tmp_path / version / f"idx.faiss{end}", tmp_path / f"{name}{end}")
     with pytest.raises(FileFormatError, match="hier index compact"):
         Reader(index)
     assert inside("index", "compact", index).returncode == 0
@@ -258,27 +263,35 @@ def _compact(index: str) -> None:
     health.compact(Path(index))
 
 
-def test_a_killed_migration_leaves_the_old_or_the_new(tmp_path: Path) -> None:
-    with zipfile.ZipFile(DATA / "index-format-6.zip") as packed:
+@pytest.mark.parametrize("version", ["6", "7"])
+def test_a_killed_migration_leaves_the_old_or_the_new(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(DATA / f"index-format-{version}.zip") as packed:
         packed.extractall(tmp_path / "old")
     rng, index = random.Random(0), tmp_path / "idx.faiss"
-    context = multiprocessing.get_context("fork")
-    seen = set()
-    for _ in range(25):
+    context = multiprocessing.get_context("forkserver")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    context.set_forkserver_preload(["test_index_files"])
+    seen, length = set(), 60.0
+    for turn in range(25):
         for file in tmp_path.glob("*idx.faiss*"):
             file.unlink()
         for file in (tmp_path / "old").iterdir():
             shutil.copy(file, tmp_path / file.name)
         run = context.Process(target=_compact, args=(str(index),))
         run.start()
-        run.join(rng.uniform(0, 0.06))
+        began = time.monotonic()
+        run.join(None if turn == 0 else rng.uniform(0, 1.1 * length))
+        if turn == 0:
+            length = time.monotonic() - began
         run.kill()
         run.join()
         seen.add(version_of(index))
         health.compact(index)
         assert health.verify(index).damage == []
         assert len(all_hits(index)) == 11
-    assert seen <= {"6", "7"}
+    assert seen <= {version, VERSION}
 
 
 def test_a_newer_format_is_named(album: Path, tmp_path: Path) -> None:
@@ -290,6 +303,84 @@ def test_a_newer_format_is_named(album: Path, tmp_path: Path) -> None:
     for attempt in (Reader, health.compact, health.repair):
         with pytest.raises(FileFormatError, match="format 99"):
             attempt(index)
+
+
+def test_a_damaged_catalogue_of_the_version_before(tmp_path: Path) -> None:
+    with zipfile.ZipFile(DATA / "index-format-7.zip") as packed:
+        packed.extractall(tmp_path)
+    index = tmp_path / "idx.faiss"
+    with closing(sqlite3.connect(catalogue_path(index))) as opened:
+        opened.execute("UPDATE facts SET value = '0.3' WHERE name = 'c'")
+        opened.commit()
+    with pytest.raises(FileFormatError, match="damaged"):
+        health.compact(index)
+    assert version_of(index) == "7"
+
+
+# -- thumbnails -----------------------------------------------------------------------------------
+
+
+def stored_thumbnails(index: Path) -> dict[bytes, bytes]:
+    with closing(Catalogue(index)) as catalogue:
+        return dict(catalogue.thumbnails())
+
+
+def test_thumbnails_come_and_go_with_their_images(album: Path, tmp_path: Path) -> None:
+    index = tmp_path / "idx.faiss"
+    shutil.copy(album / "kind0" / "photo0.png", album / "kind0" / "copy.png")
+    update.update(index, [album], Colours())
+    before = stored_thumbnails(index)
+    assert len(before) == 40  # copies share one
+    with Image.open(io.BytesIO(next(iter(before.values())))) as small:
+        assert (small.format, small.size) == ("WEBP", (24, 24))
+    (album / "kind0" / "photo0.png").unlink()  # its copy stays
+    (album / "kind1" / "photo1.png").unlink()
+    paint(album / "kind2" / "photo2.png", 1000)
+    update.update(index, [album], Colours())
+    after = stored_thumbnails(index)
+    assert (len(after), len(after.keys() & before.keys())) == (39, 38)
+    health.repair(index)
+    assert stored_thumbnails(index) == after
+    with pytest.raises(KeyboardInterrupt):
+        update.update(index, [paint(tmp_path / "x" / "1.png", 77).parent], Dies())
+    with pytest.raises(KeyboardInterrupt):
+        update.update(index, [album], Dies("other"), rebuild=True)
+    health.compact(index)
+    update.update(index, [album], Colours())
+    assert stored_thumbnails(index) == after
+    assert update.update(index, [album], Colours(), thumbnails=False).embedded == 0
+    assert stored_thumbnails(index) == {}
+    paint(album / "kind2" / "later.png", 1001)
+    update.update(index, [album], Colours())  # it stays so
+    assert stored_thumbnails(index) == {}
+    update.update(index, [album], Colours(), rebuild=True)
+    assert len(stored_thumbnails(index)) == 40
+
+
+def test_pages_show_images_that_are_no_longer_there(
+    photos: Path, exported: Path, inside: Hier, tmp_path: Path
+) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    index, page = tmp_path / "idx.faiss", tmp_path / "page.html"
+    query = sorted(photos.rglob("*.jpg"))[0]
+    assert (
+        inside("embed", tmp_path / "photos", "--model", exported, "--index", index).returncode == 0
+    )
+    assert inside("search", query, "--index", index, "-k", 3, "--html", page).returncode == 0
+    assert page.read_text().count("data:image/jpeg") == 4
+    shutil.rmtree(tmp_path / "photos")
+    done = inside("search", query, "--index", index, "-k", 3, "--html", page)
+    assert (done.returncode, b"without a thumbnail" in done.stderr) == (0, False)
+    assert page.read_text().count("data:image/jpeg") == 4
+    done = inside("hierarchy", "--index", index, "--format", "html", "-o", page)
+    assert done.returncode == 0, done.stderr
+    with closing(sqlite3.connect(catalogue_path(index))) as opened:
+        opened.execute("UPDATE thumbnails SET picture = 'no picture'")
+        opened.commit()
+    done = inside("search", query, "--index", index, "-k", 3, "--html", page)
+    assert (done.returncode, b"3 images without a thumbnail" in done.stderr) == (0, True)
+    done = inside("hierarchy", "--index", index, "--format", "html", "-o", page)
+    assert (done.returncode, b"cannot" in done.stderr or b"no such" in done.stderr) == (3, True)
 
 
 # -- other places ---------------------------------------------------------------------------------

@@ -1,7 +1,11 @@
 """An index in Milvus, here in a folder of milvus-lite: the answers are those of the exact index."""
 
 import json
+import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +13,12 @@ import pytest
 from conftest import Hier
 from test_index import Colours, paint
 
-from hiercli.errors import FileFormatError, InputError, MismatchError
-from hiercli.index import update
-from hiercli.index.milvus import Address, MilvusIndex
-from hiercli.index.milvus import update as update_milvus
+from hiercli.collection import Collection
+from hiercli.errors import FileFormatError, InputError
+from hiercli.index import Index, kinds, update
+from hiercli.index.address import Address
+from hiercli.index.milvus import MilvusReader, tuning
+from hiercli.index.milvus.connection import connected
 from hiercli.index.reader import Reader
 
 pytest.importorskip("pymilvus", reason="the extra milvus is not installed")
@@ -22,6 +28,22 @@ pytest.importorskip("milvus_lite", reason="the extra milvus is not installed")
 @pytest.fixture
 def address(tmp_path: Path) -> Address:
     return Address.parse(f"milvus:{tmp_path / 'birds.db'}")
+
+
+_open: list[MilvusReader] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    while _open:
+        _open.pop().close()
+
+
+def there_is(address: Address) -> MilvusReader:
+    """An index in Milvus, closed when its test ends."""
+    _open.append(MilvusReader(address))
+    return _open[-1]
 
 
 @pytest.fixture
@@ -39,9 +61,9 @@ def answers(found: list[list]) -> list[list[tuple[str, float]]]:  # type: ignore
 def test_the_same_answers_as_the_exact_index(album: Path, tmp_path: Path, address: Address) -> None:
     session = Colours()
     update.update(tmp_path / "idx.faiss", [album], session)
-    done = update_milvus(address, [album], session)
-    assert (done.added, done.total, done.embedded) == (601, 601, 601)
-    flat, there = Reader(tmp_path / "idx.faiss"), MilvusIndex(address)
+    done = update.update(address, [album], session)
+    assert (done.added, done.total, done.embedded) == (601, 601, 600)
+    flat, there = Reader(tmp_path / "idx.faiss"), there_is(address)
     rng = np.random.default_rng(0)
     queries = rng.uniform(-0.3, 0.3, (60, 12)).astype(np.float32)
     queries[30:] *= 3 / np.linalg.norm(queries[30:], axis=1, keepdims=True)  # near the rim
@@ -55,58 +77,117 @@ def test_the_same_answers_as_the_exact_index(album: Path, tmp_path: Path, addres
     ):
         wanted = flat.search(queries, **how)  # type: ignore[arg-type]
         assert answers(there.search(queries, **how)) == answers(wanted)  # type: ignore[arg-type]
-    assert there.search(queries[:1], 3, where=[("label", "nothing")]) == [[]]
+    with pytest.raises(InputError, match="no image matches"):
+        there.search(queries[:1], 3, where=[("label", "nothing")])
     with pytest.raises(InputError, match="cannot search for"):
         there.search(queries[:1], 3, where=[("path", "*a_b")])
-
-
-def test_levels_of_a_table(album: Path, tmp_path: Path, address: Address) -> None:
-    rows = [f"album/kind{n % 4}/photo{n}.png,C{n % 4},G {n % 4 // 2},F" for n in range(24)]
-    table = tmp_path / "t.csv"
-    table.write_text("\n".join(["path,label,genus,family", *rows]))
-    update_milvus(address, [table], Colours())
-    there = MilvusIndex(address)
-    assert there.level_names == ("genus", "family")
-    (hits,) = there.search(np.zeros((1, 12), np.float32), 24, where=[("genus", "G 1")])
-    assert {hit.label for hit in hits} == {"C2", "C3"} and len(hits) == 12
-    assert hits[0].levels == {"genus": "G 1", "family": "F"}
-    assert len(there.search(np.zeros((1, 12), np.float32), 24, where=[("genus", "G*")])[0]) == 24
-    with pytest.raises(InputError, match="has no level"):
-        there.search(np.zeros((1, 12), np.float32), 1, where=[("order", "x")])
 
 
 @pytest.mark.parametrize("change", [{"levels": "[]"}, {"levels": "{"}, {"content": "no digits"}])
 def test_rows_of_others_are_named(change: dict[str, str], tmp_path: Path, address: Address) -> None:
     paint(tmp_path / "a" / "x.png", 1)
-    update_milvus(address, [tmp_path / "a"], Colours())
-    there = MilvusIndex(address)
+    update.update(address, [tmp_path / "a"], Colours())
+    there = there_is(address)
     (row,) = there._client.query(address.collection, filter="id >= 0", output_fields=["*"])
     there._client.upsert(address.collection, [row | change])
     with pytest.raises(FileFormatError, match="a row that hier did not write"):
         there.search(np.zeros((1, 12), np.float32), 1)
 
 
-def test_what_came_went_and_changed(tmp_path: Path, address: Address) -> None:
-    album, session = tmp_path / "album", Colours()
-    for number in range(12):
-        paint(album / f"kind{number % 3}" / f"photo {number}'\".png", number)
-    paint(tmp_path / "elsewhere" / "stays.png", 100)
-    update_milvus(address, [album, tmp_path / "elsewhere"], session)
-    assert update_milvus(address, [album], session).embedded == 0
-    (album / "kind0" / "photo 0'\".png").unlink()
-    paint(album / "kind1" / "photo 1'\".png", 50)
-    paint(album / "kind2" / "new.png", 51)
-    (album / "kind2" / "photo 2'\".png").write_bytes(b"no picture")
-    done = update_milvus(address, [album], session)
-    assert (done.added, done.changed, done.removed, done.unchanged, done.total) == (1, 1, 2, 9, 12)
-    assert [path.name for path, _ in done.problems] == ["photo 2'\".png"]
-    hits = MilvusIndex(address).search(np.zeros((1, 12), np.float32), None)[0]
-    names = {Path(hit.path).name for hit in hits}
-    assert names >= {"stays.png", "new.png", "photo 1'\".png"}
-    assert not names & {"photo 0'\".png", "photo 2'\".png"}
-    with pytest.raises(MismatchError, match="other"):
-        update_milvus(address, [album], Colours("other"))
-    assert update_milvus(address, [album], Colours("other"), rebuild=True).total == 11
+def test_the_nearest_lies_beyond_the_first_candidates(address: Address) -> None:
+    """150 points lie nearer by Euclidean distance, towards the rim, where distances are larger."""
+    points = np.zeros((151, 2), np.float32)
+    points[0] = 2.88, 0
+    points[1:, 0] = np.linspace(3.09, 3.1, 150)
+    with Index.build(f"milvus:{address.uri}", Collection(points=points, c=0.1)) as index:
+        (hit,) = index.search(np.array([3.0, 0], np.float32), k=1)
+    assert hit.path == "point 1"
+
+
+def test_names_that_need_care(tmp_path: Path, address: Address) -> None:
+    album, session = tmp_path / "al'bum%_", Colours()
+    names = ["photo 0'\".png", "\\back.png", "größe é.png", "tab\t.png", "line\n.png", "a%b_c.png"]
+    for number, name in enumerate(names):
+        paint(album / "kind" / name, number)
+    paint(tmp_path / "al'bum%_0" / "beside.png", 99)
+    update.update(address, [album, tmp_path / "al'bum%_0"], session)
+    done = update.update(address, [album], session)
+    assert (done.unchanged, done.embedded, done.total) == (6, 0, 7)
+    (album / "kind" / names[0]).unlink()
+    done = update.update(address, [album], session)
+    assert (done.removed, done.unchanged, done.total) == (1, 5, 6)
+    with closing(MilvusReader(address)) as there:
+        found = {Path(hit.path).name for hit in there.search(np.zeros((1, 12), np.float32), 9)[0]}
+    assert found == {*names[1:], "beside.png"}
+
+
+def test_what_milvus_cannot_store_is_named(tmp_path: Path, address: Address) -> None:
+    folder = tmp_path / "album"
+    paint(folder / "kind" / "good.png", 1)
+    os.link(folder / "kind" / "good.png", os.path.join(os.fsencode(folder), b"b\xff.png"))
+    table = tmp_path / "t.csv"
+    table.write_text(f"path,label\nalbum/kind/good.png,{'x' * 1025}\n")
+    done = update.update(address, [folder], Colours())
+    assert (done.total, len(done.problems)) == (1, 1) and "UTF-8" in done.problems[0][1]
+    with pytest.raises(InputError, match="Nothing was written"):
+        update.update(address, [table], Colours(), rebuild=True)
+    assert len(there_is(address)) == 1
+
+
+def test_lists_of_many_points(album: Path, tmp_path: Path, address: Address) -> None:
+    """Their search finds most of the nearest, and all of them where that is asked for."""
+    done = update.update(address, [album], Colours(), index_type="ivf")
+    update.update(tmp_path / "idx.faiss", [album], Colours())
+    there, flat = there_is(address), Reader(tmp_path / "idx.faiss")
+    assert (done.total, there.stats()["index_type"]) == (601, "ivf")
+    assert 0.99 <= there.facts.recall <= 1 and 0 < there.facts.nprobe <= there.facts.num_lists
+    rng = np.random.default_rng(0)
+    queries = rng.uniform(-0.3, 0.3, (60, 12)).astype(np.float32)
+    for how in ({"k": 10, "exact": True}, {"k": None, "max_distance": 1.5}):
+        assert answers(there.search(queries, **how)) == answers(flat.search(queries, **how))  # type: ignore[arg-type]
+    update.update(address, [album], Colours(), index_type="flat")
+    assert there_is(address).stats()["index_type"] == "flat"
+    with pytest.raises(InputError, match="in Milvus"):
+        update.update(address, [album], Colours(), index_type="hnsw")
+
+
+def test_the_index_type_follows_the_number_of_points(
+    album: Path, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kinds, "LARGE", 600)
+    update.update(address, [album / "kind1"], Colours())
+    assert there_is(address).facts.num_lists == 0
+    update.update(address, [album], Colours())
+    assert there_is(address).facts.num_lists == kinds.lists_for(601)
+    assert tuning.wanted_type("auto", 599) == "flat"
+
+
+def test_two_writers_at_once(tmp_path: Path, address: Address) -> None:
+    """Both write rows of their own; no setting is read by one and overwritten by the other."""
+    for number in range(20):
+        paint(tmp_path / f"f{number % 2}" / f"{number}.png", number)
+    update.update(address, [paint(tmp_path / "x.png", 77)], Colours())
+    threads = [
+        threading.Thread(target=update.update, args=(address, [tmp_path / f"f{n}"], Colours()))
+        for n in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(there_is(address)) == 21
+
+
+def test_an_index_that_was_not_finished(tmp_path: Path, address: Address) -> None:
+    points = np.zeros((3, 12), np.float32)
+    name = f"milvus:{address.uri}"
+    Index.build(name, Collection(points=points, c=0.1)).close()
+    with connected(address) as client:
+        client.alter_collection_properties(address.collection, {"hier.unfinished": "1"})
+    with pytest.raises(FileFormatError, match="--rebuild"):
+        there_is(address)
+    with Index.build(name, Collection(points=points, c=0.1), rebuild=True) as index:
+        assert len(index) == 3
 
 
 @pytest.mark.parametrize(
@@ -124,51 +205,25 @@ def test_addresses() -> None:
 
 
 def test_what_is_no_index_of_ours(address: Address) -> None:
-    from pymilvus import MilvusClient
-
     with pytest.raises(InputError, match="no collection birds"):
-        MilvusIndex(address)
-    client = MilvusClient(uri=address.uri)
-    client.create_collection("birds", dimension=4)
-    client.close()
+        there_is(address)
+    with connected(address) as client:
+        client.create_collection("birds", dimension=4)
     with pytest.raises(FileFormatError, match="not written by hier"):
-        MilvusIndex(address)
+        there_is(address)
 
 
 def test_a_collection_of_others_is_not_dropped(tmp_path: Path, address: Address) -> None:
-    from pymilvus import MilvusClient
-
-    client = MilvusClient(uri=address.uri)
-    client.create_collection("birds", dimension=4)
-    client.insert("birds", [{"id": 1, "vector": [1.0, 0.0, 0.0, 0.0]}])
-    client.close()
+    with connected(address) as client:
+        client.create_collection("birds", dimension=4)
+        client.insert("birds", [{"id": 1, "vector": [1.0, 0.0, 0.0, 0.0]}])
     paint(tmp_path / "album" / "a.png", 1)
     for rebuild in (False, True):
         with pytest.raises(FileFormatError, match="not written by hier"):
-            update_milvus(address, [tmp_path / "album"], Colours(), rebuild=rebuild)
-    client = MilvusClient(uri=address.uri)
-    assert len(client.query("birds", filter="id == 1")) == 1
-    client.close()
-
-
-def test_what_is_only_not_in_sight_stays(tmp_path: Path, address: Address) -> None:
-    """An empty folder may be a disk that is not connected; a listing leaves out hidden files."""
-    album, session = tmp_path / "album", Colours()
-    for number in range(6):
-        paint(album / f"photo{number}.png", number)
-    paint(album / ".hidden" / "named.png", 20)
-    named = album / ".hidden" / "named.png"
-    assert update_milvus(address, [album, named], session).total == 7
-    done = update_milvus(address, [album], session)
-    assert (done.removed, done.total) == (0, 7)
-    album.rename(tmp_path / "disk")
-    album.mkdir()
-    paint(tmp_path / "other" / "a.png", 30)
-    with pytest.raises(InputError, match="found none, but the index has 7 images there"):
-        update_milvus(address, [tmp_path / "other", album], session)
-    assert len(MilvusIndex(address)) == 7
-    done = update_milvus(address, [tmp_path / "other", album], session, prune=True)
-    assert (done.added, done.removed, done.total) == (1, 7, 1)
+            update.update(address, [tmp_path / "album"], Colours(), rebuild=rebuild)
+    with connected(address) as client:
+        client.load_collection("birds")
+        assert len(client.query("birds", filter="id == 1")) == 1
 
 
 def test_on_the_command_line(
@@ -186,8 +241,34 @@ def test_on_the_command_line(
     done = inside("search", picture, "--index", "milvus://127.0.0.1:1/birds")
     assert done.returncode == 2
     assert b"127.0.0.1:1" in done.stderr
-    assert inside("embed", photos, "--index", where, "--strict").returncode == 2
+    points = tmp_path / "v.npy"
+    words = ("embed", photos, "--model", exported, "--index", where, "-o", points, "--strict")
+    assert inside(*words).returncode == 0
+    assert len(np.load(points)) == len(list(photos.rglob("*.jpg")))
+    done = inside("index", "stats", where, "--json")
+    assert json.loads(done.stdout)["pictures"] == len(np.load(points))
+    assert inside("index", "verify", where).returncode == 2
+    other = f"milvus:{tmp_path / 'other.db'}"
+    words = ("index", "build", other, "--points", points, "--model", exported)
+    assert inside(*words).returncode == 0
+    level = [inside("search", picture, "--index", i, "--level", 1, "--json").stdout
+             for i in (where, index)]  # fmt: skip
+    assert [[hit["path"] for hit in json.loads(text)["results"]] for text in level[:1]] == [
+        [hit["path"] for hit in json.loads(text)["results"]] for text in level[1:]
+    ]
+    assert inside("search", picture, "--index", where, "--root", tmp_path).returncode == 2
     monkeypatch.setitem(sys.modules, "pymilvus", None)
     done = inside("search", picture, "--index", where)
     assert done.returncode == 2
     assert b"hiercli[milvus]" in done.stderr
+
+
+def test_another_process_has_the_file(tmp_path: Path, address: Address, hier: Hier) -> None:
+    update.update(address, [paint(tmp_path / "a" / "1.png", 1)], Colours())
+    with closing(MilvusReader(address)):
+        done = hier("search", tmp_path / "a", "--index", f"milvus:{address.uri}")
+    assert (done.returncode, b"one process at a time" in done.stderr) == (2, True)
+    assert b"Traceback" not in done.stderr
+    gone = tmp_path / "gone.db"
+    assert hier("search", tmp_path / "a", "--index", f"milvus:{gone}").returncode == 2
+    assert not gone.exists()

@@ -69,7 +69,7 @@ def embed(
         str | None,
         typer.Option(
             help="With --index: use this index type: flat or sq8 (exact), ivf or hnsw (faster for "
-            "millions of images), or auto."
+            "millions of images), or auto; in Milvus flat, ivf or auto."
         ),
     ] = None,
     root: Annotated[
@@ -79,6 +79,14 @@ def embed(
             "index."
         ),
     ] = None,
+    no_thumbnails: Annotated[
+        bool,
+        typer.Option(
+            "--no-thumbnails",
+            help="With --index: store no thumbnails (about 2 kB per image) and delete stored ones. "
+            "Pages show them where image files are missing.",
+        ),
+    ] = False,
     engine: Annotated[
         str | None,
         typer.Option(help="Embed on a Ray cluster (ray). Write a folder of Parquet files (-o)."),
@@ -125,8 +133,8 @@ def embed(
     - `hier embed s3://bucket/photos --model birds.onnx --engine ray --address auto -o vectors/`
     """
     if engine is not None or address is not None:
-        others = (index, index_type, root, rebuild, prune, strict, threads, batch, nested,
-                  device != "auto")  # fmt: skip
+        others = (index, index_type, root, rebuild, prune, no_thumbnails, strict, threads, batch,
+                  nested, device != "auto")  # fmt: skip
         if engine != "ray" or target is None or any(others):
             raise InputError(
                 "expected --engine ray with -o FOLDER. Only --model, --address and --json can be "
@@ -136,23 +144,18 @@ def embed(
         return
     output = None if target is None else Path(target)
     _require_usable(output, index, json_output)
-    if (rebuild or prune or index_type or root) and index is None:
+    if (rebuild or prune or index_type or root or no_thumbnails) and index is None:
         raise InputError(
-            "--rebuild, --prune, --root and --index-type need an index. Name it with --index"
-        )
-    in_milvus = index is not None and index.startswith("milvus:")
-    if in_milvus and (index_type or strict or root or output is not None):
-        raise InputError(
-            "an index in Milvus does not support --index-type, --strict, --root and -o"
+            "--rebuild, --prune, --root, --index-type and --no-thumbnails need an index. Name it "
+            "with --index"
         )
     encoder = _open(model, device, threads, batch)
     paths = [Path(source) for source in sources]
-    if index is not None and in_milvus:
-        done = _into_milvus(index, paths, encoder, nested=nested, rebuild=rebuild, prune=prune)
-    elif index is not None:
+    if index is not None:
         done = _into_index(
-            Path(index), paths, encoder, output is not None, output, nested=nested,
+            index, paths, encoder, output is not None, output, nested=nested,
             rebuild=rebuild, prune=prune, strict=strict, index_type=index_type, root=root,
+            thumbnails=False if no_thumbnails else None,
         )  # fmt: skip
     else:
         done = _into_points(paths, encoder, nested, strict)
@@ -231,7 +234,7 @@ def _into_points(paths: list[Path], encoder: "Encoder", nested: bool, strict: bo
 
 
 def _into_index(
-    file: Path,
+    index: str,
     paths: list[Path],
     encoder: "Encoder",
     keep: bool,
@@ -240,41 +243,26 @@ def _into_index(
 ) -> _Done:
     from hiercli.files import require_apart
     from hiercli.images import Places
-    from hiercli.index import kinds, locations
-    from hiercli.index.reader import Reader
+    from hiercli.index import locations, store
+    from hiercli.index.address import target_of
     from hiercli.index.update import update
 
-    if options_["index_type"] is not None:
-        kinds.require_index_type(options_["index_type"])
-    require_apart(output, (*locations.files(file), encoder.path))
+    target = target_of(index)
+    files = locations.files(target) if isinstance(target, Path) else ()
+    require_apart(output, (*files, encoder.path))
     with progress("embedding") as bar, progress("building the index") as building:
         done = update(
-            file, paths, encoder, progress=bar, building=building,
+            target, paths, encoder, progress=bar, building=building,
             skipped=lambda _, reason: warn(reason), **options_,
         )  # fmt: skip
     collection = None
     if keep:
         place, kept = Places(), [record.path for record in done.listing.records]
-        with contextlib.closing(Reader(file)) as reader:
-            places = [place(path) for path in kept]
-            rows = reader.catalogue.at(places)
-            ids = [rows[path].id for path in places]
-            found = reader.catalogue.collection(reader.catalogue.rows(ids))
+        with contextlib.closing(store.searching(target)) as images:
+            found = images.collection_of(images.rows_at([place(path) for path in kept]))
         collection = dataclasses.replace(found, paths=[str(path) for path in kept])
     changes = {name: getattr(done, name) for name in _CHANGES}
     return _Done(done.listing, done.embedded, done.problems, collection, changes)
-
-
-def _into_milvus(index: str, paths: list[Path], encoder: "Encoder", **options_: bool) -> _Done:
-    from hiercli.index import milvus
-
-    with progress("embedding") as bar:
-        done = milvus.update(
-            milvus.Address.parse(index), paths, encoder, progress=bar,
-            skipped=lambda _, reason: warn(reason), **options_,
-        )  # fmt: skip
-    changes = {name: getattr(done, name, 0) for name in _CHANGES}
-    return _Done(done.listing, done.embedded, done.problems, None, changes)
 
 
 def _to_stdout(found: "Collection") -> None:

@@ -11,7 +11,7 @@ from hiercli.cli.diff import diff
 from hiercli.cli.render import emit, progress, say, warn
 from hiercli.cli.render import output as stdout
 from hiercli.cli.suggest import suggest
-from hiercli.cli.thumbnails import STYLES, thumbnail
+from hiercli.cli.thumbnails import STYLES, has_room, thumbnail
 from hiercli.errors import EXIT_SKIPPED, InputError
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def hierarchy(
         name = Path(index or points or checkpoint or model or "hier").name
         _write_page(output, shown, f"Hierarchy of {name}", pictures)
     elif images and format is Format.text and output is None:
-        _show_with_images(shown.root, thumbnails)
+        _show_with_images(shown, thumbnails)
     elif output is None:
         emit(getattr(shown, f"to_{format}")() + "\n")
     else:
@@ -159,7 +159,7 @@ def _load(
     checkpoint: Path | None, model: Path | None, images: Path | None, by_proxy: bool
 ) -> "Tree":
     """The tree of images, or where there are none, of an encoder."""
-    from hiercli.hierarchy.tree import Tree, images_of
+    from hiercli.hierarchy.tree import Tree
 
     if images is None and by_proxy:
         raise InputError("--leaves proxies groups images. Add --index or --points")
@@ -171,8 +171,7 @@ def _load(
             "name it with --model"
         )
     else:
-        collection, files = images_of(images, checkpoint or model)
-        tree = Tree.of_collection(collection, by_proxy=by_proxy, files=files)
+        tree = Tree.of_images(images, checkpoint or model, by_proxy=by_proxy)
     for note in tree.notes:
         say(f"note: {note}")
     return tree
@@ -189,34 +188,39 @@ def _write_page(target: Path, tree: "Tree", title: str, pictures: int) -> None:
         raise typer.Exit(EXIT_SKIPPED)
 
 
-def _show_with_images(root: "Node", style: str) -> None:
+def _show_with_images(tree: "Tree", style: str) -> None:
     from rich.columns import Columns
     from rich.text import Text
-    from rich.tree import Tree
+    from rich.tree import Tree as Drawn
 
     from hiercli.hierarchy import formats
 
+    root = tree.root
     if style == "none" or root.photo is None:
         raise InputError(
             "--images needs a tree with photos. Add --index, and a --thumbnails style other than "
             "none"
         )
 
+    missing: set[str] = set()
+
     def label(node: "Node") -> Columns:
         words = Text(formats.describe(node))
         assert node.photo is not None
-        return Columns([thumbnail(node.photo, style), words], padding=(0, 1))
+        small = thumbnail(node.photo, style, picture=tree.picture)
+        if not small and has_room():
+            missing.add(node.photo)
+        return Columns([small, words], padding=(0, 1))
 
-    drawn = Tree(label(root))
+    drawn = Drawn(label(root))
     waiting = [(root, drawn)]
     while waiting:
         node, branch = waiting.pop()
         for child in node.children:
             waiting.append((child, branch.add(label(child))))
     stdout().print(drawn)
-    missing = {node.photo for node in root.walk() if node.photo and not Path(node.photo).is_file()}
     for photo in sorted(missing):
-        warn(f"{photo} is missing")
+        warn(f"{photo} cannot be opened")
     if missing:
         raise typer.Exit(EXIT_SKIPPED)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from hiercli.hierarchy.branches import Branches
     from hiercli.hierarchy.node import Node
+    from hiercli.images import Picture
     from hiercli.index.queries import Query
     from hiercli.index.searchable import Hit
 
@@ -65,6 +66,7 @@ def show_table(
     found: Iterable[Sequence["Hit"]],
     thumbnails: str,
     tree: "Branches | None",
+    picture: "Picture",
 ) -> None:
     """A table a query, with small pictures where stdout is a terminal that can show them."""
     with_pictures = thumbnails != "none" and output().file.isatty() and output().color_system
@@ -82,7 +84,7 @@ def show_table(
         if with_pictures:
             columns.insert(1, "image")
             for row, hit in zip(rows, hits, strict=True):
-                row.insert(1, thumbnail(hit.path, thumbnails))
+                row.insert(1, thumbnail(hit.path, thumbnails, picture=picture))
             if query.path is not None or query.content is not None:
                 seen = thumbnail(query.name, thumbnails, query.content)
                 rows.insert(0, ["", seen, *[""] * (len(columns) - 3), "the query"])

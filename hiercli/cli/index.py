@@ -16,7 +16,7 @@ from hiercli.wording import counted
 
 app = typer.Typer(no_args_is_help=True)
 
-Index = Annotated[Path, typer.Argument(help="Use this index written by `hier embed --index`.")]
+Index = Annotated[str, typer.Argument(help="Use this index written by `hier embed --index`.")]
 
 
 _SHOWN = {"pictures": "images", "mean_distance_from_origin": "mean depth"}
@@ -41,7 +41,12 @@ def index() -> None:
 
 @app.command()
 def build(
-    index: Annotated[Path, typer.Argument(help="Write this index.")],
+    index: Annotated[
+        str,
+        typer.Argument(
+            help="Write this index: a FAISS file, milvus:FILE.db or milvus://HOST/NAME."
+        ),
+    ],
     points: Annotated[
         Path,
         typer.Option(
@@ -76,12 +81,15 @@ def build(
     - `hier index build birds.faiss --points vectors/ --model birds.onnx`
 
     - `hier index build birds.faiss --points birds.parquet`
+
+    - `hier index build milvus://localhost:19530/birds --points birds.parquet`
     """
     from hiercli.collection_files import SUFFIXES
     from hiercli.encoder import onnx_file
     from hiercli.files import require_apart
     from hiercli.hierarchy.tree import images_of
     from hiercli.index import locations
+    from hiercli.index.address import target_of
     from hiercli.index.index import Index as Built
 
     if not points.is_dir() and points.suffix.lower() not in (*SUFFIXES, ".npz", ".faiss"):
@@ -90,7 +98,8 @@ def build(
             f"an index, got {points}"
         )
     collection, files = images_of(points, model)
-    for file in locations.files(index):
+    target = target_of(index)
+    for file in locations.files(target) if isinstance(target, Path) else ():
         require_apart(file, files)
     if collection.c is None:
         raise InputError(
@@ -114,9 +123,10 @@ def build(
 @app.command()
 def stats(index: Index, json_output: options.Json = False) -> None:
     """Show what an index contains."""
-    from hiercli.index import health
+    from hiercli.index import store
+    from hiercli.index.address import target_of
 
-    facts = health.stats(index)
+    facts = store.stats(target_of(index))
     if json_output:
         print(json.dumps(facts))
         return
@@ -145,9 +155,10 @@ def verify(
     With --files, the exit code is 3 if image files have changed or are missing.
     """
     from hiercli.index import health
+    from hiercli.index.address import require_file
 
     with progress("verifying") as bar:
-        found = health.verify(index, files=files, progress=bar)
+        found = health.verify(require_file(index, "hier index verify"), files=files, progress=bar)
     if json_output:
         print(json.dumps({"index": str(index), "whole": not found.damage, **asdict(found)}))
     else:
@@ -171,8 +182,9 @@ def verify(
 def repair(index: Index, json_output: options.Json = False) -> None:
     """Build an index again from all valid rows of its catalogue."""
     from hiercli.index import health
+    from hiercli.index.address import require_file
 
-    done = health.repair(index)
+    done = health.repair(require_file(index, "hier index repair"))
     if json_output:
         print(json.dumps({"index": str(index), "kept": done.kept, "lost": done.lost}))
     again = ". The next `hier embed` of their folders adds them again" if done.lost else ""
@@ -186,8 +198,9 @@ def compact(index: Index, json_output: options.Json = False) -> None:
     This also brings an index of an older version of hier up to date.
     """
     from hiercli.index import health
+    from hiercli.index.address import require_file
 
-    before, after = health.compact(index)
+    before, after = health.compact(require_file(index, "hier index compact"))
     if json_output:
         print(json.dumps({"index": str(index), "bytes_before": before, "bytes_after": after}))
     say(f"{before:,} bytes before, {after:,} after")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from hiercli.encoder.encoder import Encoder
     from hiercli.hierarchy.branches import Branches
+    from hiercli.images import Picture
     from hiercli.index.queries import Query
     from hiercli.index.searchable import Hit, Searchable
 
@@ -142,8 +143,8 @@ def search(
     - `hier search query.jpg --index milvus://localhost:19530/birds`
     """
     max_distance = radius if max_distance is None else max_distance
-    if level is not None and (index.startswith("milvus:") or max_distance is not None):
-        raise InputError("--level needs an index file and cannot be combined with --max-distance")
+    if level is not None and max_distance is not None:
+        raise InputError("--level and --max-distance cannot be combined. Give one of them")
     if csv_output and json_output:
         raise InputError("--csv and --json cannot be combined. Give one of them")
     conditions = [_condition(text) for text in where or ()]
@@ -177,28 +178,25 @@ def search(
         found = _find(asked, images, tree, level, k, max_distance, conditions, unique, exact)
         if html is not None:
             found = list(found)
-            _write_page(html, index, asked, found, strict)
+            _write_page(html, index, asked, found, images.picture, strict)
         if csv_output:
             show_csv(asked, found, tree, images.level_names)
         elif json_output:
             show_json(asked, found, tree)
         else:
-            show_table(asked, found, thumbnails, tree)
+            show_table(asked, found, thumbnails, tree, images.picture)
     if problems:
         raise typer.Exit(EXIT_SKIPPED)
 
 
 def _open(index: str, device: str, root: Path | None) -> "Searchable":
-    if index.startswith("milvus:"):
-        from hiercli.index import milvus
+    from hiercli.index.address import target_of
+    from hiercli.index.store import searching
 
-        return milvus.MilvusIndex(milvus.Address.parse(index))
-    from hiercli.index.reader import Reader
-
-    reader = Reader(Path(index), device, root)
-    if reader.fallback:
-        say(reader.fallback)
-    return reader
+    images = searching(target_of(index), device, root)
+    if images.fallback:
+        say(images.fallback)
+    return images
 
 
 def _encoder(
@@ -222,11 +220,8 @@ def _encoder(
 
 def _branches(encoder: "Encoder", images: "Searchable") -> "Branches":
     from hiercli.hierarchy.branches import Branches
-    from hiercli.index.reader import Reader
 
-    if not isinstance(images, Reader):
-        return Branches(encoder.metadata)
-    collection = images.collection()
+    collection = images.collection_of(images.rows())
     return Branches(encoder.metadata, collection.points, collection.labels or ())
 
 
@@ -284,9 +279,7 @@ def _in_breadth(
     unique: bool,
 ) -> Iterable[Sequence["Hit"]]:
     from hiercli.hierarchy.branches import search_in_breadth
-    from hiercli.index.reader import Reader
 
-    assert isinstance(images, Reader)
     found = search_in_breadth(points, images, tree, level, k, where=conditions, unique=unique)
     for query, one in zip(asked, found, strict=True):
         branch = one.branch
@@ -300,6 +293,7 @@ def _write_page(
     index: str,
     asked: Sequence["Query"],
     found: Sequence[Sequence["Hit"]],
+    picture: "Picture",
     strict: bool,
 ) -> None:
     from hiercli.reports import neighbours
@@ -309,7 +303,7 @@ def _write_page(
         raise InputError(f"{gone[0]} is in {index}, but the file is missing")
     rows = [(query.name, query.path, query.content, hits)
             for query, hits in zip(asked, found, strict=True)]  # fmt: skip
-    missing = neighbours.write_hits(html, rows, f"Nearest in {Path(index).name}")
+    missing = neighbours.write_hits(html, rows, f"Nearest in {Path(index).name}", picture)
     say(f"{html}: {counted(len(rows), 'query', 'queries')} with hits")
     if missing:
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")

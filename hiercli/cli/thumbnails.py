@@ -11,21 +11,26 @@ from hiercli.errors import ImageError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from hiercli.images import Picture
+
 STYLES = ("auto", "kitty", "sixel", "blocks", "none")
 _COLUMNS, _LINES = 8, 4
 _PIXELS = 96
 """Side of what is sent to a terminal that shows pixels."""
 
 
-def thumbnail(path: str, style: str, content: bytes | None = None) -> "RenderableType":
+def thumbnail(
+    path: str, style: str, content: bytes | None = None, picture: "Picture | None" = None
+) -> "RenderableType":
     """The middle of a picture, eight columns wide and four lines high; empty if it is unreadable.
 
     Args:
         path: of the picture.
         style: auto asks the terminal: kitty's protocol, sixel (also iTerm2, WezTerm), else blocks.
         content: of the picture, where it has no file.
+        picture: gives it; its file does where left out.
     """
-    if not _has_room():
+    if not has_room():
         return ""
     # When it is imported it asks the terminal what it can show, and logs where that is silent.
     logging.getLogger("textual_image").setLevel(logging.CRITICAL)
@@ -40,15 +45,15 @@ def thumbnail(path: str, style: str, content: bytes | None = None) -> "Renderabl
         "blocks": renderable.HalfcellImage,
     }
     try:
-        picture = read(path, _PIXELS, content)
+        found = (picture or read)(path, _PIXELS, content)
     except ImageError:
         return ""
-    small = picture.resize((_PIXELS, _PIXELS), box=centre_box(picture, 1.0))
+    small = found.resize((_PIXELS, _PIXELS), box=centre_box(found, 1.0))
     shown: RenderableType = kinds[style](small, width=_COLUMNS, height=_LINES)
     return shown
 
 
-def _has_room() -> bool:
+def has_room() -> bool:
     """Whether the terminal has a size: what draws there divides by it."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         return 0 not in os.get_terminal_size(sys.stdout.fileno())

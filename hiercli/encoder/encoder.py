@@ -2,8 +2,9 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,13 +44,24 @@ def pixels_of(
         (float32 (3, size, size), ""), or (``None``, the reason) where it cannot be read.
     """
     try:
-        if isinstance(image, Image.Image):
-            return preprocessing(prepared(image)), ""
-        if isinstance(image, np.ndarray):
-            return preprocessing(prepared(from_array(image))), ""
-        return preprocessing(read(image, preprocessing.shortest_side, content)), ""
+        return preprocessing(picture_of(preprocessing, image, content)), ""
     except ImageError as error:
         return None, str(error)
+
+
+def picture_of(
+    preprocessing: Preprocessing, image: ImageLike, content: bytes | None = None
+) -> Image.Image:
+    """An image decoded, upright and in RGB, as large as preprocessing needs it; see `pixels_of`.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    if isinstance(image, Image.Image):
+        return prepared(image)
+    if isinstance(image, np.ndarray):
+        return prepared(from_array(image))
+    return read(image, preprocessing.shortest_side, content)
 
 
 class Encoder:
@@ -287,7 +299,7 @@ class Encoder:
         load: Callable[[Item], tuple[np.ndarray | None, Note]],
         *,
         workers: int | None = None,
-    ) -> Iterator[tuple[Note, np.ndarray | None]]:
+    ) -> Generator[tuple[Note, np.ndarray | None], None, None]:
         """Load items in threads, ahead of the network, and embed those that come with pixels.
 
         Args:
@@ -302,11 +314,13 @@ class Encoder:
         Raises:
             HierError: as `run`.
         """
-        for batch in _ahead(items, load, self.batch, workers or os.cpu_count() or 1):
-            pixels = [found for found, _ in batch if found is not None]
-            points = iter(self.run(np.stack(pixels)) if pixels else ())
-            for found, note in batch:
-                yield note, None if found is None else next(points)
+        workers = workers or os.cpu_count() or 1
+        with closing(_ahead(items, load, self.batch, workers)) as batches:
+            for batch in batches:
+                pixels = [found for found, _ in batch if found is not None]
+                points = iter(self.run(np.stack(pixels)) if pixels else ())
+                for found, note in batch:
+                    yield note, None if found is None else next(points)
 
 
 def _ahead(
@@ -314,7 +328,7 @@ def _ahead(
     load: Callable[[Item], tuple[np.ndarray | None, Note]],
     batch: int,
     workers: int,
-) -> Iterator[list[tuple[np.ndarray | None, Note]]]:
+) -> Generator[list[tuple[np.ndarray | None, Note]], None, None]:
     """Batches of what ``load`` gives, in order, loaded before they are asked for."""
     pending: deque[Future[tuple[np.ndarray | None, Note]]] = deque()
     waiting = iter(items)
@@ -331,4 +345,5 @@ def _ahead(
                 return
             yield [pending.popleft().result() for _ in range(min(batch, len(pending)))]
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        # Whoever ends early closes next what the threads use: none may still be at work.
+        pool.shutdown(cancel_futures=True)

@@ -11,8 +11,7 @@ from hiercli.collection import Collection
 from hiercli.geometry import poincare
 from hiercli.hierarchy import build, depth
 from hiercli.hierarchy.node import Node, lines
-from hiercli.index.reader import Reader
-from hiercli.index.searchable import Hit, hit_of
+from hiercli.index.searchable import Hit, Searchable, hit_of
 
 if TYPE_CHECKING:
     from hiercli.encoder.metadata import Metadata
@@ -33,7 +32,7 @@ class BreadthHits:
 
 def search_in_breadth(
     queries: np.ndarray,
-    reader: Reader,
+    images: Searchable,
     tree: "Branches",
     level: int,
     k: int,
@@ -45,27 +44,27 @@ def search_in_breadth(
 
     Args:
         queries: (Q, D).
-        reader: the index.
+        images: the index.
         tree: over its classes.
         level: how many levels above the class of a query; 0: that class alone.
         k: hits for each query.
         where: only images that meet these conditions.
         unique: count images of the same content once.
     """
-    rows = reader.rows(where)
+    rows = images.rows(where)
     copies: dict[bytes, list[str]] = {}
     if unique:
         for row in rows:
             copies.setdefault(row.content, []).append(os.fsdecode(row.path))
         rows = list({row.content: row for row in reversed(rows)}.values())[::-1]
-    images = reader.catalogue.collection(rows)
-    placed = tree.place(images.points, images.labels)
+    held = images.collection_of(rows)
+    placed = tree.place(held.points, held.labels)
     for query in queries:
         branch = tree.above(query, level)
-        found, far = tree.spread(query, images.points, placed, branch, k)
+        found, far = tree.spread(query, held.points, placed, branch, k)
         hits = []
         for rank, (place, distance) in enumerate(zip(found, far, strict=True), 1):
-            hit = hit_of(rows[place], rank, float(distance), images.points[place])
+            hit = hit_of(rows[place], rank, float(distance), held.points[place])
             hit.copies.extend(copies.get(hit.content, [])[1:])
             hits.append(hit)
         yield BreadthHits(branch, hits)

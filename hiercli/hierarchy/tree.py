@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from hiercli.collection import Collection
 from hiercli.encoder import onnx_file
@@ -14,6 +15,7 @@ from hiercli.files import open_regular, require_apart
 from hiercli.hierarchy import build, formats, newick
 from hiercli.hierarchy import node as nodes
 from hiercli.hierarchy.node import Node
+from hiercli.images import Picture, read
 
 NEWICK = (".nwk", ".newick", ".tree", ".tre")
 POINTS = (".npy", ".npz", ".parquet")
@@ -46,6 +48,7 @@ class Tree:
         by_proxy: whether its leaves are the images nearest to each proxy, whatever their labels.
         files: what it was read from.
         notes: what people should know of how it was grown, each a sentence.
+        picture: gives pictures of its images.
     """
 
     root: Node
@@ -54,6 +57,7 @@ class Tree:
     by_proxy: bool = False
     files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    picture: Picture = read
 
     @classmethod
     def load(
@@ -86,17 +90,28 @@ class Tree:
         if kind in (".onnx", ".pt", ".pth"):
             return cls.of_encoder(path)
         if kind == ".faiss" or kind in POINTS or path.is_dir():
-            collection, files = images_of(path, model)
-            return cls.of_collection(collection, by_proxy=by_proxy, files=files)
+            return cls.of_images(path, model, by_proxy=by_proxy)
         raise InputError(
             f"expected a tree (.json, {', '.join(NEWICK)}), an encoder (.pt, .onnx), an index "
             f"(.faiss) or embeddings ({', '.join(POINTS)}), got {path}"
         )
 
     @classmethod
+    def of_images(cls, source: Path, model: Path | None = None, *, by_proxy: bool = False) -> Self:
+        """The tree of the images of an index or of a file of embeddings, see `images_of`."""
+        collection, files = images_of(source, model)
+        tree = cls.of_collection(collection, by_proxy=by_proxy, files=files)
+        if source.suffix.lower() in POINTS or source.is_dir():
+            return tree
+        from hiercli.index.catalogue import Catalogue
+        from hiercli.index.pictures import Pictures
+
+        return dataclasses.replace(tree, picture=Pictures(Catalogue(source)))
+
+    @classmethod
     def of_collection(
         cls, collection: Collection, *, by_proxy: bool = False, files: tuple[Path, ...] = ()
-    ) -> "Tree":
+    ) -> Self:
         """Grow the tree over the classes of images, or over the images nearest to each proxy.
 
         Args:
@@ -208,7 +223,7 @@ class Tree:
         has_files = self.collection is not None and self.collection.paths is not None
         return disk.write(
             path, self.root, self.images_by_leaf(), title,
-            pictures=pictures if has_files else 0, progress=progress,
+            pictures=pictures if has_files else 0, picture=self.picture, progress=progress,
         )  # fmt: skip
 
     def images_by_leaf(self) -> dict[str, list[str]]:

@@ -21,9 +21,11 @@ from hiercli.images.listing import (
     natural_key,
 )
 from hiercli.images.preprocessing import Preprocessing, centre_box
+from hiercli.images.thumbnails import Picture, thumbnail
 
 __all__ = [
-    "FORMATS", "MAX_PIXELS", "READABLE", "SUFFIXES", "Places", "Preprocessing", "Skipped", "State",
-    "centre_box", "find", "find_under", "from_array", "natural_key", "prepared", "probe", "read",
-    "read_bytes", "state_of",
+    "FORMATS", "MAX_PIXELS", "Picture", "READABLE", "SUFFIXES", "Places", "Preprocessing",
+    "Skipped", "State", "centre_box", "find", "find_under", "from_array", "natural_key",
+    "prepared", "probe", "read",
+    "read_bytes", "state_of", "thumbnail",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ import numpy as np
 from hiercli.bounds import MAX_DIM, is_curvature
 from hiercli.collection import Collection
 from hiercli.encoder.metadata import Metadata
-from hiercli.errors import FileFormatError, InputError, MismatchError
+from hiercli.errors import FileFormatError, InputError
 from hiercli.files import parse_json
 from hiercli.index import database
 from hiercli.index.locations import catalogue_path, is_relative, join, located, split
@@ -43,6 +43,7 @@ from hiercli.index.schema import (
     point_checksum,
     short_hash,
 )
+from hiercli.index.searchable import collection_of, require_encoder
 
 _SAMPLE = 50
 """Images that are looked for where an index may have been moved."""
@@ -167,13 +168,8 @@ class Catalogue:
         Raises:
             MismatchError: it names both sides.
         """
-        if metadata.fingerprint != self.fingerprint:
-            raise MismatchError(
-                f"the index {self.index} was built with encoder {self.fingerprint} (c={self.c:g}, "
-                f"{self.dim} dimensions), {model} is {metadata.fingerprint} (c={metadata.c:g}, "
-                f"{metadata.embedding_dim} dimensions). Use {self.model}, or build the index "
-                "again with `hier embed ... --rebuild`"
-            )
+        told = self.fingerprint, self.c, self.dim, self.model
+        require_encoder(self.index, told, metadata, model)
 
     def rows(self, ids: Sequence[int], *, points: bool = True) -> list[Row]:
         """The rows of some ids, in their order.
@@ -349,24 +345,30 @@ class Catalogue:
         Raises:
             FileFormatError: a point or a proxy is damaged.
         """
-        points = np.frombuffer(b"".join(row.point for row in rows), "<f4")
-        groups = [groups_of(row.levels) for row in rows]
         with self.damage():
             proxies = self.proxies()
             try:
-                return Collection(
-                    points=points.reshape(len(rows), self.dim),
-                    paths=[os.fsdecode(row.path) for row in rows],
-                    labels=[row.label for row in rows],
-                    levels=[tuple(own.get(name, "") for name in self.level_names) for own in groups]
-                    if self.level_names else None,
-                    level_names=self.level_names,
-                    c=self.c,
-                    proxies=proxies if len(proxies) else None,
-                    fingerprint=self.fingerprint,
+                return collection_of(
+                    rows, dim=self.dim, level_names=self.level_names, c=self.c,
+                    fingerprint=self.fingerprint, proxies=proxies if len(proxies) else None,
                 )  # fmt: skip
             except InputError as error:
                 raise ValueError(str(error)) from error
+
+    def thumbnail(self, path: bytes) -> bytes | None:
+        """The small picture of the image at a path, as WebP; ``None`` where there is none."""
+        row = self.at([path]).get(path)
+        if row is None:
+            return None
+        with self.damage():
+            ask = "SELECT picture FROM thumbnails WHERE content = ?"
+            found = self.database.execute(ask, (row.content,)).fetchone()
+            return found[0] if found and isinstance(found[0], bytes) else None
+
+    def thumbnails(self) -> Iterator[tuple[bytes, bytes]]:
+        """Contents and small pictures of all images that have one."""
+        with self.damage():
+            yield from self.database.execute("SELECT content, picture FROM thumbnails")
 
     def proxies(self) -> np.ndarray:
         """Hierarchical proxies (P, D) of the encoder, float32; (0, D) where it has none."""

@@ -222,6 +222,9 @@ def repair(index: Path) -> Repair:
             proxies = np.empty((0, catalogue.dim), np.float32)
             with contextlib.suppress(FileFormatError):
                 proxies = catalogue.proxies()
+            small: list[tuple[bytes, bytes]] = []
+            with contextlib.suppress(FileFormatError):
+                small.extend(catalogue.thumbnails())
             facts = {name: catalogue.facts[name] for name in _KEPT}
             root = Path(written) if (written := parse_json(catalogue.facts["root"])) else None
         if not kept:
@@ -229,11 +232,22 @@ def repair(index: Path) -> Repair:
                 f"no row of {catalogue.path} is valid. Build the index again with `hier embed "
                 "FOLDER --index ... --rebuild`"
             )
-        writer.make_anew(index, facts, kept.values(), quarantine, proxies, root=root)
+        writer.make_anew(
+            index, facts, kept.values(), quarantine, proxies, root=root, thumbnails=small
+        )
         return Repair(len(kept), max(0, before - len(kept)))
 
 
-_KEPT = ("fingerprint", "c", "embedding_dim", "model", "next_id", "index_type", "version")
+_KEPT = (
+    "fingerprint",
+    "c",
+    "embedding_dim",
+    "model",
+    "next_id",
+    "index_type",
+    "version",
+    "thumbnails",
+)
 
 
 def compact(index: Path) -> tuple[int, int]:

@@ -14,15 +14,15 @@ from hiercli.collection import Collection
 from hiercli.encoder.encoder import Encoder, ImageLike, pixels_of
 from hiercli.errors import ImageError, InputError, MismatchError
 from hiercli.images import Places
-from hiercli.index import kinds, locations, writer
-from hiercli.index.reader import Reader
+from hiercli.index import store as stores
+from hiercli.index.address import target_of
 from hiercli.index.schema import Row, content_hash, facts_of, levels_text
-from hiercli.index.searchable import answers, encoder_file
+from hiercli.index.searchable import Searchable, answers, encoder_file
 from hiercli.index.update import Update, update
 
 
 class Index:
-    """An index of images: a FAISS file with its catalogue, new or there.
+    """An index of images, new or there: a FAISS file with its catalogue, or a place in Milvus.
 
     Examples:
         >>> import tempfile, numpy as np
@@ -37,7 +37,8 @@ class Index:
         [(1, 'wren', 0.04), (2, 'wren', 0.36)]
 
     Args:
-        path: FAISS file; it is made by the first `update`.
+        path: FAISS file, or ``milvus:FILE.db`` or ``milvus://HOST:PORT/NAME``; it is made by the
+            first `update`.
         device: ``cuda`` compares all points on the GPU, ``cpu`` searches with FAISS.
         encoder: for queries that are images; without it the one that built the index.
         root: where images lie that are known by paths relative to the index, should both have
@@ -52,10 +53,10 @@ class Index:
         encoder: Encoder | None = None,
         root: Path | str | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = target_of(path)
         self._device, self._encoder = device, encoder
         self._root = None if root is None else Path(root)
-        self._reader: Reader | None = None
+        self._reader: Searchable | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -88,10 +89,11 @@ class Index:
         """Make an index from points alone: no image has to be at hand.
 
         Args:
-            path: FAISS file to write.
+            path: FAISS file to write, or address in Milvus.
             collection: points with c; paths must differ. Without paths an image is called
                 ``point 1``, without labels its label is empty.
-            index_type: flat or sq8 (exact), ivf or hnsw (faster for millions), or auto.
+            index_type: flat or sq8 (exact), ivf or hnsw (faster for millions), or auto; in Milvus
+                flat, ivf or auto.
             rebuild: replace the index that is there.
             encoder: file of the encoder that made the points, for queries that are images.
             progress: called with (done, total) points.
@@ -100,12 +102,12 @@ class Index:
             InputError: the collection has no curvature, is empty, or holds a path twice; or there
                 is a file at ``path``.
         """
-        target = Path(os.path.realpath(path))
-        if locations.exists(target) and not rebuild:
+        target = target_of(path)
+        stores.require_index_type(target, index_type)
+        if stores.exists(target) and not rebuild:
             raise InputError(
                 f"{path} already exists. Name another file, or build it again with rebuild=True"
             )
-        kinds.require_index_type(index_type)
         if collection.c is None:
             raise InputError("expected a collection with its curvature c, got one without")
         facts = facts_of(
@@ -113,13 +115,8 @@ class Index:
             collection.c,
             collection.points.shape[1],
             None if encoder is None else Path(encoder),
-        ) | {"next_id": str(len(collection)), "index_type": index_type}
-        proxies = collection.proxies
-        with writer.locked(target):
-            writer.make_anew(
-                target, facts, _rows(collection), (),
-                np.empty((0, 1), np.float32) if proxies is None else proxies, progress,
-            )  # fmt: skip
+        ) | {"index_type": index_type}
+        stores.fill(target, facts, lambda: _rows(collection), collection, progress)
         return cls(path)
 
     def update(
@@ -145,14 +142,14 @@ class Index:
         return done
 
     @property
-    def reader(self) -> Reader:
+    def reader(self) -> Searchable:
         """The index, opened for reading.
 
         Raises:
             HierError: it is missing or damaged.
         """
         if self._reader is None:
-            self._reader = Reader(self.path, self._device, self._root)
+            self._reader = stores.searching(self.path, self._device, self._root)
         return self._reader
 
     @property
@@ -164,8 +161,8 @@ class Index:
             MismatchError: it did not build this index.
         """
         if self._encoder is None:
-            self._encoder = Encoder(encoder_file(self.reader, self.path))
-        if locations.exists(Path(os.path.realpath(self.path))):
+            self._encoder = Encoder(encoder_file(self.reader, str(self.path)))
+        if stores.exists(self.path):
             self.reader.check(self._encoder.metadata, self._encoder.path)
         return self._encoder
 
@@ -193,7 +190,7 @@ class Index:
         Raises:
             InputError: there are none.
         """
-        return self.reader.collection(where)
+        return self.reader.collection_of(self.reader.rows(where))
 
     def search(
         self,

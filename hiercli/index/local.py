@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError
 from hiercli.files import parse_json, sync_folder
 from hiercli.index import database, generation, kinds, renewal
@@ -30,7 +31,10 @@ class LocalStore:
     Attributes:
         catalogue: what is known; ``None`` before anything is.
         embedded: points that were made and kept in this run.
+        keeps_thumbnails: small pictures have a place here.
     """
+
+    keeps_thumbnails = True
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class LocalStore:
         root: Path | None = None,
     ) -> None:
         self.index, self.embedded, self._dim = index, 0, dim
+        self._parted: set[bytes] = set()
         self._anew = anew
         usable = version_of(index) == VERSION
         if not (usable or anew):
@@ -125,6 +130,25 @@ class LocalStore:
     def __len__(self) -> int:
         return 0 if self.catalogue is None else len(self.catalogue)
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the index says of itself; empty where there is none yet."""
+        return {} if self.catalogue is None else self.catalogue.facts
+
+    def check(self, metadata: Metadata, model: Path) -> None:
+        """Refuse an encoder that did not make the points, see `Catalogue.check`."""
+        if self.catalogue is not None:
+            self.catalogue.check(metadata, model)
+
+    def quarantine(self) -> dict[bytes, str]:
+        """Files that could not be read, and why."""
+        return {} if self.catalogue is None else dict(self.catalogue.quarantine())
+
+    def objection(self, path: bytes, label: str, levels: str) -> str:
+        """Why an image cannot be stored: there is no reason."""
+        del path, label, levels
+        return ""
+
     def _move_along(self) -> None:
         """Write paths relative to where the index lies now, or to another root."""
         known = self.catalogue
@@ -172,14 +196,14 @@ class LocalStore:
             ask = "SELECT 1 FROM images WHERE content = ? LIMIT 1"
             return self._lookup.execute(ask, (content,)).fetchone() is not None
 
-    def keep(self, content: bytes, point: np.ndarray) -> None:
-        """Keep a point (D,) that was made.
+    def keep(self, content: bytes, point: np.ndarray, thumbnail: bytes) -> None:
+        """Keep a point (D,) that was made, and a small picture of its image; empty for none.
 
         Raises:
             InputError: the disk is full.
         """
         with self._failing():
-            self._pending.keep(content, self._next_id, point)
+            self._pending.keep(content, self._next_id, point, thumbnail)
         self._next_id += 1
         self.embedded += 1
 
@@ -203,6 +227,7 @@ class LocalStore:
         known = self.catalogue
         assert known is not None
         with self.changing({}, known.proxies(), renew=True):
+            self.tables.drop_thumbnails_of_none()
             self.database.execute(
                 "DELETE FROM folders WHERE NOT EXISTS (SELECT 1 FROM images WHERE folder = "
                 "folders.id) AND NOT EXISTS (SELECT 1 FROM quarantine WHERE folder = folders.id)"
@@ -278,6 +303,7 @@ class LocalStore:
                     self.database.execute(
                         "DELETE FROM points WHERE id NOT IN (SELECT id FROM pending)"
                     )
+                    self.tables.drop_thumbnails_of_none()
                 yield
                 self._finish(facts, proxies, renew, progress)
             if self._is_draft:
@@ -322,14 +348,15 @@ class LocalStore:
                 f"index repair {self.index}`"
             )
         levels = [groups_of(text) for (text,) in run("SELECT levels FROM classes ORDER BY id")]
-        before = {} if self.catalogue is None else self.catalogue.facts
-        told = before | facts | {
+        told = {"thumbnails": "1"} | self.facts | facts | {
             "version": VERSION,
             "count": str(count),
             "next_id": str(max(self._next_id, int(facts.get("next_id", 0)))),
             "level_names": json.dumps(merged_levels(list(map(list, levels))), ensure_ascii=False),
             "proxies": self.tables.put_proxies(proxies),
         } | self._place()  # fmt: skip
+        self.tables.drop_thumbnails(self._parted, every=told["thumbnails"] != "1")
+        self._parted.clear()
         told |= renewal.renewed(self.index, self.catalogue, told, self.tables, renew, progress)
         added, removed = self.tables.delta()
         told["delta"] = delta_checksum(added, removed)
@@ -338,14 +365,22 @@ class LocalStore:
 
     def _remove(self, ids: Collection[int]) -> None:
         for number in ids:
+            self._part(number)
             self.database.execute("DELETE FROM images WHERE id = ?", (number,))
             self.database.execute("DELETE FROM points WHERE id = ?", (number,))
             self.tables.note_removed(number)
         self._count -= len(ids)
 
+    def _part(self, number: int) -> None:
+        """Note the content that an image is about to lose."""
+        ask = "SELECT content FROM images WHERE id = ?"
+        if (held := self.database.execute(ask, (number,)).fetchone()) is not None:
+            self._parted.add(held[0])
+
     def _change(self, row: Row, points: dict[bytes, bytes]) -> None:
         """Give an image another content and its point."""
         point = self._point(row.content, points)
+        self._part(row.id)
         self.tables.put_row(row)
         self.tables.put_point(row.id, point)
         self.tables.note_removed(row.id)

@@ -10,7 +10,7 @@ import numpy as np
 from hiercli.errors import FileFormatError
 from hiercli.index import database
 from hiercli.index.locations import catalogue_path
-from hiercli.index.schema import VERSION, Row
+from hiercli.index.schema import SCHEMA_7, THUMBNAILS, VERSION, Row, facts_checksum
 
 _COLUMNS = {
     "5": "id, path, label, '{}', content, size, modified_ns, changed_ns, point",
@@ -61,6 +61,32 @@ def read_old(
                 yield Row(number, name, label, levels, content, tuple(state), bytes(point))
 
     return told, rows(), quarantine, proxies
+
+
+def add_thumbnails(index: Path) -> None:
+    """Bring a catalogue of version 7, which keeps no small pictures, up to date where it lies.
+
+    Raises:
+        FileFormatError: it is damaged.
+        InputError: it cannot be written.
+    """
+    path = catalogue_path(index)
+    with _damage(path):
+        try:
+            opened = database.open_to_write(path)
+        except sqlite3.Error as error:
+            raise database.writing_failed(index, error) from error
+        with contextlib.closing(opened):
+            database.limit_steps(opened, path)
+            database.require_schema(opened, SCHEMA_7)
+            facts = dict(opened.execute("SELECT name, value FROM facts"))
+            if facts.get("checksum") != facts_checksum(facts):
+                raise ValueError("its encoder metadata has changed")
+            facts |= {"version": VERSION, "thumbnails": "1"}
+            facts["checksum"] = facts_checksum(facts)
+            with database.transaction(opened):
+                opened.execute(THUMBNAILS)
+                opened.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
 
 
 @contextlib.contextmanager

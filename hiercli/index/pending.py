@@ -76,12 +76,14 @@ class Pending(dict[bytes, int]):
         own = self._fingerprint + content + point
         return hashlib.blake2b(own, digest_size=8).digest()
 
-    def keep(self, content: bytes, number: int, point: np.ndarray) -> None:
-        """Keep a point (D,) under an id; a kill loses a second of work at most."""
+    def keep(self, content: bytes, number: int, point: np.ndarray, thumbnail: bytes) -> None:
+        """Keep a point (D,) under an id, and a small picture; a kill loses a second of work."""
         opened, row = self._tables.database, point.astype("<f4").tobytes()
         if not opened.in_transaction:
             opened.execute("BEGIN IMMEDIATE")
         self._tables.put_point(number, row)
+        if thumbnail:
+            self._tables.put_thumbnail(content, thumbnail)
         values = content, number, self._checksum(content, row)
         opened.execute("INSERT OR REPLACE INTO pending VALUES (?, ?, ?)", values)
         if time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES:

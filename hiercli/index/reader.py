@@ -17,6 +17,7 @@ from hiercli.geometry import poincare
 from hiercli.index import generation, locations
 from hiercli.index.catalogue import Catalogue
 from hiercli.index.conditions import meeting
+from hiercli.index.pictures import Pictures
 from hiercli.index.schema import Row
 from hiercli.index.searchable import Hit, hit_of
 from hiercli.index.searcher import Delta, Searcher
@@ -156,9 +157,19 @@ class Reader:
             raise self._none_has(where)
         return rows
 
-    def collection(self, where: Sequence[tuple[str, str]] = ()) -> Collection:
-        """The images that meet all conditions, by id, see `rows`."""
-        return self.catalogue.collection(self.rows(where))
+    def collection_of(self, rows: Sequence[Row]) -> Collection:
+        """Rows with their points as a collection, see `Catalogue.collection`."""
+        return self.catalogue.collection(rows)
+
+    @property
+    def picture(self) -> Pictures:
+        """Pictures of the images, from their files or small ones that the index keeps."""
+        return Pictures(self.catalogue)
+
+    def rows_at(self, paths: Sequence[bytes]) -> list[Row]:
+        """The images at some places, with their points, in this order."""
+        rows = self.catalogue.at(paths)
+        return self.catalogue.rows([rows[path].id for path in paths])
 
     def _meeting(self, where: Sequence[tuple[str, str]]) -> np.ndarray:
         """Ids of the images that meet all conditions, looked for once."""

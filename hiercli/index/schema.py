@@ -14,7 +14,7 @@ from typing import NamedTuple
 from hiercli.files import parse_json
 from hiercli.images import State
 
-VERSION = "7"
+VERSION = "8"
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE folders (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, checksum BLOB NOT NULL);
@@ -41,6 +41,8 @@ CREATE TABLE quarantine (
 ) WITHOUT ROWID;
 CREATE TABLE proxies (id INTEGER PRIMARY KEY, point BLOB NOT NULL);
 """
+THUMBNAILS = "CREATE TABLE thumbnails (content BLOB PRIMARY KEY, picture BLOB NOT NULL);\n"
+"""Small pictures by the content of their files; those of some images may lack."""
 VIEW = (
     "CREATE VIEW photos AS SELECT images.id, CAST(folders.path || '/' || name AS TEXT) AS path, "
     "label, levels FROM images JOIN folders ON folders.id = folder "
@@ -48,11 +50,14 @@ VIEW = (
 )
 """For people who look into a catalogue with other programs; hier does not use it."""
 SCHEMA += f"{VIEW};\n"
+SCHEMA_7 = SCHEMA
+"""Of the version before, which kept no small pictures."""
+SCHEMA += THUMBNAILS
 COLUMNS = "id, folder, name, class, content, size, modified_ns, changed_ns, checksum"
 FACTS = (
     "version", "fingerprint", "c", "embedding_dim", "model", "next_id", "count", "generation",
     "faiss_bytes", "placed", "delta", "index_type", "made_type", "made_count", "recall",
-    "farthest", "level_names", "proxies", "home", "root",
+    "farthest", "level_names", "proxies", "home", "root", "thumbnails",
 )  # fmt: skip
 AT_ONCE = 500
 """Ids of one query, below what any SQLite accepts."""

@@ -10,9 +10,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hiercli.collection import Collection
 from hiercli.encoder import onnx_file
 from hiercli.encoder.metadata import Metadata
-from hiercli.errors import HierError, InputError
+from hiercli.errors import HierError, InputError, MismatchError
+from hiercli.images import Picture
 from hiercli.index.schema import Row, groups_of
 
 _QUERIES_AT_ONCE = 256
@@ -63,6 +65,59 @@ def hit_of(row: Row, rank: int, distance: float, point: np.ndarray) -> Hit:
     return Hit(rank, path, row.label, levels, distance, row.content, point)
 
 
+def collection_of(
+    rows: Sequence[Row],
+    *,
+    dim: int,
+    level_names: Sequence[str],
+    c: float,
+    fingerprint: str,
+    proxies: np.ndarray | None = None,
+) -> Collection:
+    """Rows with their points as a collection.
+
+    Raises:
+        ValueError: a row says what it cannot.
+        InputError: a point lies outside the ball.
+    """
+    points = np.frombuffer(b"".join(row.point for row in rows), "<f4")
+    groups = [groups_of(row.levels) for row in rows]
+    return Collection(
+        points=points.reshape(len(rows), dim),
+        paths=[os.fsdecode(row.path) for row in rows],
+        labels=[row.label for row in rows],
+        levels=[tuple(own.get(name, "") for name in level_names) for own in groups]
+        if level_names else None,
+        level_names=tuple(level_names),
+        c=c,
+        proxies=proxies,
+        fingerprint=fingerprint,
+    )  # fmt: skip
+
+
+def require_encoder(
+    where: Path | str, told: tuple[str, float, int, Path], metadata: Metadata, model: Path
+) -> None:
+    """Refuse an encoder that did not make the points of an index.
+
+    Args:
+        where: the index lies.
+        told: its encoder's fingerprint, c, dimensions, and file.
+        metadata: of the encoder at hand.
+        model: its file.
+
+    Raises:
+        MismatchError: it names both sides.
+    """
+    fingerprint, c, dim, own = told
+    if metadata.fingerprint != fingerprint:
+        raise MismatchError(
+            f"the index {where} was built with encoder {fingerprint} (c={c:g}, {dim} dimensions), "
+            f"{model} is {metadata.fingerprint} (c={metadata.c:g}, {metadata.embedding_dim} "
+            f"dimensions). Use {own}, or build the index again with `hier embed ... --rebuild`"
+        )
+
+
 class Searchable(Protocol):
     """Pictures that can be searched, wherever they are kept."""
 
@@ -70,6 +125,15 @@ class Searchable(Protocol):
     dim: int
     level_names: tuple[str, ...]
     fingerprint: str
+
+    fallback: str
+
+    @property
+    def picture(self) -> Picture:
+        """Pictures of the images, wherever these are by now."""
+
+    def __len__(self) -> int:
+        """Images in it."""
 
     @property
     def model(self) -> Path:
@@ -87,6 +151,19 @@ class Searchable(Protocol):
 
     def points_by_content(self, contents: Sequence[bytes]) -> dict[bytes, np.ndarray]:
         """Points (D,) of files that it has, by the hash of their content."""
+
+    def rows(self, where: Sequence[tuple[str, str]] = ()) -> list[Row]:
+        """The images that meet all conditions, with their points, in a fixed order.
+
+        Raises:
+            InputError: there are none.
+        """
+
+    def rows_at(self, paths: Sequence[bytes]) -> list[Row]:
+        """The images at some places, with their points, in this order."""
+
+    def collection_of(self, rows: Sequence[Row]) -> Collection:
+        """Rows with their points as a collection."""
 
     def search(
         self,

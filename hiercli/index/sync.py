@@ -113,6 +113,7 @@ class Seen:
     state: State = (-1, 0, 0)
     problem: str = ""
     is_gone: bool = False
+    thumbnail: bytes = b""
 
 
 @dataclasses.dataclass

@@ -67,6 +67,25 @@ class Tables:
                 found[content] = bytes(row[1])
         return found
 
+    def put_thumbnail(self, content: bytes, picture: bytes) -> None:
+        self.database.execute("INSERT OR REPLACE INTO thumbnails VALUES (?, ?)", (content, picture))
+
+    def drop_thumbnails(self, contents_: Iterable[bytes], *, every: bool) -> None:
+        """Remove the small pictures of contents that no image has any more, or all."""
+        if every:
+            self.database.execute("DELETE FROM thumbnails")
+        self.database.executemany(
+            "DELETE FROM thumbnails WHERE content = ?1 AND NOT EXISTS (SELECT 1 FROM images WHERE "
+            "content = ?1)", [(content,) for content in contents_],
+        )  # fmt: skip
+
+    def drop_thumbnails_of_none(self) -> None:
+        """Remove small pictures of what is neither an image nor waits to be one."""
+        self.database.execute(
+            "DELETE FROM thumbnails WHERE content NOT IN (SELECT content FROM images) AND content "
+            "NOT IN (SELECT content FROM pending)"
+        )
+
     def delta(self) -> tuple[list[int], list[int]]:
         added, removed = (
             [number for (number,) in self.database.execute(f"SELECT id FROM {name} ORDER BY id")]

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from hiercli.data.listing import Listing, gather
-from hiercli.encoder.encoder import Encoder, pixels_of
+from hiercli.encoder.encoder import Encoder, picture_of
 from hiercli.errors import ImageError, InputError
-from hiercli.images import Places, Skipped, read_bytes, state_of
-from hiercli.index import locations, writer
-from hiercli.index.local import LocalStore
+from hiercli.images import Places, Skipped, read_bytes, state_of, thumbnail
+from hiercli.index import store as stores
+from hiercli.index.address import Target
 from hiercli.index.schema import Row, content_hash, facts_of, levels_text, readable
+from hiercli.index.store import Store
 from hiercli.index.sync import Scope, Seen, plan_sync, within
 from hiercli.wording import counted
 
@@ -55,7 +56,7 @@ class Update:
 
 
 def update(
-    index: Path,
+    index: Target,
     paths: Sequence[Path],
     encoder: Encoder,
     *,
@@ -65,6 +66,7 @@ def update(
     strict: bool = False,
     index_type: str | None = None,
     root: Path | None = None,
+    thumbnails: bool | None = None,
     skipped: Skipped | None = None,
     progress: Callable[[int, int], None] | None = None,
     building: Callable[[int, int], None] | None = None,
@@ -75,7 +77,7 @@ def update(
     stays as it was, for what is out of reach is not gone. Both are named.
 
     Args:
-        index: FAISS file, new or to be brought up to date.
+        index: FAISS file or address in Milvus, new or to be brought up to date.
         paths: pictures, folders of pictures, and manifests. Pictures that a manifest named before
             and does not name now stay.
         encoder: makes the points.
@@ -84,8 +86,11 @@ def update(
         prune: take a folder or file that is missing, and a folder without pictures, for gone.
             Without it they are an error: a disk may just not be mounted.
         strict: write nothing where something cannot be read.
-        index_type: one of `kinds.INDEX_TYPES`; ``None`` leaves it as it is, or chooses by size.
+        index_type: one of `kinds.INDEX_TYPES`, in Milvus of `milvus.tuning.INDEX_TYPES`; ``None``
+            leaves it as it is, or chooses by size.
         root: keep paths below it relative to it from now on, instead of to the index.
+        thumbnails: keep a small picture of each image, about 2 kB; ``False`` removes those that are
+            there. ``None`` leaves it as it is, or keeps them. Milvus has none.
         skipped: told of each file or folder that is passed over, and why.
         progress: called with (done, total) pictures.
         building: called with (done, total) points while the FAISS index is made.
@@ -94,10 +99,12 @@ def update(
         InputError: nothing to index, the root is no folder, another writer at work, or the files
             cannot be written.
         MismatchError: the index was built with another encoder.
-        FileFormatError: the index that is there is damaged.
+        FileFormatError: the index that is there is damaged, or a collection is somebody else's.
     """
-    index = Path(os.path.realpath(index))
-    locations.require_root(root)
+    index = Path(os.path.realpath(index)) if isinstance(index, Path) else index
+    stores.require_root(index, root)
+    if index_type is not None:
+        stores.require_index_type(index, index_type)
     problems: list[tuple[Path, str]] = []
 
     def pass_over(path: Path, reason: str) -> None:
@@ -105,19 +112,15 @@ def update(
         if skipped:
             skipped(path, reason)
 
-    listing = gather(
-        paths, nested=nested, skipped=pass_over, absent=prune and locations.exists(index)
-    )
-    anew = rebuild or not locations.exists(index)
+    there = stores.exists(index)
+    listing = gather(paths, nested=nested, skipped=pass_over, absent=prune and there)
+    anew = rebuild or not there
     metadata = encoder.metadata
-    with writer.writing(index, metadata.embedding_dim, anew=anew, root=root) as store:
-        catalogue = store.catalogue
-        if catalogue is not None:
-            catalogue.check(metadata, encoder.path)
-        facts = {} if catalogue is None else catalogue.facts
+    with stores.writing(index, metadata.embedding_dim, anew=anew, root=root) as store:
+        store.check(metadata, encoder.path)
         place = Places()
         scope = Scope.of(paths, listing.linked, [path for path, _ in problems], place)
-        listed, labels = _listed(listing, place)
+        listed, labels = _listed(listing, place, store, pass_over)
         known = store.known(listed, scope)
         if not prune:
             scope.require_images(listed, known)
@@ -127,7 +130,13 @@ def update(
             listed[name] = Path(os.fsdecode(name))
             labels[name] = known[name].label, known[name].levels
         store.expect(encoder.fingerprint)
-        seen = _look(listed, known, encoder, store, progress)
+        wanted = facts_of(encoder.fingerprint, encoder.c, encoder.embedding_dim, encoder.path) | {
+            "index_type": index_type or store.facts.get("index_type", "auto"),
+            "thumbnails": str(int(thumbnails)) if thumbnails is not None
+            else store.facts.get("thumbnails", "1"),
+        }  # fmt: skip
+        small = store.keeps_thumbnails and wanted["thumbnails"] == "1"
+        seen = _look(listed, known, encoder, store, small, progress)
         for one in seen.values():
             if one.problem:
                 pass_over(one.path, one.problem)
@@ -142,10 +151,7 @@ def update(
             )
         passed_over = {place(path): readable(os.fsencode(why)) for path, why in problems}
         freed, news = _quarantine(store, passed_over, seen, scope)
-        wanted = facts_of(encoder.fingerprint, encoder.c, encoder.embedding_dim, encoder.path) | {
-            "index_type": index_type or facts.get("index_type", "auto"),
-        }
-        stale = any(facts.get(name) != value for name, value in wanted.items())
+        stale = any(store.facts.get(name) != value for name, value in wanted.items())
         if plan.is_work or freed or news or stale or store.is_behind():
             store.apply(plan, wanted, metadata.proxies, freed, news.items(), building)
     kept = {name for name, one in seen.items() if not one.problem} | plan.out_of_reach
@@ -166,22 +172,25 @@ def update(
 
 
 def _listed(
-    listing: Listing, place: Places
+    listing: Listing, place: Places, store: Store, pass_over: Skipped
 ) -> tuple[dict[bytes, Path], dict[bytes, tuple[str, str]]]:
-    """Files that were listed, and label and levels of each, by their places."""
+    """Files that were listed and can be stored, and label and levels of each, by their places."""
     files, labels = {}, {}
     for record in listing.records:
         name = place(record.path)
-        files[name] = record.path
-        labels[name] = record.label, levels_text(listing.level_names, record.levels)
+        own = record.label, levels_text(listing.level_names, record.levels)
+        if why := store.objection(name, *own):
+            pass_over(record.path, f"{record.path}: {why}")
+        else:
+            files[name], labels[name] = record.path, own
     return files, labels
 
 
 def _quarantine(
-    store: LocalStore, passed_over: dict[bytes, str], seen: dict[bytes, Seen], scope: Scope
+    store: Store, passed_over: dict[bytes, str], seen: dict[bytes, Seen], scope: Scope
 ) -> tuple[set[bytes], dict[bytes, str]]:
     """Paths that leave quarantine, and those that enter it with another reason than before."""
-    before = {} if store.catalogue is None else dict(store.catalogue.quarantine())
+    before = store.quarantine()
     freed = {name for name in before if name in seen or within(name, scope.roots)}
     news = {name: why for name, why in passed_over.items() if before.get(name) != why}
     return freed - set(passed_over), news
@@ -191,7 +200,8 @@ def _look(
     listed: dict[bytes, Path],
     known: dict[bytes, Row],
     encoder: Encoder,
-    store: LocalStore,
+    store: Store,
+    with_thumbnails: bool,
     progress: Callable[[int, int], None] | None,
 ) -> dict[bytes, Seen]:
     """Read what is not known, and keep the points of what is new."""
@@ -218,20 +228,25 @@ def _look(
             # What is no file any more is gone, what the system refuses to give is not.
             gone = not path.is_file()
             return None, dataclasses.replace(seen, problem=str(error), is_gone=gone)
-        pixels, problem = pixels_of(preprocessing, path, content)
-        # What was read and is no picture is gone as one.
-        return pixels, dataclasses.replace(seen, problem=problem, is_gone=bool(problem))
+        try:
+            picture = picture_of(preprocessing, path, content)
+        except ImageError as error:  # what was read and is no picture is gone as one
+            return None, dataclasses.replace(seen, problem=str(error), is_gone=True)
+        small = thumbnail(picture) if with_thumbnails else b""
+        return preprocessing(picture), dataclasses.replace(seen, thumbnail=small)
 
     found: dict[bytes, Seen] = {}
     bad: dict[bytes, str] = {}
-    for done, (seen, point) in enumerate(encoder.stream(listed.items(), load), 1):
-        if point is not None:
-            store.keep(seen.content, point)
-        if seen.problem and seen.content:
-            bad[seen.content] = seen.problem.removeprefix(str(seen.path))
-        found[seen.name] = seen
-        if progress and (done % 32 == 0 or done == len(listed)):
-            progress(done, len(listed))
+    with contextlib.closing(encoder.stream(listed.items(), load)) as stream:
+        for done, (seen, point) in enumerate(stream, 1):
+            if point is not None:
+                store.keep(seen.content, point, seen.thumbnail)
+                seen = dataclasses.replace(seen, thumbnail=b"")
+            if seen.problem and seen.content:
+                bad[seen.content] = seen.problem.removeprefix(str(seen.path))
+            found[seen.name] = seen
+            if progress and (done % 32 == 0 or done == len(listed)):
+                progress(done, len(listed))
     for name, seen in found.items():  # copies of what is no picture
         if seen.content in bad and not seen.problem:
             problem = f"{seen.path}{bad[seen.content]}"

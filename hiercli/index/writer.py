@@ -78,8 +78,11 @@ def migrate(index: Path) -> None:
     version = version_of(index)
     if version in ("", VERSION):
         return
-    from hiercli.index.migrate import read_old
+    from hiercli.index.migrate import add_thumbnails, read_old
 
+    if version == "7":
+        add_thumbnails(index)
+        return
     facts, rows, quarantine, proxies = read_old(index, version)
     make_anew(index, facts, rows, quarantine, proxies)
 
@@ -92,6 +95,7 @@ def make_anew(
     proxies: np.ndarray,
     progress: kinds.Progress | None = None,
     root: Path | None = None,
+    thumbnails: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
     """Replace an index by one that holds some rows, under `locked`.
 
@@ -103,6 +107,7 @@ def make_anew(
         proxies: (P, D).
         progress: called with (done, total) points.
         root: what paths are relative to, instead of the index.
+        thumbnails: contents and small pictures.
 
     Raises:
         InputError: the files cannot be written; what was there before stands.
@@ -112,6 +117,8 @@ def make_anew(
     try:
         with store.changing(facts, proxies, progress=progress):
             store.put(rows)
+            for content, picture in thumbnails:
+                store.tables.put_thumbnail(content, picture)
             store.tables.set_quarantine((), quarantine)
     finally:
         store.close()

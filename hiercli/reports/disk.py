@@ -21,7 +21,7 @@ from hiercli.errors import ImageError
 from hiercli.files import readable, write_text
 from hiercli.hierarchy import layout
 from hiercli.hierarchy.node import Node
-from hiercli.images import centre_box, read
+from hiercli.images import Picture, centre_box, read
 
 MOST_POINTS = 10_000
 """Photos that are placed in the disk; of more, the most typical of each leaf."""
@@ -44,6 +44,7 @@ def write(
     title: str,
     *,
     pictures: int = 1500,
+    picture: Picture = read,
     progress: Progress | None = None,
 ) -> list[str]:
     """Write the page.
@@ -55,6 +56,7 @@ def write(
         title: what the page is called.
         pictures: photos that are shown as pictures, evenly spread over the leaves; others are
             dots. 0 shows none, else there is one more for each inner node.
+        picture: gives them.
         progress: called with (done, total) pictures.
 
     Returns:
@@ -68,7 +70,7 @@ def write(
         known = set(files)
         middles = (node.photo for node in root.walk() if node.photo and not shown.get(node.id))
         files += [path for path in dict.fromkeys(middles) if path not in known]
-    sheets, problems = _sheets(files, progress)
+    sheets, problems = _sheets(files, picture, progress)
     missing = {path for path, _ in problems}
     numbers = {path: number for number, path in enumerate(files)}
     base = _common_folder([path for paths in placed.values() for path in paths])
@@ -80,22 +82,22 @@ def write(
     for spot in places:
         node = spot.node
         kind = _NODE if node is not None else _JOINT if spot.photo is None else _PHOTO
-        name, picture = "" if node is None else node.name, -1
+        name, cell = "" if node is None else node.name, -1
         if node is not None and not shown.get(node.id) and node.photo not in missing:
-            picture = numbers.get(node.photo or "", -1)
+            cell = numbers.get(node.photo or "", -1)
         if spot.photo is not None:
             leaf = places[spot.parent].node
             assert leaf is not None
             path = placed[leaf.id][spot.photo]
             name = os.path.relpath(path, base) if base else path
             if spot.photo < len(shown[leaf.id]) and path not in missing:
-                picture = numbers[path]
+                cell = numbers[path]
         row = (
             spot.parent, round(spot.distance, 5), round(spot.angle, 5), kind, readable(name),
             "" if node is None else readable(node.id), 1 if node is None else node.size,
             None if node is None or node.purity is None else round(node.purity, 4),
             None if node is None or node.radius is None else round(node.radius, 4),
-            0 if node is None else colours[id(node)], picture,
+            0 if node is None else colours[id(node)], cell,
         )  # fmt: skip
         for column, value in zip(columns.values(), row, strict=True):
             column.append(value)
@@ -135,16 +137,16 @@ def _most(photos: Mapping[str, Sequence[str]], most: int) -> dict[str, Sequence[
 
 
 def _sheets(
-    files: Sequence[str], progress: Progress | None
+    files: Sequence[str], picture: Picture, progress: Progress | None
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Small pictures, many to a JPEG, as data addresses; and (path, reason) of the unreadable."""
 
     def load(path: str) -> Image.Image | ImageError:
         try:
-            picture = read(path, _CELL)
+            found = picture(path, _CELL)
         except ImageError as error:
             return error
-        return picture.resize((_CELL, _CELL), box=centre_box(picture, 1.0))
+        return found.resize((_CELL, _CELL), box=centre_box(found, 1.0))
 
     sheets: list[str] = []
     problems: list[tuple[str, str]] = []

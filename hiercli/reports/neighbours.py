@@ -10,7 +10,7 @@ import numpy as np
 
 from hiercli.errors import ImageError
 from hiercli.files import readable, write_text
-from hiercli.images import read
+from hiercli.images import Picture, read
 from hiercli.index.searchable import Hit
 from hiercli.labels import Record
 from hiercli.neighbours import nearest
@@ -80,13 +80,18 @@ def write(
 
 
 def write_hits(
-    target: Path, found: Sequence[tuple[str, Path | None, bytes | None, Sequence[Hit]]], title: str
+    target: Path,
+    found: Sequence[tuple[str, Path | None, bytes | None, Sequence[Hit]]],
+    title: str,
+    picture: Picture = read,
 ) -> list[str]:
     """Write one self-contained HTML file with a row a query of a search.
 
     Args:
         target: the file.
         found: for each query its name, its file or bytes where there is a picture, and its hits.
+        title: of the page.
+        picture: gives the pictures of hits.
 
     Returns:
         files of hits that could not be shown: gone since, or damaged.
@@ -99,7 +104,7 @@ def write_hits(
         for hit in hits:
             copies = f" (+{counted(len(hit.copies), 'copy', 'copies')})" if hit.copies else ""
             note = f"{hit.rank}. {hit.distance:.3f}{copies}"
-            shown = thumbnail(hit.path)
+            shown = thumbnail(hit.path, picture=picture)
             if not shown:
                 missing[hit.path] = None
             cells.append(_cell("hit", shown, hit.label, note, hit.path))
@@ -132,13 +137,15 @@ def _cell(kind: str, picture: str, label: str, note: str, path: str = "") -> str
     )
 
 
-def thumbnail(path: Path | str, side: int = 108, content: bytes | None = None) -> str:
+def thumbnail(
+    path: Path | str, side: int = 108, content: bytes | None = None, picture: Picture = read
+) -> str:
     """A small JPEG of a picture as a data address; empty where it cannot be read."""
     try:
-        picture = read(path, side, content)
+        small = picture(path, side, content)
     except ImageError:
         return ""
-    picture.thumbnail((2 * side, 2 * side))
+    small.thumbnail((2 * side, 2 * side))
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
+    small.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,290 @@
+"""Images in Milvus, opened for searching.
+
+With
+
+    g(x, y) = |x - y|^2 / ((1 - c|x|^2)(1 - c|y|^2)),
+
+by which the hyperbolic distance grows, a point y beyond the Euclidean distance L of the last
+candidate has g(x, y) >= L^2 / (1 - c|x|^2), wherever it lies: nothing has to be known of the index.
+"""
+
+import dataclasses
+import math
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiercli import neighbours
+from hiercli.collection import Collection
+from hiercli.encoder.metadata import Metadata
+from hiercli.errors import InputError
+from hiercli.images import read
+from hiercli.index.address import Address
+from hiercli.index.milvus import collections, tuning
+from hiercli.index.milvus.conditions import expression
+from hiercli.index.milvus.connection import connect, disconnect, failing
+from hiercli.index.milvus.facts import Facts
+from hiercli.index.schema import Row
+from hiercli.index.searchable import Hit, collection_of, hit_of
+
+_FIRST_WIDTH = 100
+_LARGEST_WIDTH = 16_384
+"""What Milvus answers at most."""
+_AT_ONCE = 100_000
+"""Points of one answer, so that it stays below what may be sent at once."""
+_ROUNDING = 1e-3
+"""Share by which the squared float32 distance that Milvus goes by may be off, and some more."""
+
+
+class MilvusReader:
+    """Images in Milvus; see `searchable.Searchable`.
+
+    Args:
+        address: of the index.
+
+    Raises:
+        InputError: pymilvus is not installed, the server does not answer, or there is no such
+            index.
+        FileFormatError: the collection was not written by hier.
+    """
+
+    fallback = ""
+    picture = staticmethod(read)
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        missing = InputError(
+            f"expected an index in Milvus, but there is no collection {address.collection} at "
+            f"{address.uri}. Build one with `hier embed FOLDER --index milvus:...`"
+        )
+        if address.is_file and not os.path.exists(address.uri):
+            raise missing
+        self._client = connect(address)
+        try:
+            with failing(address):
+                if not self._client.has_collection(address.collection):
+                    raise missing
+                self.facts = Facts.read(self._client, address)
+        except BaseException:
+            disconnect(address, self._client)
+            raise
+        self.c, self.dim = self.facts.c, self.facts.dim
+        self.fingerprint, self.level_names = self.facts.fingerprint, self.facts.level_names
+
+    def __len__(self) -> int:
+        with failing(self.address):
+            return collections.count(self._client, self.address.collection)
+
+    @property
+    def model(self) -> Path:
+        """The encoder that made the points, where it lay then."""
+        return self.facts.model
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """None of ours: Milvus keeps them."""
+        return ()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        disconnect(self.address, self._client)
+
+    def check(self, metadata: Metadata, model: Path) -> None:
+        """Refuse an encoder that did not make this index, see `Facts.check`."""
+        self.facts.check(metadata, model)
+
+    def points_by_content(self, contents: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        """Points (D,) of files that it has, by the hash of their content."""
+        with failing(self.address):
+            return collections.points(self._client, self.address.collection, contents)
+
+    def stats(self) -> dict[str, Any]:
+        """Facts of the index by name, in the order in which people want them."""
+        name, labels, contents = self.address.collection, Counter[str](), set()
+        with failing(self.address):
+            for row in collections.every(self._client, name, "", ["label", "content"]):
+                labels[row["label"]] += 1
+                contents.add(row["content"])
+            refused = collections.refused(self._client, collections.side(name))
+        return {
+            "pictures": labels.total(),
+            "labels": len(labels),
+            "largest_labels": dict(labels.most_common(5)),
+            "levels": list(self.level_names),
+            "duplicates": labels.total() - len(contents),
+            "quarantined": len(refused),
+            "dimensions": self.dim,
+            "c": self.c,
+            "index_type": "ivf" if self.facts.num_lists else "flat",
+            "recall@10": self.facts.recall,
+            "encoder": str(self.model),
+            "fingerprint": self.fingerprint,
+        }
+
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int | None,
+        *,
+        max_distance: float = math.inf,
+        unique: bool = False,
+        where: Sequence[tuple[str, str]] = (),
+        exact: bool = False,
+    ) -> list[list[Hit]]:
+        """The nearest images of each query point, (Q, D), nearest first: see `Reader.search`.
+
+        Raises:
+            InputError: a condition that Milvus cannot check, or more is asked for than it answers.
+        """
+        total = len(self)
+        if not total:
+            raise self._none_has(where)
+        wanted = total if k is None else min(k, total)
+        condition = expression(where, self.level_names)
+        compares_all = exact or k is None or bool(where)
+        width = min(max(_FIRST_WIDTH, 2 * wanted) if k is not None else 1024, _LARGEST_WIDTH)
+        found: list[list[Hit]] = [[] for _ in queries]
+        pending = list(range(len(queries)))
+        while pending:
+            again = []
+            for row, (hits, far, is_all) in zip(
+                pending,
+                self._nearest(queries[pending], width, condition, compares_all),
+                strict=True,
+            ):
+                if not hits:
+                    raise self._none_has(where)
+                own = _folded(hits) if unique else hits
+                enough = [hit for hit in own if hit.distance <= max_distance][:wanted]
+                found[row] = [
+                    dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(enough, 1)
+                ]
+                # All that can matter is known if what was left out lies beyond.
+                last = enough[-1].distance if len(enough) == wanted and enough else max_distance
+                if not is_all and far <= last:
+                    again.append(row)
+            if again and width == _LARGEST_WIDTH:
+                what = "all hits within max_distance" if k is None else f"{k} neighbours"
+                raise InputError(
+                    f"Milvus returns at most {_LARGEST_WIDTH} candidates, too few to be sure of "
+                    f"{what}. Ask for fewer, or restrict the search with --where"
+                )
+            pending, width = again, min(4 * width, _LARGEST_WIDTH)
+        return found
+
+    def _nearest(
+        self, queries: np.ndarray, width: int, condition: str, exact: bool
+    ) -> list[tuple[list[Hit], float, bool]]:
+        """Of each query candidates in order, the distance below which none is missing, and
+        whether they are all there are."""
+        facts, found = self.facts, []
+        step = max(1, _AT_ONCE // width)
+        for first in range(0, len(queries), step):
+            some = queries[first : first + step]
+            with failing(self.address):
+                answers = self._client.search(
+                    self.address.collection,
+                    data=some.astype(np.float32).tolist(),
+                    limit=width,
+                    filter=condition,
+                    output_fields=collections.EVERYTHING,
+                    anns_field="point",
+                    search_params=tuning.search_params(facts.num_lists, facts.nprobe, exact=exact),
+                )
+            for query, rows in zip(some, answers, strict=True):
+                hits, far = self._ordered(query, rows)
+                found.append((hits, far, len(rows) < width))
+        return found
+
+    def _ordered(self, query: np.ndarray, rows: Sequence[Any]) -> tuple[list[Hit], float]:
+        """Candidates by hyperbolic distance, and how far away what is not among them lies."""
+        if not rows:
+            return [], math.inf
+        own = [collections.row_of(row["entity"], self.address) for row in rows]
+        own.sort(key=lambda row: row.path)
+        points = np.frombuffer(b"".join(row.point for row in own), "<f4").reshape(len(own), -1)
+        distances, best = neighbours.order(query, points, np.arange(len(rows)), self.c, len(rows))
+        try:
+            hits = [
+                hit_of(own[place], 0, float(distance), points[place])
+                for place, distance in zip(best.tolist(), distances, strict=True)
+            ]
+        except ValueError as error:
+            raise collections.foreign_row(self.address, error) from error
+        # What Milvus calls the distance is squared on a server and not so in milvus-lite.
+        wide = query.astype(np.float64)
+        beyond = (1 - _ROUNDING) * float(np.square(points - wide).sum(axis=1).max())
+        g = beyond / (1 - self.c * float(np.square(wide).sum()))
+        return hits, 2 / math.sqrt(self.c) * math.asinh(math.sqrt(self.c * g))
+
+    def rows(self, where: Sequence[tuple[str, str]] = ()) -> list[Row]:
+        """The images that meet all conditions, with their points, by path.
+
+        Raises:
+            InputError: there are none.
+        """
+        condition = expression(where, self.level_names)
+        with failing(self.address):
+            found = [
+                collections.row_of(entity, self.address)
+                for entity in collections.every(
+                    self._client, self.address.collection, condition, collections.EVERYTHING
+                )
+            ]
+        if not found:
+            raise self._none_has(where)
+        return sorted(found, key=lambda row: row.path)
+
+    def _none_has(self, where: Sequence[tuple[str, str]]) -> InputError:
+        if not where:
+            return InputError(
+                f"{self.address} contains no images. Add images with `hier embed FOLDER --index "
+                "...`"
+            )
+        asked = ", ".join(f"{name}={pattern}" for name, pattern in where)
+        return InputError(
+            f"no image matches {asked} in {self.address}. A pattern matches a whole label or a "
+            f"whole absolute path, and may contain * and ?: try {where[0][0]}=*{where[0][1]}"
+        )
+
+    def rows_at(self, paths: Sequence[bytes]) -> list[Row]:
+        """The images at some places, with their points, in this order."""
+        ids = [collections.number_of(path.decode()) for path in paths]
+        by_id: dict[int, Row] = {}
+        for block in collections.blocks(ids):
+            with failing(self.address):
+                found = self._client.query(
+                    self.address.collection, filter=f"id in {block}",
+                    output_fields=collections.EVERYTHING,
+                )  # fmt: skip
+            by_id |= {entity["id"]: collections.row_of(entity, self.address) for entity in found}
+        return [by_id[number] for number in ids]
+
+    def collection_of(self, rows: Sequence[Row]) -> Collection:
+        """Rows with their points as a collection.
+
+        Raises:
+            FileFormatError: hier did not write them.
+        """
+        try:
+            return collection_of(
+                rows, dim=self.dim, level_names=self.level_names, c=self.c,
+                fingerprint=self.fingerprint,
+            )  # fmt: skip
+        except (ValueError, InputError) as error:
+            raise collections.foreign_row(self.address, error) from error
+
+
+def _folded(hits: list[Hit]) -> list[Hit]:
+    """Images with the same content as copies of the nearest."""
+    found: dict[bytes, Hit] = {}
+    for hit in hits:
+        if hit.content in found:
+            found[hit.content].copies.append(hit.path)
+        else:
+            found[hit.content] = hit
+    return list(found.values())

@@ -1,0 +1,366 @@
+"""An index in Milvus, open for writing."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hiercli.encoder.metadata import Metadata
+from hiercli.errors import InputError
+from hiercli.index.address import Address
+from hiercli.index.kinds import Progress
+from hiercli.index.milvus import collections, tuning
+from hiercli.index.milvus.connection import connect, disconnect, failing
+from hiercli.index.milvus.facts import Facts
+from hiercli.index.schema import Row, groups_of
+from hiercli.index.sync import Plan, Scope, within
+from hiercli.labels import merged_levels
+
+_SECONDS_BETWEEN_SAVES = 5.0
+
+
+class MilvusStore:
+    """The collection of an index, to be changed; see `store.Store`.
+
+    Several writers may be at work: rows are known by their paths, and each is written as a whole.
+
+    Args:
+        address: of the index, new or there.
+        dim: of the ball.
+        anew: start from nothing; what is there stays until the new rows are ready.
+
+    Raises:
+        InputError: pymilvus is not installed, or the server does not answer.
+        FileFormatError: the collection is somebody else's.
+    """
+
+    keeps_thumbnails = False
+
+    def __init__(self, address: Address, dim: int, *, anew: bool = False) -> None:
+        self.address, self._dim, self.embedded = address, dim, 0
+        self._name, self._side = address.collection, collections.side(address.collection)
+        self._client = connect(address)
+        self.facts: dict[str, str] = {}
+        self._made: dict[bytes, np.ndarray] = {}
+        self._kept: set[bytes] = set()
+        self._fingerprint = ""
+        self._saved = time.monotonic()
+        self._count = 0
+        try:
+            self._open(anew)
+        except BaseException:
+            disconnect(address, self._client)
+            raise
+
+    def _open(self, anew: bool) -> None:
+        """Look at what is there."""
+        address = self.address
+        with failing(address):
+            self._there = self._client.has_collection(self._name)
+            self._has_side = self._client.has_collection(self._side)
+            if self._there:
+                collections.require_ours(self._client, address, self._name)
+            if self._has_side:
+                collections.require_ours(self._client, address, self._side)
+            self._anew = anew or not self._there
+            if not self._anew:
+                self.facts = Facts.read(self._client, address).told
+                self._count = collections.count(self._client, self._name)
+
+    def close(self) -> None:
+        """Keep what was made for the next run, and let go of the connection."""
+        try:
+            if self._made:
+                self._save()
+            elif self._has_side:
+                with failing(self.address):
+                    if not collections.count(self._client, self._side):
+                        self._client.drop_collection(self._side)
+        finally:
+            disconnect(self.address, self._client)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def check(self, metadata: Metadata, model: Path) -> None:
+        """Refuse an encoder that did not make the points, see `Facts.check`."""
+        if not self._anew:
+            Facts.of(self.facts, self.address).check(metadata, model)
+
+    def objection(self, path: bytes, label: str, levels: str) -> str:
+        """Why Milvus cannot store an image; empty where it can."""
+        try:
+            path.decode()
+        except UnicodeDecodeError:
+            return "Milvus stores only names in UTF-8. Rename the file"
+        for column, text in (
+            ("path", path),
+            ("label", label.encode()),
+            ("levels", levels.encode()),
+        ):
+            if len(text) > collections.LONGEST[column]:
+                return f"Milvus stores a {column} of at most {collections.LONGEST[column]} bytes"
+        return ""
+
+    # -- points that wait -------------------------------------------------------------------------
+
+    def expect(self, fingerprint: str) -> None:
+        """Say whose points will be kept. Those of another encoder that still wait are dropped."""
+        self._fingerprint = fingerprint
+        if not self._has_side:
+            return
+        with failing(self.address):
+            told = collections.properties(self._client, self._side)
+            if told.get("fingerprint") != fingerprint or told.get("embedding_dim") != str(
+                self._dim
+            ):
+                self._client.drop_collection(self._side)
+                self._has_side = False
+                return
+            rows = collections.every(self._client, self._side, 'content != ""', ["content"])
+            self._kept = {bytes.fromhex(row["content"]) for row in rows}
+            if not self._anew:  # what a killed run has placed waits no more
+                self._forget(set(self._points_by_content(self._kept)), ())
+
+    def has(self, content: bytes) -> bool:
+        """Whether a point of some content is kept, so that it need not be made."""
+        if content in self._made or content in self._kept:
+            return True
+        if self._anew:
+            return False
+        with failing(self.address):
+            found = self._client.query(
+                self._name, filter=f'content == "{content.hex()}"', output_fields=["id"], limit=1
+            )
+        return bool(found)
+
+    def keep(self, content: bytes, point: np.ndarray, thumbnail: bytes) -> None:
+        """Keep a point (D,) that was made; a kill loses some seconds of work at most."""
+        del thumbnail  # they have no place in Milvus
+        self._made[content] = point
+        self.embedded += 1
+        late = time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES
+        if late or len(self._made) >= collections.AT_ONCE:
+            self._save()
+
+    def _save(self) -> None:
+        """Write the points that this process holds beside the collection."""
+        with failing(self.address):
+            self._require_side()
+            rows = [collections.waiting_point(*item) for item in self._made.items()]
+            self._client.upsert(self._side, rows)
+        self._kept.update(self._made)
+        self._made.clear()
+        self._saved = time.monotonic()
+
+    def _require_side(self) -> None:
+        if not self._has_side:
+            facts = {"fingerprint": self._fingerprint, "embedding_dim": str(self._dim)}
+            collections.create_waiting(self._client, self._side, self._dim, facts)
+            self._has_side = True
+
+    # -- what is known ----------------------------------------------------------------------------
+
+    def known(self, listed: Iterable[bytes], scope: Scope) -> dict[bytes, Row]:
+        """Rows, without points, of all paths that an update speaks of."""
+        if self._anew:
+            return {}
+        found: dict[bytes, Row] = {}
+        for root in scope.roots:
+            if not within(root, scope.roots):
+                found |= self._below(root)
+        others = {*listed, *scope.named} - set(found)
+        numbers = [
+            collections.number_of(path.decode())
+            for path in others
+            if not within(path, scope.roots) and not self.objection(path, "", "")
+        ]
+        for block in collections.blocks(numbers):
+            found |= self._rows(f"id in {block}")
+        return found
+
+    def _below(self, root: bytes) -> dict[bytes, Row]:
+        try:
+            start = (root.rstrip(b"/") + b"/").decode()
+        except UnicodeDecodeError:
+            return {}  # Milvus has no such paths
+        end = start[:-1] + chr(ord("/") + 1)
+        first, last = collections.literal(start), collections.literal(end)
+        return self._rows(f"path >= {first} and path < {last}")
+
+    def _rows(self, expression: str) -> dict[bytes, Row]:
+        with failing(self.address):
+            found = collections.every(self._client, self._name, expression, collections.COLUMNS)
+            rows = [collections.row_of(entity, self.address) for entity in found]
+        return {row.path: row for row in rows}
+
+    def quarantine(self) -> dict[bytes, str]:
+        """Files that could not be read, and why."""
+        if self._anew:
+            return {}
+        with failing(self.address):
+            return collections.refused(self._client, self._side)
+
+    def is_behind(self) -> bool:
+        """Whether there is no collection of what is known."""
+        return self._anew
+
+    # -- changes ----------------------------------------------------------------------------------
+
+    def apply(
+        self,
+        plan: Plan,
+        facts: dict[str, str],
+        proxies: np.ndarray,
+        freed: Iterable[bytes],
+        passed_over: Iterable[tuple[bytes, str]],
+        progress: Progress | None = None,
+    ) -> None:
+        """Carry out a plan row by row: each is old or new, and none is lost.
+
+        Images that moved are written before they are taken from where they lay.
+
+        Args:
+            plan: what `sync.plan_sync` decided.
+            facts: of the encoder, and ``index_type``.
+            proxies: not kept in Milvus: the encoder has them.
+            freed: paths that leave quarantine.
+            passed_over: paths and reasons that enter it.
+            progress: called with (done, total) rows.
+
+        Raises:
+            InputError: Milvus refuses something. The same update again goes on from there.
+        """
+        del proxies
+        rows = [*plan.changed, *plan.added]
+        moving = [*plan.moved, *plan.touched]
+        with failing(self.address):
+            # Before any row changes: what two rows exchange would be lost.
+            points = self._points_by_content({row.content for row in rows} - self._waiting)
+            self._begin(facts, (*rows, *moving))
+            total = len(rows) + len(moving)
+            done = 0
+            for block in collections.blocks(rows):
+                self._write(block, points | self._waiting_points(block))
+                done += len(block)
+                if progress:
+                    progress(done, total)
+            for block in collections.blocks(moving):
+                self._write(block, self._points_by_id(block))
+                done += len(block)
+                if progress:
+                    progress(done, total)
+            gone = [*plan.removed, *(row.id for row in plan.moved)]
+            for ids in collections.blocks(gone):
+                self._client.delete(self._name, ids=ids)
+            self._forget({row.content for row in rows}, freed)
+            self._refuse(passed_over)
+            self._end()
+
+    def put(
+        self,
+        rows: Callable[[], Iterable[Row]],
+        total: int,
+        facts: dict[str, str],
+        progress: Progress | None = None,
+    ) -> None:
+        """Fill a new collection with rows and their points.
+
+        Args:
+            rows: gives them, each time it is called.
+            total: how many they are.
+            facts: of the encoder, ``index_type`` and ``level_names``.
+            progress: called with (done, total) rows.
+
+        Raises:
+            InputError: a row cannot be stored, or Milvus refuses something.
+        """
+        for row in rows():
+            if why := self.objection(row.path, row.label, row.levels):
+                raise InputError(f"{row.path.decode(errors='replace')}: {why}")
+        with failing(self.address):
+            self._begin(facts | {"unfinished": "1"}, ())
+            done = 0
+            for block in collections.blocks(rows()):
+                points = {row.content: np.frombuffer(row.point, "<f4") for row in block}
+                self._write(block, points)
+                done += len(block)
+                if progress:
+                    progress(done, total)
+            self.facts["unfinished"] = ""
+            self._end()
+
+    def _end(self) -> None:
+        self.facts |= tuning.tuned(self._client, self.address, self.facts)
+        collections.tell(self._client, self._name, self.facts)
+        self._count = collections.count(self._client, self._name)
+
+    def _begin(self, facts: dict[str, str], rows: Iterable[Row]) -> None:
+        """Have a collection that says what the rows need to be understood."""
+        texts = {row.levels for row in rows}
+        names = merged_levels([
+            json.loads((self.facts | facts).get("level_names", "[]")),
+            *(list(groups_of(text)) for text in sorted(texts)),
+        ])  # fmt: skip
+        wanted = self.facts | facts | {"level_names": json.dumps(names, ensure_ascii=False)}
+        if self._anew:
+            if self._there:
+                self._client.drop_collection(self._name)
+            wanted |= tuning.UNTUNED
+            collections.create_images(self._client, self._name, self._dim, wanted)
+            self._there, self._anew = True, False
+        elif wanted != self.facts:
+            collections.tell(self._client, self._name, wanted)
+        self.facts = wanted
+
+    @property
+    def _waiting(self) -> set[bytes]:
+        return self._kept | set(self._made)
+
+    def _write(self, rows: Sequence[Row], points: dict[bytes, np.ndarray]) -> None:
+        if missing := [row.path for row in rows if row.content not in points]:
+            raise InputError(
+                f"{self.address} was changed by another process meanwhile: it has no point of "
+                f"{missing[0].decode()} any more. Run the same command again"
+            )
+        entities = [collections.entity_of(row, points[row.content]) for row in rows]
+        self._client.upsert(self._name, entities)
+
+    def _points_by_content(self, contents: Iterable[bytes]) -> dict[bytes, np.ndarray]:
+        """Points that images have."""
+        if self._anew:
+            return {}
+        return collections.points(self._client, self._name, contents)
+
+    def _waiting_points(self, rows: Sequence[Row]) -> dict[bytes, np.ndarray]:
+        wanted = {row.content for row in rows}
+        kept = collections.points(self._client, self._side, wanted & self._kept)
+        return kept | {key: self._made[key] for key in wanted if key in self._made}
+
+    def _points_by_id(self, rows: Sequence[Row]) -> dict[bytes, np.ndarray]:
+        found = self._client.query(
+            self._name, filter=f"id in {[row.id for row in rows]}",
+            output_fields=["content", "point"],
+        )  # fmt: skip
+        return collections.by_content(found)
+
+    def _forget(self, placed: set[bytes], freed: Iterable[bytes]) -> None:
+        """Remove points that images have now, by content, and files that left quarantine."""
+        for content in placed:
+            self._made.pop(content, None)
+        if not self._has_side:
+            return
+        numbers = [collections.waiting_number(content) for content in placed & self._kept]
+        numbers += [collections.refused_number(path) for path in freed]
+        for ids in collections.blocks(numbers):
+            self._client.delete(self._side, ids=ids)
+        self._kept -= placed
+
+    def _refuse(self, passed_over: Iterable[tuple[bytes, str]]) -> None:
+        told = [(path, why) for path, why in passed_over if not self.objection(path, "", "")]
+        for block in collections.blocks(told):
+            self._require_side()
+            rows = [collections.refused_file(path, why, self._dim) for path, why in block]
+            self._client.upsert(self._side, rows)

@@ -1,0 +1,40 @@
+"""Pictures of the images of an index, wherever these are by now."""
+
+import threading
+from pathlib import Path
+
+from PIL import Image
+
+from hiercli.errors import ImageError
+from hiercli.images import Places, read
+from hiercli.index.catalogue import Catalogue
+
+
+class Pictures:
+    """Pictures from files, or where these are gone the small ones that an index keeps.
+
+    Args:
+        catalogue: of the index; several threads may ask.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue, self._place, self._asks = catalogue, Places(), threading.Lock()
+
+    def __call__(
+        self, path: Path | str, shortest_side: int | None = None, content: bytes | None = None
+    ) -> Image.Image:
+        """As `images.read`.
+
+        Raises:
+            ImageError: the file cannot be read, and the index keeps no small picture of it.
+        """
+        try:
+            return read(path, shortest_side, content)
+        except ImageError:
+            if content is not None:
+                raise
+            with self._asks:
+                small = self._catalogue.thumbnail(self._place(Path(path)))
+            if small is None:
+                raise
+            return read(path, shortest_side, small)
