@@ -145,6 +145,8 @@ def test_lists_of_many_points(album: Path, tmp_path: Path, address: Address) -> 
     queries = rng.uniform(-0.3, 0.3, (60, 12)).astype(np.float32)
     for how in ({"k": 10, "exact": True}, {"k": None, "max_distance": 1.5}):
         assert answers(there.search(queries, **how)) == answers(flat.search(queries, **how))  # type: ignore[arg-type]
+    for k in (5, 300):  # more than one list holds
+        assert {len(hits) for hits in there.search(queries, k)} == {k}
     update.update(address, [album], Colours(), index_type="flat")
     assert there_is(address).stats()["index_type"] == "flat"
     with pytest.raises(InputError, match="in Milvus"):

@@ -103,7 +103,7 @@ def require_ours(client: Any, address: Address, collection: str) -> dict[str, st
     return found
 
 
-def create_images(client: Any, name: str, dim: int, facts: dict[str, str]) -> None:
+def create_images(client: Any, address: Address, dim: int, facts: dict[str, str]) -> None:
     """Make an empty collection of images; points are compared one by one."""
     from pymilvus import DataType
 
@@ -115,10 +115,10 @@ def create_images(client: Any, name: str, dim: int, facts: dict[str, str]) -> No
     for column in COLUMNS[-3:]:
         schema.add_field(column, DataType.INT64)
     schema.add_field("point", DataType.FLOAT_VECTOR, dim=dim)
-    _create(client, name, schema, facts, ["path", "content"])
+    _create(client, address, address.collection, schema, facts, ["path", "content"])
 
 
-def create_waiting(client: Any, name: str, dim: int, facts: dict[str, str]) -> None:
+def create_waiting(client: Any, address: Address, dim: int, facts: dict[str, str]) -> None:
     """Make an empty collection of points that wait and of files that could not be read."""
     from pymilvus import DataType
 
@@ -128,16 +128,22 @@ def create_waiting(client: Any, name: str, dim: int, facts: dict[str, str]) -> N
     schema.add_field("path", DataType.VARCHAR, max_length=LONGEST["path"])
     schema.add_field("reason", DataType.VARCHAR, max_length=_LONGEST_REASON)
     schema.add_field("point", DataType.FLOAT_VECTOR, dim=dim)
-    _create(client, name, schema, facts, ["content"])
+    _create(client, address, side(address.collection), schema, facts, ["content"])
 
 
 def _create(
-    client: Any, name: str, schema: Any, facts: dict[str, str], columns: Sequence[str]
+    client: Any,
+    address: Address,
+    name: str,
+    schema: Any,
+    facts: dict[str, str],
+    columns: Sequence[str],
 ) -> None:
     index = client.prepare_index_params()
     index.add_index("point", index_type="FLAT", metric_type="L2")
     for column in columns:
-        index.add_index(column, index_type="INVERTED")
+        # Every server knows the one, milvus-lite only the other.
+        index.add_index(column, index_type="INVERTED" if address.is_file else "Trie")
     told = {PREFIX + fact: value for fact, value in facts.items()}
     client.create_collection(
         name, schema=schema, index_params=index, properties=told, consistency_level="Strong"

@@ -30,7 +30,8 @@ def connect(address: Address) -> Any:
         from pymilvus import MilvusClient
     except ImportError as error:
         raise extras.missing(error) or error from error
-    logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)  # it logs whole tracebacks
+    for name in ("milvus_lite", "pymilvus"):  # they log what is told here in a sentence
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with _opening:
         try:
             with failing(address):

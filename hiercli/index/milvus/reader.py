@@ -149,6 +149,7 @@ class MilvusReader:
         width = min(max(_FIRST_WIDTH, 2 * wanted) if k is not None else 1024, _LARGEST_WIDTH)
         found: list[list[Hit]] = [[] for _ in queries]
         pending = list(range(len(queries)))
+        few: list[int] = []
         while pending:
             again = []
             for row, (hits, far, is_all) in zip(
@@ -156,7 +157,7 @@ class MilvusReader:
                 self._nearest(queries[pending], width, condition, compares_all),
                 strict=True,
             ):
-                if not hits:
+                if not hits and compares_all:
                     raise self._none_has(where)
                 own = _folded(hits) if unique else hits
                 enough = [hit for hit in own if hit.distance <= max_distance][:wanted]
@@ -167,6 +168,8 @@ class MilvusReader:
                 last = enough[-1].distance if len(enough) == wanted and enough else max_distance
                 if not is_all and far <= last:
                     again.append(row)
+                elif is_all and len(own) < wanted and not compares_all:
+                    few.append(row)
             if again and width == _LARGEST_WIDTH:
                 what = "all hits within max_distance" if k is None else f"{k} neighbours"
                 raise InputError(
@@ -174,6 +177,11 @@ class MilvusReader:
                     f"{what}. Ask for fewer, or restrict the search with --where"
                 )
             pending, width = again, min(4 * width, _LARGEST_WIDTH)
+        if few:  # the lists that were visited hold fewer
+            options: dict[str, Any] = {"max_distance": max_distance, "unique": unique}
+            whole = self.search(queries[few], k, where=where, exact=True, **options)
+            for row, hits in zip(few, whole, strict=True):
+                found[row] = hits
         return found
 
     def _nearest(

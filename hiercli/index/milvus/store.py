@@ -158,7 +158,7 @@ class MilvusStore:
     def _require_side(self) -> None:
         if not self._has_side:
             facts = {"fingerprint": self._fingerprint, "embedding_dim": str(self._dim)}
-            collections.create_waiting(self._client, self._side, self._dim, facts)
+            collections.create_waiting(self._client, self.address, self._dim, facts)
             self._has_side = True
 
     # -- what is known ----------------------------------------------------------------------------
@@ -309,7 +309,7 @@ class MilvusStore:
             if self._there:
                 self._client.drop_collection(self._name)
             wanted |= tuning.UNTUNED
-            collections.create_images(self._client, self._name, self._dim, wanted)
+            collections.create_images(self._client, self.address, self._dim, wanted)
             self._there, self._anew = True, False
         elif wanted != self.facts:
             collections.tell(self._client, self._name, wanted)
