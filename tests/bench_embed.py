@@ -29,26 +29,30 @@ from hiercli.images import read
 from hiercli.memory import keep_freed_memory
 from hiercli.nn import backbone
 
-COUNT = 1200
+COUNT = 480
 DRAWN = 120
-"""Distinct pictures of 1024 x 768; each is there several times."""
+"""Distinct pictures of 1024 x 768; each is there several times, under names of its own."""
 ROUNDS = 3
-PLAIN = 300
+PLAIN = 200
 """Pictures for the DataLoader, which is slower."""
 
 
 def main() -> None:
     """Print a block a folder."""
     keep_freed_memory()
-    session = Encoder(default_model(), device="cpu")
+    encoders = [default_model(), default_model().with_suffix(".int8.onnx")]
     with tempfile.TemporaryDirectory() as folder:
-        compare("generated pictures of 1024 x 768", draw(Path(folder)), session)
+        files = draw(Path(folder))
+        for encoder in encoders:
+            compare("generated pictures of 1024 x 768", files, Encoder(encoder, device="cpu"))
     try:
         dataset = catalogue.load("cub", Path(os.environ.get("HIER_DATA", "data")))
     except HierError as error:
         print(f"photos of CUB: skipped ({error})")
     else:
-        compare("photos of CUB", [Path(record.path) for record in dataset.query[:COUNT]], session)
+        files = [Path(record.path) for record in dataset.query[:COUNT]]
+        for encoder in encoders:
+            compare("photos of CUB", files, Encoder(encoder, device="cpu"))
 
 
 def draw(folder: Path) -> list[Path]:
@@ -63,7 +67,10 @@ def draw(folder: Path) -> list[Path]:
         file = folder / f"{number}.jpg"
         picture.save(file, quality=90)
         files.append(file)
-    return files * (COUNT // DRAWN)
+        for copy in range(1, COUNT // DRAWN):
+            files.append(folder / f"{number}-{copy}.jpg")
+            os.link(file, files[-1])
+    return files
 
 
 def compare(name: str, files: list[Path], session: Encoder) -> None:
@@ -104,7 +111,8 @@ def compare(name: str, files: list[Path], session: Encoder) -> None:
     slower = ratio(lambda n: min(rates["inference"][n], rates["decoding"][n]))
     shared = ratio(lambda n: 1 / (1 / rates["inference"][n] + 1 / rates["decoding"][n]))
     print(
-        f"{name}, {len(files)} files, {os.cpu_count()} cores, general.onnx at {ready.shape[-1]} px:"
+        f"{name}, {len(files)} files, {os.cpu_count()} cores, {session.path.name} at "
+        f"{ready.shape[-1]} px:"
     )
     print(
         f"  inference alone {middle['inference']:.0f} images/s, decoding alone "

@@ -34,6 +34,8 @@ from hiercli.index.schema import point_checksum, short_hash
 class Colours(Encoder):
     """An encoder of no weight at all: the mean colour of a picture's quarters."""
 
+    device, _threads = "cpu", 0
+
     def __init__(self, fingerprint: str = "colours") -> None:
         self.path, self.batch = Path("colours.onnx"), 32
         nothing = np.zeros((0, 12), np.float32)
@@ -43,6 +45,9 @@ class Colours(Encoder):
             c=0.1, clip_radius=2.3, embedding_dim=12, backbone="none", seed=0,
             class_names=[], class_points=nothing, proxies=nothing,
         )  # fmt: skip
+
+    def on_one_core(self) -> "Colours":
+        return self
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
         quarters = pixels.reshape(len(pixels), 3, 2, 8, 2, 8).mean(axis=(3, 5))

@@ -83,7 +83,7 @@ def embed(
         bool,
         typer.Option(
             "--no-thumbnails",
-            help="With --index: store no thumbnails (about 2 kB per image) and delete stored ones. "
+            help="With --index: store no thumbnails (2 to 4 kB per image) and delete stored ones. "
             "Pages show them where image files are missing.",
         ),
     ] = False,

@@ -1,12 +1,14 @@
-"""An exported encoder: decoding ahead in threads, inference in ONNX Runtime."""
+"""An exported encoder: decoding in threads, inference in ONNX Runtime."""
 
+import copy
+import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -19,15 +21,19 @@ from hiercli.errors import FileFormatError, ImageError, InputError
 from hiercli.images import Preprocessing, from_array, prepared, read
 from hiercli.labels import Record
 
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
 Item = TypeVar("Item")
 Note = TypeVar("Note")
+Result = TypeVar("Result")
 ImageLike = Path | str | Image.Image | np.ndarray
 """A path, a Pillow image, or uint8 pixels (H, W, 3), (H, W, 4) or (H, W)."""
 
 DEVICES = ("auto", "cpu", "cuda")
 _CUDA = "CUDAExecutionProvider"
 _BATCHES_AHEAD = 3
-"""Batches decoded before they are needed: enough to keep the network busy, bounded in memory."""
+"""Batches at work before they are needed: enough to keep all busy, bounded in memory."""
 
 
 def pixels_of(
@@ -79,7 +85,7 @@ class Encoder:
         threads: cores for inference; 0: all.
         device: ``cuda``, ``cpu``, or ``auto``: cuda where there is a GPU. Without a usable GPU
             inference runs on the CPU, and `fallback` says so.
-        batch: pictures that go through the network together; 0: 16 on a CPU, 128 on a GPU.
+        batch: pictures that go through the network together; 0: 4 on a CPU, 128 on a GPU.
 
     Attributes:
         metadata: what the file says of the encoder.
@@ -107,26 +113,20 @@ class Encoder:
         self.path = path = default_model() if path is None else Path(path)
         file = onnx_file.read(path)
         self.metadata, self.digest = file.metadata, file.digest
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # what it would log of a missing GPU, `fallback` says
-        # Weights are in the file, where the digest vouches for them: no other file is looked into.
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", os.devnull
-        )
+        self._threads = threads
         wants_gpu = device == "cuda" or (device == "auto" and num_gpus() > 0)
         providers = ["CPUExecutionProvider"]
         if wants_gpu and _CUDA in onnxruntime.get_available_providers():
             providers.insert(0, _CUDA)
         try:
-            self._session = onnxruntime.InferenceSession(file.content, options, providers=providers)
+            self._session = _session(file.content, providers, threads)
             self.input_name = self._check_graph()
         except Exception as error:  # ONNX Runtime's own errors share no base but this
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise FileFormatError(
                 f"ONNX Runtime cannot load {path} ({reason[0]}). Export it again"
             ) from error
-        self.batch = batch or (128 if self.device == "cuda" else 16)
+        self.batch = batch or (128 if self.device == "cuda" else 4)
         self.fallback = ""
         if wants_gpu and self.device == "cpu":
             self.fallback = missing_gpu_build() or (
@@ -300,13 +300,16 @@ class Encoder:
         *,
         workers: int | None = None,
     ) -> Generator[tuple[Note, np.ndarray | None], None, None]:
-        """Load items in threads, ahead of the network, and embed those that come with pixels.
+        """Load items in threads, and embed those that come with pixels.
+
+        On a CPU each thread loads some items and runs the network on them, on a core of its own.
+        For a GPU, or with ``workers``, threads load ahead of the network.
 
         Args:
             items: anything that ``load`` understands.
             load: gives (3, size, size) float32 pixels, or ``None`` where there are none, and a
                 note, which comes back with the point. It must not raise.
-            workers: loading threads; as many as cores where left out.
+            workers: threads that load ahead, where loading is mostly waiting.
 
         Yields:
             for each item in order its note and its point (D,), or ``None`` where it had no pixels.
@@ -314,36 +317,81 @@ class Encoder:
         Raises:
             HierError: as `run`.
         """
-        workers = workers or os.cpu_count() or 1
-        with closing(_ahead(items, load, self.batch, workers)) as batches:
-            for batch in batches:
-                pixels = [found for found, _ in batch if found is not None]
-                points = iter(self.run(np.stack(pixels)) if pixels else ())
-                for found, note in batch:
-                    yield note, None if found is None else next(points)
+        cores = self._threads or os.cpu_count() or 1
+        if workers is not None or self.device != "cpu":
+            workers = workers or cores
+            ahead = self.batch * _BATCHES_AHEAD
+            with closing(_in_order(items, load, workers, ahead)) as loaded:
+                for batch in _batches(loaded, self.batch):
+                    yield from self._with_points(batch)
+            return
+        chunks = _batches(items, self.batch)
+        first = list(itertools.islice(chunks, 2))
+        encoder = self.on_one_core() if len(first) > 1 else self
+
+        def both(chunk: list[Item]) -> list[tuple[Note, np.ndarray | None]]:
+            return encoder._with_points([load(item) for item in chunk])
+
+        every = itertools.chain(first, chunks)
+        with closing(_in_order(every, both, cores, cores * _BATCHES_AHEAD)) as done:
+            for chunk in done:
+                yield from chunk
+
+    def _with_points(
+        self, loaded: Sequence[tuple[np.ndarray | None, Note]]
+    ) -> list[tuple[Note, np.ndarray | None]]:
+        pixels = [found for found, _ in loaded if found is not None]
+        points = iter(self.run(np.stack(pixels)) if pixels else ())
+        return [(note, None if found is None else next(points)) for found, note in loaded]
+
+    def on_one_core(self) -> Self:
+        """The same encoder, each of whose runs keeps one core busy: several can run at once.
+
+        Raises:
+            FileFormatError: its file has changed since it was opened.
+        """
+        file = onnx_file.read(self.path)
+        if file.digest != self.digest:
+            raise FileFormatError(f"{self.path} was changed while it was in use. Run again")
+        other = copy.copy(self)
+        other._session = _session(file.content, ["CPUExecutionProvider"], threads=1)
+        return other
 
 
-def _ahead(
-    items: Iterable[Item],
-    load: Callable[[Item], tuple[np.ndarray | None, Note]],
-    batch: int,
-    workers: int,
-) -> Generator[list[tuple[np.ndarray | None, Note]], None, None]:
-    """Batches of what ``load`` gives, in order, loaded before they are asked for."""
-    pending: deque[Future[tuple[np.ndarray | None, Note]]] = deque()
+def _session(content: bytes, providers: Sequence[str], threads: int) -> "InferenceSession":
+    """ONNX Runtime, ready to run a graph on some cores; 0: on all."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # what it would log of a missing GPU, `fallback` says
+    # Weights are in the file, where the digest vouches for them: no other file is looked into.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", os.devnull
+    )
+    return onnxruntime.InferenceSession(content, options, providers=list(providers))
+
+
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    waiting = iter(items)
+    while batch := list(itertools.islice(waiting, size)):
+        yield batch
+
+
+def _in_order(
+    items: Iterable[Item], work: Callable[[Item], Result], workers: int, ahead: int
+) -> Generator[Result, None, None]:
+    """What ``work`` makes of items in threads, in their order, a bounded number ahead."""
+    pending: deque[Future[Result]] = deque()
     waiting = iter(items)
     pool = ThreadPoolExecutor(workers)
     try:
         while True:
-            while len(pending) < batch * _BATCHES_AHEAD:
-                try:
-                    item = next(waiting)
-                except StopIteration:
-                    break
-                pending.append(pool.submit(load, item))
+            for item in itertools.islice(waiting, ahead - len(pending)):
+                pending.append(pool.submit(work, item))
             if not pending:
                 return
-            yield [pending.popleft().result() for _ in range(min(batch, len(pending)))]
+            yield pending.popleft().result()
     finally:
         # Whoever ends early closes next what the threads use: none may still be at work.
         pool.shutdown(cancel_futures=True)

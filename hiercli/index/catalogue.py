@@ -356,7 +356,7 @@ class Catalogue:
                 raise ValueError(str(error)) from error
 
     def thumbnail(self, path: bytes) -> bytes | None:
-        """The small picture of the image at a path, as WebP; ``None`` where there is none."""
+        """The small picture of the image at a path, as JPEG; ``None`` where there is none."""
         row = self.at([path]).get(path)
         if row is None:
             return None

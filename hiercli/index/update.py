@@ -89,7 +89,7 @@ def update(
         index_type: one of `kinds.INDEX_TYPES`, in Milvus of `milvus.tuning.INDEX_TYPES`; ``None``
             leaves it as it is, or chooses by size.
         root: keep paths below it relative to it from now on, instead of to the index.
-        thumbnails: keep a small picture of each image, about 2 kB; ``False`` removes those that are
+        thumbnails: keep a small picture of each image, 2 to 4 kB; ``False`` removes those that are
             there. ``None`` leaves it as it is, or keeps them. Milvus has none.
         skipped: told of each file or folder that is passed over, and why.
         progress: called with (done, total) pictures.
