@@ -16,7 +16,7 @@ from hiercli.geometry import lorentz, poincare
 AT_ONCE = 65_536
 """Points that are lifted together: float64 copies of all would take twice the memory."""
 
-_SPARE = 32
+SPARE = 32
 """Candidates fetched beyond k at first, among which float64 finds the true order."""
 
 _ROUNDING = 2.0**-20
@@ -72,7 +72,12 @@ is left out has a larger product than the last."""
 
 
 def candidates(
-    search: Search, lifted_queries: np.ndarray, error_bound: np.ndarray, k: int, total: int
+    search: Search,
+    lifted_queries: np.ndarray,
+    error_bound: np.ndarray,
+    k: int,
+    total: int,
+    spare: int = SPARE,
 ) -> list[np.ndarray]:
     """Ids of each query that are sure to hold its k nearest, in no exact order.
 
@@ -86,10 +91,11 @@ def candidates(
         error_bound: (Q,) how far each query's products may be off, see `rounding`.
         k: neighbours wanted, at most ``total``.
         total: points searched.
+        spare: candidates beyond k that are fetched at first.
     """
     found: list[np.ndarray] = [np.empty(0, np.int64)] * len(lifted_queries)
     pending = np.arange(len(lifted_queries))
-    width = min(k + _SPARE, total)
+    width = min(k + spare, total)
     while pending.size:
         products, ids = search(lifted_queries[pending], width)
         counts = ids >= 0

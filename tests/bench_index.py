@@ -129,7 +129,7 @@ def euclidean(kind: str, points: np.ndarray, parameter: int | None) -> faiss.Ind
         plain = faiss.IndexHNSWFlat(dim, kinds._LINKS)
         plain.hnsw.efConstruction, plain.hnsw.efSearch = kinds._EF_CONSTRUCTION, parameter
     else:
-        lists = kinds._num_lists(len(points))
+        lists = kinds.lists_for(len(points))
         plain = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim), dim, lists)
         plain.cp.niter, plain.nprobe = kinds._ROUNDS_OF_K_MEANS, parameter
         plain.cp.max_points_per_centroid = kinds._TRAINING_POINTS

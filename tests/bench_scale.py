@@ -4,18 +4,23 @@ Points of the ball in groups, and without any, are made an index of each type by
 Measured are: seconds to build; bytes on disk for each byte of float32 points; a cold `hier search`
 (a new process, median of 7, and its peak memory), its query a point; queries a second once it is
 open, hits and all, and their recall@10 against float64; beside them FAISS alone on the same
-Euclidean points, in turn; updates of 1 and of 1,000 new images and removal of 1,000, whose points
+Euclidean points, in turn; usearch on the same points by Euclidean distance, with its defaults, as
+its users would; the processor time of a cold search while 50 other processes search, over that of
+one alone; updates of 1 and of 1,000 new images and removal of 1,000, whose points
 cost nothing to make; opening, `verify` and `compact`.
 
 Each row is written to `scale.json` when it is done and not measured again; `scale.md` is made of
 it. Sizes and types may be named: ``python tests/bench_scale.py 100000,1000000 flat,ivf``.
 """
 
+import contextlib
 import dataclasses
 import gc
 import json
+import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +32,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+import usearch.index
 from bench_index import cloud, euclidean, share, truth
 from bench_startup import Scattered, measured
 from PIL import Image
@@ -44,9 +50,13 @@ HERE = Path(__file__).parent
 QUERIES = 200
 ROUNDS = 3
 MANY = 1000
+USEARCH = "usearch"
+BESIDE = 50
+"""Processes that search at the same time."""
 COLUMNS = {
     "points": "points", "grouped": "groups", "type": "type", "build": "build s", "disk": "disk",
-    "cold": "cold s", "cold_few": "cold s, 1,000 points", "peak": "peak MB", "open": "open ms",
+    "cold": "cold s", "cold_few": "cold s, 1,000 points",
+    "beside": "CPU with 50 beside", "peak": "peak MB", "open": "open ms",
     "recall": "recall", "warm": "queries/s", "plain": "FAISS queries/s", "ratio": "ratio",
     "one": "update 1, s", "many": "update 1,000, s", "gone": "remove 1,000, s",
     "verify": "verify s", "compact": "compact s",
@@ -67,7 +77,7 @@ def main() -> None:
     sizes = (
         [int(size) for size in sys.argv[1].split(",")] if sys.argv[1:] else [10**4, 10**5, 10**6]
     )
-    types = sys.argv[2].split(",") if sys.argv[2:] else list(kinds.INDEX_TYPES[1:])
+    types = sys.argv[2].split(",") if sys.argv[2:] else [*kinds.INDEX_TYPES[1:], USEARCH]
     table = HERE / "scale.json"
     rows: list[dict[str, Any]] = json.loads(table.read_text()) if table.exists() else []
     for size in sizes:
@@ -77,7 +87,10 @@ def main() -> None:
                 if any(key.items() <= row.items() for row in rows):
                     continue
                 with tempfile.TemporaryDirectory() as folder:
-                    rows.append(key | measure(Path(folder), size, grouped, index_type))
+                    if index_type == USEARCH:
+                        rows.append(key | measure_usearch(Path(folder), size, grouped))
+                    else:
+                        rows.append(key | measure(Path(folder), size, grouped, index_type))
                 gc.collect()
                 rows.sort(key=lambda row: (row["points"], not row["grouped"], row["type"]))
                 table.write_text(json.dumps(rows, indent=1) + "\n")
@@ -106,6 +119,7 @@ def measure(folder: Path, size: int, grouped: bool, index_type: str) -> dict[str
         words = ["search", str(folder / "q.npy"), "--index", str(target), "--json"]
         took, row["peak" if name == "cold" else "peak_few"] = measured(words)
         row[name] = statistics.median(took)
+    row["beside"] = with_others(folder / "q.npy", index)
     row["open"] = 1000 * statistics.median(seconds(lambda: close(index)) for _ in range(ROUNDS))
     warm(row, index, index_type, points, queries)
     del points, collection
@@ -121,6 +135,68 @@ def measure(folder: Path, size: int, grouped: bool, index_type: str) -> dict[str
     row["gone"] = seconds(lambda: update(index, [folder / "many"], encoder, prune=True))
     row["verify"] = seconds(lambda: sound(index))
     row["compact"] = seconds(lambda: health.compact(index))
+    return row
+
+
+OTHER = """
+import sys, numpy as np
+from pathlib import Path
+from hiercli.index.reader import Reader
+query, reader = np.load(sys.argv[1]), Reader(Path(sys.argv[2]))
+print(flush=True)
+while True:
+    reader.search(query, 10)
+"""
+"""A process that searches all the time, and says when it has begun."""
+
+
+def with_others(query: Path, index: Path) -> float:
+    """Processor time of a cold search among `BESIDE` processes that search, over one alone."""
+    words = [sys.executable, "-m", "hiercli", "search", str(query), "--index", str(index), "--json"]
+
+    def cost() -> float:
+        run = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(run.pid, 0)
+        run.returncode = status
+        assert status == 0
+        return usage.ru_utime + usage.ru_stime
+
+    alone = statistics.median(cost() for _ in range(ROUNDS))
+    command = [sys.executable, "-c", OTHER, str(query), str(index)]
+    with contextlib.ExitStack() as stack:
+        others = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(BESIDE)]
+        for other in others:
+            stack.callback(other.wait)
+            stack.callback(other.kill)
+        for other in others:
+            assert other.stdout is not None
+            stack.callback(other.stdout.close)
+            assert other.stdout.read(1) == b"\n"
+        return statistics.median(cost() for _ in range(ROUNDS)) / alone
+
+
+def measure_usearch(folder: Path, size: int, grouped: bool) -> dict[str, Any]:
+    """The row of usearch: a graph over the points of the ball, by Euclidean distance."""
+    encoder = Quick()
+    c, dim = encoder.c, encoder.embedding_dim
+    points = cloud(size, c, 2.3, 1, dim, grouped=grouped)
+    queries = cloud(QUERIES, c, 2.3, 2, dim, grouped=grouped)
+    row: dict[str, Any] = {"dimensions": dim}
+    graph = usearch.index.Index(ndim=dim, metric="l2sq")
+    row["build"] = seconds(partial(graph.add, np.arange(size), points))
+    file = folder / "graph.usearch"
+    graph.save(str(file))
+    row["disk"] = file.stat().st_size / points.nbytes
+    row["open"] = 1000 * statistics.median(
+        seconds(lambda: usearch.index.Index.restore(str(file), view=True)) for _ in range(ROUNDS)
+    )
+    found = usearch.index.Index.restore(str(file), view=True)
+    assert found is not None
+    ids = found.search(queries, 10).keys
+    near = truth(queries, points, lambda q, x: poincare.pairwise_dist(q, x, c))
+    row["recall"] = share(np.asarray(ids).astype(np.int64), near)
+    took = [seconds(lambda: found.search(queries, 10)) for _ in range(ROUNDS)]
+    row["warm"] = len(queries) / statistics.median(took)
     return row
 
 
@@ -174,7 +250,7 @@ def as_table(rows: list[dict[str, Any]]) -> str:
         "| " + " | ".join(COLUMNS.values()) + " |", "|" + " --: |" * len(COLUMNS),
     ]  # fmt: skip
     for row in rows:
-        lines.append("| " + " | ".join(_cell(row[name]) for name in COLUMNS) + " |")
+        lines.append("| " + " | ".join(_cell(row.get(name, "")) for name in COLUMNS) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -538,7 +538,7 @@ def test_a_catalogue_whose_rows_say_what_they_cannot(album: Path, tmp_path: Path
         database.execute("DELETE FROM images")
         database.commit()
     with closing(Reader(index)) as reader, pytest.raises(HierError, match="no images"):
-        reader.collection()
+        reader.collection_of(reader.rows())
     name = whole.index(b"quarantine")
     catalogue_path(index).write_bytes(whole[:name] + b"\xff\xfe" + whole[name + 2 :])
     for attempt in (Reader, health.repair, health.stats):

@@ -469,7 +469,7 @@ def test_levels_stay_in_order_where_the_first_image_lacks_one(tmp_path: Path) ->
     update.update(index, [tmp_path / "birds"], Colours(), nested=True)
     with closing(Reader(index)) as reader:
         assert reader.level_names == ("level1", "level2", "level3")
-        images = reader.collection()
+        images = reader.collection_of(reader.rows())
     assert images.lineages == {
         "a_wren": ("", "Trochilidae", "Apodiformes"),
         "b_oriole": ("Icterus", "Icteridae", "Passeriformes"),

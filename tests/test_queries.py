@@ -198,7 +198,8 @@ def test_a_page_of_pictures_that_are_gone(
     """The answer stands, the page names what it cannot show."""
     album, index, page = tmp_path / "album", tmp_path / "idx.faiss", tmp_path / "found.html"
     shutil.copytree(photos / "kind0", album)
-    assert inside("embed", album, "--model", exported, "--index", index).returncode == 0
+    words = ("embed", album, "--model", exported, "--index", index, "--no-thumbnails")
+    assert inside(*words).returncode == 0
     gone = sorted(album.iterdir())[1]
     gone.unlink()
     done = inside("search", photos / "kind0", "--index", index, "-k", "50", "--html", page)

@@ -161,15 +161,6 @@ def test_a_damaged_picture_leaves_and_an_unreadable_one_stays(
 
 
 def test_points_of_a_killed_run_are_not_made_again(album: Path, target: Target) -> None:
-    class Dies(Colours):
-        seen = 0
-
-        def run(self, pixels: np.ndarray) -> np.ndarray:
-            self.seen += 1
-            if self.seen == 2:
-                raise KeyboardInterrupt
-            return super().run(pixels)
-
     with pytest.raises(KeyboardInterrupt):
         update.update(target, [album], Dies())
     assert not stores.exists(target)

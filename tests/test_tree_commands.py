@@ -107,7 +107,7 @@ def test_a_page_says_which_photos_it_lacks(
     for file in photos.rglob("*.jpg"):
         (album / file.parent.name).mkdir(parents=True, exist_ok=True)
         (album / file.parent.name / file.name).write_bytes(file.read_bytes())
-    told(inside("embed", album, "--model", exported, "--index", index))
+    told(inside("embed", album, "--model", exported, "--index", index, "--no-thumbnails"))
     (album / "kind1" / "photo2.jpg").unlink()
     done = inside("hierarchy", "--index", index, "--format", "html", "-o", tmp_path / "t.html")
     assert done.returncode == 3

@@ -39,8 +39,33 @@ def require_ours(index: faiss.Index) -> None:
     counts = {index.ntotal, proper.ntotal, index.id_map.size()}
     if isinstance(proper, faiss.IndexHNSW):
         counts.add(proper.storage.ntotal)
-    if len(counts) > 1 or proper.d != index.d:
+    if len(counts) > 1:
         raise ValueError(f"ids and points of different numbers, {sorted(counts)}")
+    _require_own_width(index, proper)
+
+
+def _require_own_width(index: faiss.Index, proper: faiss.Index) -> None:
+    """Check that rows are as wide as they are told to be, or widened by zeros at their end.
+
+    Raises:
+        ValueError: they are not.
+    """
+    between = faiss.downcast_index(index.index)
+    if not isinstance(between, faiss.IndexPreTransform):
+        if proper.d != index.d:
+            raise ValueError(f"rows of {proper.d} numbers, expected {index.d}")
+        return
+    steps = [
+        faiss.downcast_VectorTransform(between.chain.at(n)) for n in range(between.chain.size())
+    ]
+    if len(steps) != 1 or not isinstance(steps[0], faiss.RemapDimensionsTransform):
+        raise ValueError("its rows are transformed")
+    (step,) = steps
+    wanted = np.arange(proper.d)
+    wanted[index.d :] = -1
+    told = faiss.vector_to_array(step.map)
+    if (step.d_in, step.d_out) != (index.d, proper.d) or not np.array_equal(told, wanted):
+        raise ValueError("its rows are transformed")
 
 
 def living(index: faiss.Index) -> np.ndarray:
@@ -71,7 +96,7 @@ def quantization_error(index: faiss.Index) -> np.ndarray:
     proper = inner(index)
     if not isinstance(proper, faiss.IndexScalarQuantizer):
         return np.zeros(index.d)
-    spans = faiss.vector_to_array(proper.sq.trained)[index.d :]
+    spans = faiss.vector_to_array(proper.sq.trained)[proper.d :][: index.d]
     return spans.astype(np.float64) / 255 * _HALF_STEP
 
 
@@ -81,9 +106,11 @@ def farthest(index: faiss.Index) -> float:
 
 
 def inner(index: faiss.Index) -> faiss.Index:
-    """The index proper, without the map from its places to ids."""
-    mapped = isinstance(index, faiss.IndexIDMap)
-    return faiss.downcast_index(index.index if mapped else index)
+    """The index proper, without the map from its places to ids, and without what widens rows."""
+    found = index
+    while isinstance(found, faiss.IndexIDMap | faiss.IndexPreTransform):
+        found = faiss.downcast_index(found.index)
+    return found
 
 
 def stored(index: faiss.IndexFlat) -> np.ndarray:
@@ -105,7 +132,7 @@ def _parts(index: faiss.Index) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return
     if isinstance(proper, faiss.IndexScalarQuantizer):
         codes = faiss.vector_to_array(proper.codes).reshape(proper.ntotal, proper.code_size)
-        yield faiss.vector_to_array(index.id_map), proper.sa_decode(codes)
+        yield faiss.vector_to_array(index.id_map), proper.sa_decode(codes)[:, : index.d]
         return
     flat = faiss.downcast_index(proper.storage) if isinstance(proper, faiss.IndexHNSW) else proper
     if flat.ntotal:

@@ -12,6 +12,8 @@ from hiercli import neighbours
 from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.index import contents
 
+_SPARE_OF_BYTES = 256
+"""Candidates beyond those wanted where rows have a byte a coordinate: a second look costs more."""
 _WIDE = 4096
 """Candidates from which on all points are compared: to walk a graph for as many takes longer."""
 
@@ -180,7 +182,10 @@ class Searcher:
             is_all = every and inside == most
             return self._delta.merged(found, some, width, among, is_all=is_all)
 
-        found = neighbours.candidates(search, lifted_queries, error_bound, wanted, total)
+        found = neighbours.candidates(
+            search, lifted_queries, error_bound, wanted, total,
+            _SPARE_OF_BYTES if self._quantization_error.any() else neighbours.SPARE,
+        )  # fmt: skip
         fewest = min(map(len, found), default=wanted)
         # A graph may find fewer than there are, a comparison with every point may not.
         if fewest < (wanted if exact or among is not None else min(1, wanted)):
