@@ -355,3 +355,24 @@ def test_lists_that_lie_in_another_file_are_refused(tmp_path: Path) -> None:
         for read in (generation.mapped, generation.whole):
             with pytest.raises(FileFormatError, match="not an index of hier"):
                 read(file)
+
+
+def test_rows_of_bytes_are_widened_by_zeros_and_nothing_else() -> None:
+    """FAISS compares 16 coordinates of a byte at once; a transform of a file could be anything."""
+    built = kinds.build("sq8", blocks(np.arange(50), ball(50, 0)), 50, 12, 0.1)
+    contents.require_ours(built)
+    assert (built.d, contents.inner(built).d) == (13, 16)
+    between = faiss.downcast_index(built.index)
+    step = faiss.downcast_VectorTransform(between.chain.at(0))
+    told = faiss.vector_to_array(step.map)
+    faiss.copy_array_to_vector(np.roll(told, 1).astype(np.int32), step.map)
+    with pytest.raises(ValueError, match="transformed"):
+        contents.require_ours(built)
+    other = faiss.IndexPreTransform(faiss.LinearTransform(13, 16), contents.inner(built))
+    foreign = faiss.IndexIDMap(faiss.IndexScalarQuantizer(13, faiss.ScalarQuantizer.QT_8bit,
+                                                          faiss.METRIC_INNER_PRODUCT))  # fmt: skip
+    foreign.index = other
+    foreign.ntotal, foreign.id_map = built.ntotal, built.id_map
+    with pytest.raises(ValueError, match="transformed"):
+        contents.require_ours(foreign)
+    foreign.own_fields = False

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import faiss
 import numpy as np
 
+MOST_WIDENED = 2**26
+"""Bytes that FAISS reckons for widening rows, although it takes no such memory: so many it may."""
 _HALF_STEP = 0.51
 """Of a quantised coordinate, with a little for the rounding of what decodes it."""
 

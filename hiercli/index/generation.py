@@ -114,7 +114,8 @@ def _kind(file: io.FileIO) -> bytes:
 def _errors(file: io.FileIO) -> Iterator[None]:
     # What a length in the file claims is allocated before it is read.
     limit = faiss.get_deserialization_vector_byte_limit()
-    faiss.set_deserialization_vector_byte_limit(os.fstat(file.fileno()).st_size)
+    size = os.fstat(file.fileno()).st_size
+    faiss.set_deserialization_vector_byte_limit(max(size, contents.MOST_WIDENED))
     try:
         yield
     except (RuntimeError, ValueError, AttributeError, TypeError, MemoryError) as error:

@@ -303,6 +303,8 @@ def _bytes_index(blocks: Blocks, dim: int, c: float) -> faiss.IndexPreTransform:
             low, high = np.minimum(low, lifted.min(0)), np.maximum(high, lifted.max(0))
     spans = np.where(high > low, high - low, 1).astype(np.float32)
     wide = -(-(dim + 1) // _AT_ONCE) * _AT_ONCE
+    if 4 * wide * (dim + 1) > contents.MOST_WIDENED:  # of 4,096 dimensions or more
+        wide = dim + 1
     index = faiss.IndexScalarQuantizer(
         wide, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
     )
