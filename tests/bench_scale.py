@@ -119,7 +119,8 @@ def measure(folder: Path, size: int, grouped: bool, index_type: str) -> dict[str
         words = ["search", str(folder / "q.npy"), "--index", str(target), "--json"]
         took, row["peak" if name == "cold" else "peak_few"] = measured(words)
         row[name] = statistics.median(took)
-    row["beside"] = with_others(folder / "q.npy", index)
+    if index_type == "ivf" and grouped:  # it takes minutes
+        row["beside"] = with_others(folder / "q.npy", index)
     row["open"] = 1000 * statistics.median(seconds(lambda: close(index)) for _ in range(ROUNDS))
     warm(row, index, index_type, points, queries)
     del points, collection

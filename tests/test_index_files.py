@@ -357,6 +357,19 @@ def test_thumbnails_come_and_go_with_their_images(album: Path, tmp_path: Path) -
     assert len(stored_thumbnails(index)) == 40
 
 
+def test_a_comment_is_not_kept_with_a_thumbnail(tmp_path: Path) -> None:
+    """It may be private, and longer than a JPEG can hold."""
+    album = tmp_path / "album"
+    paint(album / "good.png", 1)
+    small = Image.new("RGB", (200, 200), "red")
+    small.convert("P").save(album / "long.gif", comment=b"x" * 100_000)
+    small.save(album / "short.jpg", comment=b"secret" * 100)
+    assert update.update(tmp_path / "idx.faiss", [album], Colours()).total == 3
+    kept = stored_thumbnails(tmp_path / "idx.faiss").values()
+    assert len(kept) == 3
+    assert not any(b"secret" in picture or len(picture) > 4000 for picture in kept)
+
+
 def test_pages_show_images_that_are_no_longer_there(
     photos: Path, exported: Path, inside: Hier, tmp_path: Path
 ) -> None:

@@ -376,3 +376,12 @@ def test_rows_of_bytes_are_widened_by_zeros_and_nothing_else() -> None:
     with pytest.raises(ValueError, match="transformed"):
         contents.require_ours(foreign)
     foreign.own_fields = False
+    once = faiss.IndexIDMap(faiss.IndexFlatIP(13))
+    once.add_with_ids(np.zeros((5, 13), np.float32), np.arange(5)[::-1].copy())
+    twice = faiss.IndexIDMap(faiss.IndexFlatIP(13))
+    twice.index = once
+    twice.ntotal = 5
+    faiss.copy_array_to_vector(np.arange(5), twice.id_map)
+    with pytest.raises(ValueError, match="not supported"):
+        contents.require_ours(twice)
+    twice.own_fields = False

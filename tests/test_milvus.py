@@ -16,12 +16,15 @@ from test_index import Colours, paint
 from hiercli.collection import Collection
 from hiercli.errors import FileFormatError, InputError
 from hiercli.index import Index, kinds, update
+from hiercli.index import store as stores
 from hiercli.index.address import Address
-from hiercli.index.milvus import MilvusReader, tuning
+from hiercli.index.milvus import MilvusReader, MilvusStore, tuning
 from hiercli.index.milvus.connection import connected
 from hiercli.index.reader import Reader
+from hiercli.index.schema import Row
+from hiercli.index.sync import Plan
 
-pytest.importorskip("pymilvus", reason="the extra milvus is not installed")
+pymilvus = pytest.importorskip("pymilvus", reason="the extra milvus is not installed")
 pytest.importorskip("milvus_lite", reason="the extra milvus is not installed")
 
 
@@ -180,20 +183,83 @@ def test_two_writers_at_once(tmp_path: Path, address: Address) -> None:
     assert len(there_is(address)) == 21
 
 
-def test_an_index_that_was_not_finished(tmp_path: Path, address: Address) -> None:
-    points = np.zeros((3, 12), np.float32)
-    name = f"milvus:{address.uri}"
-    Index.build(name, Collection(points=points, c=0.1)).close()
-    with connected(address) as client:
-        client.alter_collection_properties(address.collection, {"hier.unfinished": "1"})
-    with pytest.raises(FileFormatError, match="--rebuild"):
-        there_is(address)
-    with Index.build(name, Collection(points=points, c=0.1), rebuild=True) as index:
-        assert len(index) == 3
+def test_a_new_index_is_there_when_it_is_whole(
+    tmp_path: Path, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    album = paint(tmp_path / "a" / "1.png", 1).parent
+    bad = paint(tmp_path / "bad" / "2.png", 2)
+    bad.write_bytes(b"no picture")
+    with monkeypatch.context() as patched:
+        patched.setattr(MilvusStore, "_end", dies)
+        with pytest.raises(KeyboardInterrupt):
+            update.update(address, [album], Colours())
+    assert not stores.exists(address)
+    done = update.update(address, [album, bad], Colours())
+    assert (done.embedded, done.total, there_is(address).stats()["quarantined"]) == (0, 1, 1)
+    paint(album / "3.png", 3)
+    with monkeypatch.context() as patched:  # between the old and the new
+        patched.setattr(pymilvus.MilvusClient, "rename_collection", dies)
+        with pytest.raises(KeyboardInterrupt):
+            update.update(address, [album], Colours(), rebuild=True)
+    done = update.update(address, [album], Colours())
+    assert (done.embedded, done.unchanged, done.total) == (0, 2, 2)
+    update.update(address, [album], Colours(), rebuild=True)
+    assert there_is(address).stats()["quarantined"] == 0
+
+
+def test_a_kill_while_lists_are_made(
+    album: Path, tmp_path: Path, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever searches then, or has been searching, still finds all that is nearest."""
+    update.update(address, [album], Colours())
+    update.update(tmp_path / "idx.faiss", [album], Colours())
+    flat, since = Reader(tmp_path / "idx.faiss"), there_is(address)
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tuning, "_nprobe", dies)
+        with pytest.raises(KeyboardInterrupt):
+            update.update(address, [album], Colours(), index_type="ivf")
+    queries = np.random.default_rng(0).uniform(-0.3, 0.3, (40, 12)).astype(np.float32)
+    for images in (since, there_is(address)):
+        assert answers(images.search(queries, 10)) == answers(flat.search(queries, 10))
+    update.update(address, [album], Colours())
+    assert there_is(address).facts.told["tuning"] == ""
+    assert there_is(address).facts.recall >= 0.99
+    assert answers(since.search(queries, 10, exact=True)) == answers(flat.search(queries, 10))
+
+
+def test_writers_keep_what_others_say(tmp_path: Path, address: Address) -> None:
+    """Levels that one adds while another is at work are still there when both have ended."""
+    paint(tmp_path / "x" / "0.png", 7)
+    update.update(address, [tmp_path / "x"], Colours())
+    paint(tmp_path / "nested" / "genus" / "species" / "1.png", 1)
+    with closing(MilvusStore(address, 12)) as first:
+        update.update(address, [tmp_path / "nested"], Colours(), nested=True)
+        first.expect("colours")
+        first.keep(b"0" * 16, np.zeros(12, np.float32), b"")
+        row = Row(-1, b"/y.png", "y", "{}", b"0" * 16, (1, 2, 3))
+        first.apply(Plan(added=[row]), {"index_type": "flat"}, np.empty((0, 12)), (), ())
+    assert there_is(address).level_names == ("level1",)
+    assert len(there_is(address)) == 3
 
 
 @pytest.mark.parametrize(
-    "text", ["milvus:", "milvus:birds", "milvus://host", "milvus://host/a-b", "milvus:///birds"]
+    "text",
+    [
+        "milvus:",
+        "milvus:birds",
+        "milvus://host:abc/x",
+        "milvus://[::1/x",
+        "milvus://host",
+        "milvus://host/a-b",
+        "milvus:///birds",
+    ],
 )
 def test_addresses_that_are_none(text: str) -> None:
     with pytest.raises(InputError, match="milvus://host:19530/birds"):

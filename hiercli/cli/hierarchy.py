@@ -17,6 +17,7 @@ from hiercli.errors import EXIT_SKIPPED, InputError
 if TYPE_CHECKING:
     from hiercli.hierarchy.node import Node
     from hiercli.hierarchy.tree import Tree
+    from hiercli.images import Picture
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -148,7 +149,8 @@ def hierarchy(
         name = Path(index or points or checkpoint or model or "hier").name
         _write_page(output, shown, f"Hierarchy of {name}", pictures)
     elif images and format is Format.text and output is None:
-        _show_with_images(shown, thumbnails)
+        with shown.pictures() as picture:
+            _show_with_images(shown, thumbnails, picture)
     elif output is None:
         emit(getattr(shown, f"to_{format}")() + "\n")
     else:
@@ -188,7 +190,7 @@ def _write_page(target: Path, tree: "Tree", title: str, pictures: int) -> None:
         raise typer.Exit(EXIT_SKIPPED)
 
 
-def _show_with_images(tree: "Tree", style: str) -> None:
+def _show_with_images(tree: "Tree", style: str, picture: "Picture") -> None:
     from rich.columns import Columns
     from rich.text import Text
     from rich.tree import Tree as Drawn
@@ -207,7 +209,7 @@ def _show_with_images(tree: "Tree", style: str) -> None:
     def label(node: "Node") -> Columns:
         words = Text(formats.describe(node))
         assert node.photo is not None
-        small = thumbnail(node.photo, style, picture=tree.picture)
+        small = thumbnail(node.photo, style, picture=picture)
         if not small and has_room():
             missing.add(node.photo)
         return Columns([small, words], padding=(0, 1))

@@ -1,8 +1,10 @@
 """An exported encoder: decoding in threads, inference in ONNX Runtime."""
 
+import contextlib
 import copy
 import itertools
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +19,7 @@ from hiercli.collection import Collection
 from hiercli.encoder import onnx_file
 from hiercli.encoder.general import default_model
 from hiercli.encoder.gpu import missing_gpu_build, num_gpus
-from hiercli.errors import FileFormatError, ImageError, InputError
+from hiercli.errors import FileFormatError, HierError, ImageError, InputError
 from hiercli.images import Preprocessing, from_array, prepared, read
 from hiercli.labels import Record
 
@@ -82,7 +84,7 @@ class Encoder:
 
     Args:
         path: written by `hier export`; ``None`` for the general encoder that comes with hier.
-        threads: cores for inference; 0: all.
+        threads: cores to use; 0: all.
         device: ``cuda``, ``cpu``, or ``auto``: cuda where there is a GPU. Without a usable GPU
             inference runs on the CPU, and `fallback` says so.
         batch: pictures that go through the network together; 0: 4 on a CPU, 128 on a GPU.
@@ -114,6 +116,8 @@ class Encoder:
         file = onnx_file.read(path)
         self.metadata, self.digest = file.metadata, file.digest
         self._threads = threads
+        self._narrow: Self | None = None
+        self._opening = threading.Lock()
         wants_gpu = device == "cuda" or (device == "auto" and num_gpus() > 0)
         providers = ["CPUExecutionProvider"]
         if wants_gpu and _CUDA in onnxruntime.get_available_providers():
@@ -265,19 +269,19 @@ class Encoder:
     ) -> Collection:
         preprocessing = self.metadata.preprocessing
         points, kept, problems = [], [], []
-        stream = self.stream(images, lambda image: pixels_of(preprocessing, image))
-        for position, (problem, point) in enumerate(stream):
-            if point is not None:
-                points.append(point)
-                kept.append(position)
-            elif skipped is None:
-                raise ImageError(problem)
-            else:
-                problems.append(problem)
-                skipped(problem)
-            done = position + 1
-            if progress and (done % self.batch == 0 or done == len(images)):
-                progress(done, len(images))
+        with closing(self.stream(images, lambda image: pixels_of(preprocessing, image))) as stream:
+            for position, (problem, point) in enumerate(stream):
+                if point is not None:
+                    points.append(point)
+                    kept.append(position)
+                elif skipped is None:
+                    raise ImageError(problem)
+                else:
+                    problems.append(problem)
+                    skipped(problem)
+                done = position + 1
+                if progress and (done % self.batch == 0 or done == len(images)):
+                    progress(done, len(images))
         if not kept:
             raise InputError(
                 "expected images to embed, but "
@@ -308,7 +312,7 @@ class Encoder:
         Args:
             items: anything that ``load`` understands.
             load: gives (3, size, size) float32 pixels, or ``None`` where there are none, and a
-                note, which comes back with the point. It must not raise.
+                note, which comes back with the point. What it raises ends the stream.
             workers: threads that load ahead, where loading is mostly waiting.
 
         Yields:
@@ -327,10 +331,11 @@ class Encoder:
             return
         chunks = _batches(items, self.batch)
         first = list(itertools.islice(chunks, 2))
-        encoder = self.on_one_core() if len(first) > 1 else self
 
         def both(chunk: list[Item]) -> list[tuple[Note, np.ndarray | None]]:
-            return encoder._with_points([load(item) for item in chunk])
+            loaded = [load(item) for item in chunk]
+            several = len(first) > 1 and any(found is not None for found, _ in loaded)
+            return (self.on_one_core() if several else self)._with_points(loaded)
 
         every = itertools.chain(first, chunks)
         with closing(_in_order(every, both, cores, cores * _BATCHES_AHEAD)) as done:
@@ -347,15 +352,18 @@ class Encoder:
     def on_one_core(self) -> Self:
         """The same encoder, each of whose runs keeps one core busy: several can run at once.
 
-        Raises:
-            FileFormatError: its file has changed since it was opened.
+        Itself, where its file has gone or changed since it was opened.
         """
-        file = onnx_file.read(self.path)
-        if file.digest != self.digest:
-            raise FileFormatError(f"{self.path} was changed while it was in use. Run again")
-        other = copy.copy(self)
-        other._session = _session(file.content, ["CPUExecutionProvider"], threads=1)
-        return other
+        with self._opening:
+            if self._narrow is None:
+                self._narrow = self
+                with contextlib.suppress(HierError):
+                    file = onnx_file.read(self.path)
+                    if file.digest == self.digest:
+                        narrow = copy.copy(self)
+                        narrow._session = _session(file.content, ["CPUExecutionProvider"], 1)
+                        self._narrow = narrow
+            return self._narrow
 
 
 def _session(content: bytes, providers: Sequence[str], threads: int) -> "InferenceSession":

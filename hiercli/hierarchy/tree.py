@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -48,7 +49,7 @@ class Tree:
         by_proxy: whether its leaves are the images nearest to each proxy, whatever their labels.
         files: what it was read from.
         notes: what people should know of how it was grown, each a sentence.
-        picture: gives pictures of its images.
+        index: that its images come from, which may keep small pictures of them.
     """
 
     root: Node
@@ -57,7 +58,7 @@ class Tree:
     by_proxy: bool = False
     files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
-    picture: Picture = read
+    index: Path | None = None
 
     @classmethod
     def load(
@@ -103,10 +104,19 @@ class Tree:
         tree = cls.of_collection(collection, by_proxy=by_proxy, files=files)
         if source.suffix.lower() in POINTS or source.is_dir():
             return tree
+        return dataclasses.replace(tree, index=source)
+
+    @contextmanager
+    def pictures(self) -> Iterator[Picture]:
+        """Pictures of its images, from their files or small ones that its index keeps."""
+        if self.index is None:
+            yield read
+            return
         from hiercli.index.catalogue import Catalogue
         from hiercli.index.pictures import Pictures
 
-        return dataclasses.replace(tree, picture=Pictures(Catalogue(source)))
+        with closing(Catalogue(self.index)) as catalogue:
+            yield Pictures(catalogue)
 
     @classmethod
     def of_collection(
@@ -221,10 +231,11 @@ class Tree:
         path = Path(target)
         self.require_apart(path)
         has_files = self.collection is not None and self.collection.paths is not None
-        return disk.write(
-            path, self.root, self.images_by_leaf(), title,
-            pictures=pictures if has_files else 0, picture=self.picture, progress=progress,
-        )  # fmt: skip
+        with self.pictures() as picture:
+            return disk.write(
+                path, self.root, self.images_by_leaf(), title,
+                pictures=pictures if has_files else 0, picture=picture, progress=progress,
+            )  # fmt: skip
 
     def images_by_leaf(self) -> dict[str, list[str]]:
         """Image files at each leaf, by its id, the most typical first; empty without images."""

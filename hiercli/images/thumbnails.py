@@ -27,7 +27,7 @@ _QUALITY = 70
 
 
 def thumbnail(picture: Image.Image) -> bytes:
-    """A small JPEG of an RGB picture, 2 to 4 kB.
+    """A small JPEG of an RGB picture, 2 to 4 kB; empty where Pillow cannot write one.
 
     It takes 0.3 ms where a scaled WebP takes 1.4 ms and saves a quarter of the bytes: an encoder
     needs some 10 ms for an image.
@@ -38,6 +38,11 @@ def thumbnail(picture: Image.Image) -> bytes:
         ('JPEG', (128, 96))
     """
     factor = max(1, min(picture.size) // SIDE, -(-max(picture.size) // _LONGEST))
+    small = picture.reduce(factor)
+    small.info.clear()  # comments and places are nobody's business, and can be larger than it
     buffer = io.BytesIO()
-    picture.reduce(factor).save(buffer, "JPEG", quality=_QUALITY)
+    try:
+        small.save(buffer, "JPEG", quality=_QUALITY)
+    except (OSError, ValueError):
+        return b""
     return buffer.getvalue()

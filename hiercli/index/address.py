@@ -7,6 +7,8 @@ from pathlib import Path
 
 from hiercli.errors import InputError
 
+_HOST = r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+
 
 @dataclass(frozen=True)
 class Address:
@@ -35,7 +37,7 @@ class Address:
             host = rest
             found = cls(os.path.abspath(rest), re.sub(r"\W", "_", Path(rest).stem, flags=re.ASCII))
         if (
-            not host
+            not re.fullmatch(_HOST if rest.startswith("//") else ".+", host, flags=re.DOTALL)
             or not re.fullmatch(r"[A-Za-z_]\w*", found.collection, flags=re.ASCII)
             or (not rest.startswith("//") and not rest.endswith(".db"))
         ):

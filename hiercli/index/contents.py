@@ -57,16 +57,16 @@ def _require_own_width(index: faiss.Index, proper: faiss.Index) -> None:
         if proper.d != index.d:
             raise ValueError(f"rows of {proper.d} numbers, expected {index.d}")
         return
-    steps = [
-        faiss.downcast_VectorTransform(between.chain.at(n)) for n in range(between.chain.size())
-    ]
-    if len(steps) != 1 or not isinstance(steps[0], faiss.RemapDimensionsTransform):
-        raise ValueError("its rows are transformed")
-    (step,) = steps
+    chain = between.chain
+    step = faiss.downcast_VectorTransform(chain.at(0)) if chain.size() == 1 else None
     wanted = np.arange(proper.d)
     wanted[index.d :] = -1
-    told = faiss.vector_to_array(step.map)
-    if (step.d_in, step.d_out) != (index.d, proper.d) or not np.array_equal(told, wanted):
+    if (
+        not isinstance(proper, faiss.IndexScalarQuantizer)
+        or not isinstance(step, faiss.RemapDimensionsTransform)
+        or (step.d_in, step.d_out) != (index.d, proper.d)
+        or not np.array_equal(faiss.vector_to_array(step.map), wanted)
+    ):
         raise ValueError("its rows are transformed")
 
 
@@ -109,10 +109,12 @@ def farthest(index: faiss.Index) -> float:
 
 def inner(index: faiss.Index) -> faiss.Index:
     """The index proper, without the map from its places to ids, and without what widens rows."""
-    found = index
-    while isinstance(found, faiss.IndexIDMap | faiss.IndexPreTransform):
-        found = faiss.downcast_index(found.index)
-    return found
+    if not isinstance(index, faiss.IndexIDMap):
+        return faiss.downcast_index(index)
+    found = faiss.downcast_index(index.index)
+    # No more than these two: what else a file puts around rows is not ours.
+    is_wide = isinstance(found, faiss.IndexPreTransform)
+    return faiss.downcast_index(found.index) if is_wide else found
 
 
 def stored(index: faiss.IndexFlat) -> np.ndarray:

@@ -215,27 +215,32 @@ def repair(index: Path) -> Repair:
         writer.migrate(index)
         with closing(Catalogue(index)) as catalogue:
             kept = _whole(catalogue)
-            before = len(catalogue)
+            if not kept:
+                raise FileFormatError(
+                    f"no row of {catalogue.path} is valid. Build the index again with `hier embed "
+                    "FOLDER --index ... --rebuild`"
+                )
             quarantine: list[tuple[bytes, str]] = []
             with contextlib.suppress(FileFormatError):
                 quarantine = catalogue.quarantine()
             proxies = np.empty((0, catalogue.dim), np.float32)
             with contextlib.suppress(FileFormatError):
                 proxies = catalogue.proxies()
-            small: list[tuple[bytes, bytes]] = []
-            with contextlib.suppress(FileFormatError):
-                small.extend(catalogue.thumbnails())
             facts = {name: catalogue.facts[name] for name in _KEPT}
             root = Path(written) if (written := parse_json(catalogue.facts["root"])) else None
-        if not kept:
-            raise FileFormatError(
-                f"no row of {catalogue.path} is valid. Build the index again with `hier embed "
-                "FOLDER --index ... --rebuild`"
-            )
-        writer.make_anew(
-            index, facts, kept.values(), quarantine, proxies, root=root, thumbnails=small
-        )
-        return Repair(len(kept), max(0, before - len(kept)))
+            writer.make_anew(
+                index, facts, kept.values(), quarantine, proxies, root=root,
+                thumbnails=_thumbnails(catalogue, {row.content for row in kept.values()}),
+            )  # fmt: skip
+            return Repair(len(kept), max(0, len(catalogue) - len(kept)))
+
+
+def _thumbnails(catalogue: Catalogue, contents_: set[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """The small pictures of some contents, up to a damaged page."""
+    with contextlib.suppress(FileFormatError):
+        for content, picture in catalogue.thumbnails():
+            if content in contents_:
+                yield content, picture
 
 
 _KEPT = (

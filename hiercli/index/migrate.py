@@ -84,9 +84,12 @@ def add_thumbnails(index: Path) -> None:
                 raise ValueError("its encoder metadata has changed")
             facts |= {"version": VERSION, "thumbnails": "1"}
             facts["checksum"] = facts_checksum(facts)
-            with database.transaction(opened):
-                opened.execute(THUMBNAILS)
-                opened.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+            try:
+                with database.transaction(opened):
+                    opened.execute(THUMBNAILS)
+                    opened.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+            except sqlite3.OperationalError as error:
+                raise database.writing_failed(index, error) from error
 
 
 @contextlib.contextmanager

@@ -1,11 +1,12 @@
 """Pictures of the images of an index, wherever these are by now."""
 
+import contextlib
 import threading
 from pathlib import Path
 
 from PIL import Image
 
-from hiercli.errors import ImageError
+from hiercli.errors import FileFormatError, ImageError
 from hiercli.images import Places, read
 from hiercli.index.catalogue import Catalogue
 
@@ -33,7 +34,8 @@ class Pictures:
         except ImageError:
             if content is not None:
                 raise
-            with self._asks:
+            small = None
+            with self._asks, contextlib.suppress(FileFormatError):  # the first error says more
                 small = self._catalogue.thumbnail(self._place(Path(path)))
             if small is None:
                 raise

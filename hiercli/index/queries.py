@@ -116,11 +116,12 @@ def embed(
         return pixels, (query, problem)
 
     good = []
-    for done, ((query, problem), point) in enumerate(encoder.stream(queries, load), 1):
-        if problem:
-            skipped(problem)
-        else:
-            good.append(query if point is None else dataclasses.replace(query, point=point))
-        if progress:
-            progress(done, len(queries))
+    with contextlib.closing(encoder.stream(queries, load)) as stream:
+        for done, ((query, problem), point) in enumerate(stream, 1):
+            if problem:
+                skipped(problem)
+            else:
+                good.append(query if point is None else dataclasses.replace(query, point=point))
+            if progress:
+                progress(done, len(queries))
     return good

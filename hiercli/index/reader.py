@@ -19,7 +19,7 @@ from hiercli.index.catalogue import Catalogue
 from hiercli.index.conditions import meeting
 from hiercli.index.pictures import Pictures
 from hiercli.index.schema import Row
-from hiercli.index.searchable import Hit, hit_of
+from hiercli.index.searchable import Hit, hit_of, require_all
 from hiercli.index.searcher import Delta, Searcher
 from hiercli.wording import counted
 
@@ -169,6 +169,7 @@ class Reader:
     def rows_at(self, paths: Sequence[bytes]) -> list[Row]:
         """The images at some places, with their points, in this order."""
         rows = self.catalogue.at(paths)
+        require_all(paths, rows)
         return self.catalogue.rows([rows[path].id for path in paths])
 
     def _meeting(self, where: Sequence[tuple[str, str]]) -> np.ndarray:

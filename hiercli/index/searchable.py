@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from hiercli.encoder import onnx_file
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import HierError, InputError, MismatchError
 from hiercli.images import Picture
-from hiercli.index.schema import Row, groups_of
+from hiercli.index.schema import Row, groups_of, readable
 
 _QUERIES_AT_ONCE = 256
 """Queries searched together: many need no more memory than some."""
@@ -116,6 +116,20 @@ def require_encoder(
             f"{model} is {metadata.fingerprint} (c={metadata.c:g}, {metadata.embedding_dim} "
             f"dimensions). Use {own}, or build the index again with `hier embed ... --rebuild`"
         )
+
+
+def require_all(paths: Sequence[bytes], found: Container[bytes]) -> None:
+    """Check that an index has images at all of some places.
+
+    Raises:
+        InputError: another process has removed one.
+    """
+    for path in paths:
+        if path not in found:
+            raise InputError(
+                f"{readable(path)} was removed from the index meanwhile, by another process. Run "
+                "the same command again"
+            )
 
 
 class Searchable(Protocol):

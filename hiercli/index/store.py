@@ -107,10 +107,11 @@ def exists(index: Target) -> bool:
         return locations.exists(Path(os.path.realpath(index)))
     if index.is_file and not os.path.exists(index.uri):
         return False
+    from hiercli.index.milvus import collections
     from hiercli.index.milvus.connection import connected
 
     with connected(index) as client:
-        return bool(client.has_collection(index.collection))
+        return collections.is_there(client, index)
 
 
 def require_index_type(index: Target, index_type: str) -> None:
@@ -199,7 +200,7 @@ def fill(
         return
     from hiercli.index.milvus import MilvusStore
 
-    facts = facts | {"level_names": json.dumps(list(collection.level_names), ensure_ascii=False)}
+    facts |= {"level_names": json.dumps(list(collection.level_names), ensure_ascii=False)}
     with closing(MilvusStore(index, int(facts["embedding_dim"]), anew=True)) as store:
         store.put(rows, len(collection), facts, progress)
 
@@ -238,4 +239,4 @@ def searching(index: Target, device: str = "cpu", root: Path | None = None) -> "
         return Reader(index, device, root)
     from hiercli.index.milvus import MilvusReader
 
-    return MilvusReader(index)
+    return MilvusReader(index, device)

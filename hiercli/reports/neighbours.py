@@ -146,6 +146,7 @@ def thumbnail(
     except ImageError:
         return ""
     small.thumbnail((2 * side, 2 * side))
+    small.info.clear()  # a comment would be written along
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

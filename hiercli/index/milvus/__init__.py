@@ -6,8 +6,8 @@ was left out can belong among the nearest, see `reader`.
 
 Each image is a row of its own, known by the hash of its path. Milvus has no transactions: rows
 come and go one by one, each old or new, so a killed update leaves what it has done, and the next
-one goes on from there. Points that no row has yet, and files that could not be read, lie in a
-second collection, ``NAME_hier``.
+one goes on from there. A new index is filled in ``NAME_hier_new`` and renamed when it is whole.
+Points that no row has yet, and files that could not be read, lie in ``NAME_hier``.
 """
 
 from hiercli.index.milvus.reader import MilvusReader

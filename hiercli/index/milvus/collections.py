@@ -13,8 +13,6 @@ from hiercli.index.schema import AT_ONCE, Row
 
 PREFIX = "hier."
 """Of the properties that are ours."""
-FACTS = ("fingerprint", "c", "embedding_dim", "model", "level_names")
-"""Properties without which there is no index."""
 COLUMNS = ("id", "path", "label", "levels", "content", "size", "modified_ns", "changed_ns")
 EVERYTHING = [*COLUMNS, "point"]
 LONGEST = {"path": 4096, "label": 1024, "levels": 4096}
@@ -87,6 +85,17 @@ def properties(client: Any, collection: str) -> dict[str, str]:
     }
 
 
+def is_there(client: Any, address: Address) -> bool:
+    """Whether there is an index; a whole new one whose process was killed takes its place first."""
+    name, new = address.collection, anew(address.collection)
+    if client.has_collection(name):
+        return True
+    if not client.has_collection(new) or properties(client, new).get("whole") != "1":
+        return False
+    client.rename_collection(new, name)
+    return True
+
+
 def require_ours(client: Any, address: Address, collection: str) -> dict[str, str]:
     """The properties of a collection that is an index of hier, whole or not; ready to be asked.
 
@@ -99,11 +108,17 @@ def require_ours(client: Any, address: Address, collection: str) -> dict[str, st
             f"the collection {collection} at {address.uri} was not written by hier. Choose another "
             "name"
         )
+    if not client.list_indexes(collection, field_name="point"):  # of an update that was killed
+        index = client.prepare_index_params()
+        index.add_index("point", index_type="FLAT", metric_type="L2")
+        client.create_index(collection, index)
     client.load_collection(collection)
     return found
 
 
-def create_images(client: Any, address: Address, dim: int, facts: dict[str, str]) -> None:
+def create_images(
+    client: Any, address: Address, name: str, dim: int, facts: dict[str, str]
+) -> None:
     """Make an empty collection of images; points are compared one by one."""
     from pymilvus import DataType
 
@@ -115,7 +130,7 @@ def create_images(client: Any, address: Address, dim: int, facts: dict[str, str]
     for column in COLUMNS[-3:]:
         schema.add_field(column, DataType.INT64)
     schema.add_field("point", DataType.FLOAT_VECTOR, dim=dim)
-    _create(client, address, address.collection, schema, facts, ["path", "content"])
+    _create(client, address, name, schema, facts, ["path", "content"])
 
 
 def create_waiting(client: Any, address: Address, dim: int, facts: dict[str, str]) -> None:
@@ -139,15 +154,22 @@ def _create(
     facts: dict[str, str],
     columns: Sequence[str],
 ) -> None:
+    from pymilvus.exceptions import MilvusException
+
     index = client.prepare_index_params()
     index.add_index("point", index_type="FLAT", metric_type="L2")
     for column in columns:
         # Every server knows the one, milvus-lite only the other.
         index.add_index(column, index_type="INVERTED" if address.is_file else "Trie")
     told = {PREFIX + fact: value for fact, value in facts.items()}
-    client.create_collection(
-        name, schema=schema, index_params=index, properties=told, consistency_level="Strong"
-    )
+    try:
+        client.create_collection(
+            name, schema=schema, index_params=index, properties=told, consistency_level="Strong"
+        )
+    except MilvusException:  # another writer may have been first
+        if not client.has_collection(name):
+            raise
+        require_ours(client, address, name)
 
 
 def waiting_number(content: bytes) -> int:
@@ -167,6 +189,11 @@ def refused_file(path: bytes, reason: str, dim: int) -> dict[str, Any]:
     short = reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
     return {"id": refused_number(path), "content": "", "path": text, "reason": short,
             "point": np.zeros(dim, np.float32)}  # fmt: skip
+
+
+def anew(name: str) -> str:
+    """The collection in which an index is built, until it is whole."""
+    return f"{name}_hier_new"
 
 
 def side(name: str) -> str:
@@ -209,7 +236,7 @@ def count(client: Any, collection: str) -> int:
 
 
 def tell(client: Any, collection: str, facts: dict[str, str]) -> None:
-    """Write what a collection says of itself."""
+    """Write some of what a collection says of itself; the rest stays."""
     told = {PREFIX + fact: value for fact, value in facts.items()}
     client.alter_collection_properties(collection, told)
 

@@ -46,7 +46,7 @@ class Facts:
         """Of the collection at an address, which is ready to be asked then.
 
         Raises:
-            FileFormatError: hier did not write it, or did not finish.
+            FileFormatError: hier did not write it.
         """
         told = collections.require_ours(client, address, address.collection)
         return cls.of(told, address)
@@ -56,13 +56,8 @@ class Facts:
         """Of properties.
 
         Raises:
-            FileFormatError: hier did not write them, or did not finish.
+            FileFormatError: hier did not write them.
         """
-        if told.get("unfinished"):
-            raise FileFormatError(
-                f"{address} was not finished: the process that built it was ended. Build it again "
-                "with --rebuild"
-            )
         try:
             c, dim = float(told["c"]), int(told["embedding_dim"])
             num_lists, nprobe = int(told.get("num_lists", 0)), int(told.get("nprobe", 0))

@@ -29,13 +29,13 @@ from hiercli.index.milvus.conditions import expression
 from hiercli.index.milvus.connection import connect, disconnect, failing
 from hiercli.index.milvus.facts import Facts
 from hiercli.index.schema import Row
-from hiercli.index.searchable import Hit, collection_of, hit_of
+from hiercli.index.searchable import Hit, collection_of, hit_of, require_all
 
 _FIRST_WIDTH = 100
 _LARGEST_WIDTH = 16_384
 """What Milvus answers at most."""
-_AT_ONCE = 100_000
-"""Points of one answer, so that it stays below what may be sent at once."""
+_BYTES_AT_ONCE = 2**25
+"""Of the points of one answer, so that it stays below what a server sends at once."""
 _ROUNDING = 1e-3
 """Share by which the squared float32 distance that Milvus goes by may be off, and some more."""
 
@@ -45,6 +45,7 @@ class MilvusReader:
 
     Args:
         address: of the index.
+        device: ``cuda`` is not used, and `fallback` says so.
 
     Raises:
         InputError: pymilvus is not installed, the server does not answer, or there is no such
@@ -52,11 +53,11 @@ class MilvusReader:
         FileFormatError: the collection was not written by hier.
     """
 
-    fallback = ""
     picture = staticmethod(read)
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, device: str = "cpu") -> None:
         self.address = address
+        self.fallback = "Milvus compares the points, not this GPU" if device == "cuda" else ""
         missing = InputError(
             f"expected an index in Milvus, but there is no collection {address.collection} at "
             f"{address.uri}. Build one with `hier embed FOLDER --index milvus:...`"
@@ -66,7 +67,7 @@ class MilvusReader:
         self._client = connect(address)
         try:
             with failing(address):
-                if not self._client.has_collection(address.collection):
+                if not collections.is_there(self._client, address):
                     raise missing
                 self.facts = Facts.read(self._client, address)
         except BaseException:
@@ -140,6 +141,9 @@ class MilvusReader:
         Raises:
             InputError: a condition that Milvus cannot check, or more is asked for than it answers.
         """
+        with failing(self.address):  # an update may have made another index meanwhile
+            told = collections.properties(self._client, self.address.collection)
+        self.facts = Facts.of(told, self.address)
         total = len(self)
         if not total:
             raise self._none_has(where)
@@ -190,7 +194,7 @@ class MilvusReader:
         """Of each query candidates in order, the distance below which none is missing, and
         whether they are all there are."""
         facts, found = self.facts, []
-        step = max(1, _AT_ONCE // width)
+        step = max(1, _BYTES_AT_ONCE // (4 * self.dim * width))
         for first in range(0, len(queries), step):
             some = queries[first : first + step]
             with failing(self.address):
@@ -270,6 +274,7 @@ class MilvusReader:
                     output_fields=collections.EVERYTHING,
                 )  # fmt: skip
             by_id |= {entity["id"]: collections.row_of(entity, self.address) for entity in found}
+        require_all(paths, {row.path for row in by_id.values()})
         return [by_id[number] for number in ids]
 
     def collection_of(self, rows: Sequence[Row]) -> Collection:

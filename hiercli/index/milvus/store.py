@@ -24,7 +24,9 @@ _SECONDS_BETWEEN_SAVES = 5.0
 class MilvusStore:
     """The collection of an index, to be changed; see `store.Store`.
 
-    Several writers may be at work: rows are known by their paths, and each is written as a whole.
+    Several updates may be at work at once: rows are known by their paths, and each is written as a
+    whole. A new index, or one that is rebuilt, is filled beside and takes its place when it is
+    whole; only one process may do that.
 
     Args:
         address: of the index, new or there.
@@ -41,6 +43,7 @@ class MilvusStore:
     def __init__(self, address: Address, dim: int, *, anew: bool = False) -> None:
         self.address, self._dim, self.embedded = address, dim, 0
         self._name, self._side = address.collection, collections.side(address.collection)
+        self._new = collections.anew(address.collection)
         self._client = connect(address)
         self.facts: dict[str, str] = {}
         self._made: dict[bytes, np.ndarray] = {}
@@ -58,7 +61,7 @@ class MilvusStore:
         """Look at what is there."""
         address = self.address
         with failing(address):
-            self._there = self._client.has_collection(self._name)
+            self._there = collections.is_there(self._client, address)
             self._has_side = self._client.has_collection(self._side)
             if self._there:
                 collections.require_ours(self._client, address, self._name)
@@ -74,10 +77,6 @@ class MilvusStore:
         try:
             if self._made:
                 self._save()
-            elif self._has_side:
-                with failing(self.address):
-                    if not collections.count(self._client, self._side):
-                        self._client.drop_collection(self._side)
         finally:
             disconnect(self.address, self._client)
 
@@ -156,6 +155,7 @@ class MilvusStore:
         self._saved = time.monotonic()
 
     def _require_side(self) -> None:
+        self._has_side = self._client.has_collection(self._side)
         if not self._has_side:
             facts = {"fingerprint": self._fingerprint, "embedding_dim": str(self._dim)}
             collections.create_waiting(self._client, self.address, self._dim, facts)
@@ -204,8 +204,8 @@ class MilvusStore:
             return collections.refused(self._client, self._side)
 
     def is_behind(self) -> bool:
-        """Whether there is no collection of what is known."""
-        return self._anew
+        """Whether there is no collection of what is known, or its index was left unfinished."""
+        return self._anew or bool(self.facts.get("tuning"))
 
     # -- changes ----------------------------------------------------------------------------------
 
@@ -236,28 +236,29 @@ class MilvusStore:
         del proxies
         rows = [*plan.changed, *plan.added]
         moving = [*plan.moved, *plan.touched]
+        was_anew = self._anew
         with failing(self.address):
             # Before any row changes: what two rows exchange would be lost.
             points = self._points_by_content({row.content for row in rows} - self._waiting)
-            self._begin(facts, (*rows, *moving))
+            target = self._begin(facts, (*rows, *moving))
             total = len(rows) + len(moving)
             done = 0
             for block in collections.blocks(rows):
-                self._write(block, points | self._waiting_points(block))
+                self._write(target, block, points | self._waiting_points(block))
                 done += len(block)
                 if progress:
                     progress(done, total)
             for block in collections.blocks(moving):
-                self._write(block, self._points_by_id(block))
+                self._write(target, block, self._points_by_id(block))
                 done += len(block)
                 if progress:
                     progress(done, total)
             gone = [*plan.removed, *(row.id for row in plan.moved)]
             for ids in collections.blocks(gone):
                 self._client.delete(self._name, ids=ids)
+            self._end(target)
             self._forget({row.content for row in rows}, freed)
-            self._refuse(passed_over)
-            self._end()
+            self._refuse(passed_over, every=was_anew)
 
     def put(
         self,
@@ -281,52 +282,63 @@ class MilvusStore:
             if why := self.objection(row.path, row.label, row.levels):
                 raise InputError(f"{row.path.decode(errors='replace')}: {why}")
         with failing(self.address):
-            self._begin(facts | {"unfinished": "1"}, ())
+            target = self._begin(facts, ())
             done = 0
             for block in collections.blocks(rows()):
                 points = {row.content: np.frombuffer(row.point, "<f4") for row in block}
-                self._write(block, points)
+                self._write(target, block, points)
                 done += len(block)
                 if progress:
                     progress(done, total)
-            self.facts["unfinished"] = ""
-            self._end()
+            self._end(target)
+            self._refuse((), every=True)
 
-    def _end(self) -> None:
-        self.facts |= tuning.tuned(self._client, self.address, self.facts)
-        collections.tell(self._client, self._name, self.facts)
-        self._count = collections.count(self._client, self._name)
-
-    def _begin(self, facts: dict[str, str], rows: Iterable[Row]) -> None:
-        """Have a collection that says what the rows need to be understood."""
-        texts = {row.levels for row in rows}
-        names = merged_levels([
-            json.loads((self.facts | facts).get("level_names", "[]")),
-            *(list(groups_of(text)) for text in sorted(texts)),
-        ])  # fmt: skip
-        wanted = self.facts | facts | {"level_names": json.dumps(names, ensure_ascii=False)}
-        if self._anew:
+    def _end(self, target: str) -> None:
+        """Tune the index; one that was filled beside takes its place."""
+        tuning.tune(self._client, target)
+        if target != self._name:
+            collections.tell(self._client, target, {"whole": "1"})
             if self._there:
                 self._client.drop_collection(self._name)
-            wanted |= tuning.UNTUNED
-            collections.create_images(self._client, self.address, self._dim, wanted)
+            self._client.rename_collection(target, self._name)
+            self._client.load_collection(self._name)
             self._there, self._anew = True, False
-        elif wanted != self.facts:
-            collections.tell(self._client, self._name, wanted)
-        self.facts = wanted
+        self.facts = collections.properties(self._client, self._name)
+        self._count = collections.count(self._client, self._name)
+
+    def _begin(self, facts: dict[str, str], rows: Iterable[Row]) -> str:
+        """The collection to write to, which says by now what the rows need to be understood."""
+        # Read again: other writers may have added levels.
+        told = {} if self._anew else collections.properties(self._client, self._name)
+        texts = {row.levels for row in rows}
+        names = merged_levels([
+            json.loads((facts | told).get("level_names", "[]")),
+            *(list(groups_of(text)) for text in sorted(texts)),
+        ])  # fmt: skip
+        wanted = facts | {"level_names": json.dumps(names, ensure_ascii=False)}
+        if not self._anew:
+            news = {name: value for name, value in wanted.items() if told.get(name) != value}
+            if news:
+                collections.tell(self._client, self._name, news)
+            return self._name
+        if self._client.has_collection(self._new):  # of a process that was killed
+            self._client.drop_collection(self._new)
+        wanted |= tuning.UNTUNED
+        collections.create_images(self._client, self.address, self._new, self._dim, wanted)
+        return self._new
 
     @property
     def _waiting(self) -> set[bytes]:
         return self._kept | set(self._made)
 
-    def _write(self, rows: Sequence[Row], points: dict[bytes, np.ndarray]) -> None:
+    def _write(self, target: str, rows: Sequence[Row], points: dict[bytes, np.ndarray]) -> None:
         if missing := [row.path for row in rows if row.content not in points]:
             raise InputError(
                 f"{self.address} was changed by another process meanwhile: it has no point of "
                 f"{missing[0].decode()} any more. Run the same command again"
             )
         entities = [collections.entity_of(row, points[row.content]) for row in rows]
-        self._client.upsert(self._name, entities)
+        self._client.upsert(target, entities)
 
     def _points_by_content(self, contents: Iterable[bytes]) -> dict[bytes, np.ndarray]:
         """Points that images have."""
@@ -358,7 +370,10 @@ class MilvusStore:
             self._client.delete(self._side, ids=ids)
         self._kept -= placed
 
-    def _refuse(self, passed_over: Iterable[tuple[bytes, str]]) -> None:
+    def _refuse(self, passed_over: Iterable[tuple[bytes, str]], *, every: bool) -> None:
+        """Note files that could not be read; ``every``: those of before count no more."""
+        if every and self._has_side:
+            self._client.delete(self._side, filter='path != ""')
         told = [(path, why) for path, why in passed_over if not self.objection(path, "", "")]
         for block in collections.blocks(told):
             self._require_side()

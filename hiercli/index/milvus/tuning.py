@@ -13,11 +13,13 @@ import numpy as np
 from hiercli import neighbours
 from hiercli.errors import InputError
 from hiercli.index import kinds
-from hiercli.index.address import Address
 from hiercli.index.milvus import collections
 
 INDEX_TYPES = ("auto", "flat", "ivf")
-UNTUNED = {"made_type": "flat", "made_count": "0", "num_lists": "0", "nprobe": "0", "recall": "1"}
+UNTUNED = {
+    "made_type": "flat", "made_count": "0", "num_lists": "0", "nprobe": "0", "recall": "1",
+    "tuning": "",
+}  # fmt: skip
 _SAMPLE = 64
 _NEAREST = 10
 _CANDIDATES = 100
@@ -48,23 +50,25 @@ def search_params(num_lists: int, nprobe: int, *, exact: bool) -> dict[str, Any]
     return {"params": {"nprobe": num_lists if exact else nprobe}}
 
 
-def tuned(client: Any, address: Address, facts: dict[str, str]) -> dict[str, str]:
-    """Make the index anew where the number of points asks for it; what is to be written of it.
+def tune(client: Any, name: str) -> None:
+    """Make the index of a collection anew where its number of points asks for it, and say so.
 
-    Milvus answers no searches while it does, since it lets go of the collection.
-
-    Args:
-        client: of Milvus.
-        address: of the index.
-        facts: what it says of itself.
+    Milvus answers no searches while it does, since it lets go of the collection. A killed one is
+    noticed by ``tuning`` among the properties; until it is done again, searches visit all lists.
     """
-    name = address.collection
+    facts = collections.properties(client, name)
     count = collections.count(client, name)
-    index_type = wanted_type(facts.get("index_type", "auto"), count)
+    index_type = wanted_type(facts.get("index_type", "auto"), count) if count else "flat"
     made_type, made_count = facts.get("made_type", "flat"), int(facts.get("made_count", 0))
-    if index_type == made_type and (index_type == "flat" or count <= 2 * made_count):
-        return {}
+    is_right = index_type == made_type and (index_type == "flat" or count <= 2 * made_count)
+    if is_right and not facts.get("tuning"):
+        return
     num_lists = kinds.lists_for(count) if index_type == "ivf" else 0
+    every = max(num_lists, int(facts.get("num_lists", 0)))
+    collections.tell(
+        client, name,
+        {"tuning": "1", "num_lists": str(every), "nprobe": str(every), "recall": "1"},
+    )  # fmt: skip
     params = client.prepare_index_params()
     if num_lists:
         lists = {"nlist": num_lists}
@@ -80,10 +84,11 @@ def tuned(client: Any, address: Address, facts: dict[str, str]) -> dict[str, str
     client.create_index(name, params)
     client.load_collection(name)
     nprobe, recall = _nprobe(client, name, float(facts["c"]), num_lists) if num_lists else (0, 1.0)
-    return {
+    told = {
         "made_type": index_type, "made_count": str(count), "num_lists": str(num_lists),
-        "nprobe": str(nprobe), "recall": repr(recall),
+        "nprobe": str(nprobe), "recall": repr(recall), "tuning": "",
     }  # fmt: skip
+    collections.tell(client, name, told)
 
 
 def _nprobe(client: Any, name: str, c: float, num_lists: int) -> tuple[int, float]:
