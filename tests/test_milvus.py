@@ -100,8 +100,8 @@ def test_rows_of_others_are_named(change: dict[str, str], tmp_path: Path, addres
 def test_the_nearest_lies_beyond_the_first_candidates(address: Address) -> None:
     """150 points lie nearer by Euclidean distance, towards the rim, where distances are larger."""
     points = np.zeros((151, 2), np.float32)
-    points[0] = 2.88, 0
-    points[1:, 0] = np.linspace(3.09, 3.1, 150)
+    points[0] = 2.9895, 0
+    points[1:, 0] = np.linspace(3.01, 3.0101, 150)
     with Index.build(f"milvus:{address.uri}", Collection(points=points, c=0.1)) as index:
         (hit,) = index.search(np.array([3.0, 0], np.float32), k=1)
     assert hit.path == "point 1"

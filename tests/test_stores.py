@@ -347,8 +347,10 @@ def test_no_thread_works_on_when_an_update_has_ended(
 
     monkeypatch.setattr(update, "read_bytes", slow)
     monkeypatch.setattr(Colours, "run", dies)
+    session = Colours()
+    session.batch = 1
     with pytest.raises(KeyboardInterrupt):
-        update.update(target, [album], Colours())
+        update.update(target, [album], session)
     assert not at_work
 
 
