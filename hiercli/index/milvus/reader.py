@@ -227,7 +227,7 @@ class MilvusReader:
             ]
         except ValueError as error:
             raise collections.foreign_row(self.address, error) from error
-        # Of the points themselves: what Milvus calls the distance depends on the index.
+        # Of the points themselves, so that nothing rests on what Milvus calls the distance.
         wide = query.astype(np.float64)
         beyond = (1 - _ROUNDING) * float(np.square(points - wide).sum(axis=1).max())
         g = beyond / (1 - self.c * float(np.square(wide).sum()))
