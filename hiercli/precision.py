@@ -27,8 +27,9 @@ import onnx.utils
 
 from hiercli.data.records import Dataset, Record
 from hiercli.encoder import golden, onnx_file
-from hiercli.encoder.encoder import Encoder, pixels_of
+from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.metadata import Metadata
+from hiercli.encoder.pipeline import pixels_of
 from hiercli.errors import DataError, ExportError, InputError
 from hiercli.evaluation.retrieval import score
 from hiercli.files import replacing, require_apart

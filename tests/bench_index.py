@@ -17,7 +17,7 @@ import numpy as np
 
 from hiercli import neighbours
 from hiercli.geometry import poincare
-from hiercli.index import contents, kinds
+from hiercli.index import contents, kinds, lists
 from hiercli.index.searcher import Searcher
 
 DIM = 128
@@ -129,10 +129,10 @@ def euclidean(kind: str, points: np.ndarray, parameter: int | None) -> faiss.Ind
         plain = faiss.IndexHNSWFlat(dim, kinds._LINKS)
         plain.hnsw.efConstruction, plain.hnsw.efSearch = kinds._EF_CONSTRUCTION, parameter
     else:
-        lists = kinds.lists_for(len(points))
-        plain = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim), dim, lists)
-        plain.cp.niter, plain.nprobe = kinds._ROUNDS_OF_K_MEANS, parameter
-        plain.cp.max_points_per_centroid = kinds._TRAINING_POINTS
+        num_lists = lists.count_for(len(points))
+        plain = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim), dim, num_lists)
+        plain.cp.niter, plain.nprobe = lists.ROUNDS_OF_K_MEANS, parameter
+        plain.cp.max_points_per_centroid = lists.TRAINING_POINTS
         plain.train(points)
     plain.add(points)
     return plain

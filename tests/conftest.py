@@ -150,3 +150,19 @@ def index(exported: Path, photos: Path, hier: Hier) -> Path:
     done = hier("embed", photos, "--model", exported, "--index", file)
     assert done.returncode == 0, done.stderr.decode()
     return file
+
+
+def paint(file: Path, seed: int) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 255, (2, 2, 3)).astype(np.uint8))
+    small.resize((24, 24), Image.Resampling.NEAREST).save(file)
+    return file
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Forty small pictures in four folders."""
+    for number in range(40):
+        paint(tmp_path / "album" / f"kind{number % 4}" / f"photo{number}.png", number)
+    return tmp_path / "album"

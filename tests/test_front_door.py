@@ -91,6 +91,21 @@ def test_an_image_embeds_alike_as_path_pillow_image_and_array(photos: Path, expo
     assert encoder.embed([file, photos]).points.shape == (48, encoder.embedding_dim)
 
 
+def test_many_images_embed_as_one_and_without_the_encoders_file(
+    photos: Path, exported: Path, tmp_path: Path
+) -> None:
+    """Each core has a session of its own, made of the file while it is there."""
+    own = tmp_path / "own.onnx"
+    shutil.copy(exported, own)
+    files = sorted(photos.rglob("*.jpg"))[:11]
+    one, many = Encoder(own, device="cpu"), Encoder(own, device="cpu")
+    alone = np.concatenate([one.embed(file).points for file in files])
+    np.testing.assert_allclose(many.embed(files).points, alone, atol=1e-6)
+    late = Encoder(own, device="cpu")
+    own.unlink()
+    np.testing.assert_allclose(late.embed(files).points, alone, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "shape, dtype",
     [((8, 8, 3), np.float32), ((8,), np.uint8), ((8, 8, 2), np.uint8), ((0, 8, 3), np.uint8)],

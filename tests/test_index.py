@@ -17,8 +17,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
-from conftest import Hier
-from PIL import Image
+from conftest import Hier, paint
 
 from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.metadata import Metadata
@@ -62,21 +61,6 @@ class Dies(Colours):
         if len(pixels) < self.batch:
             raise KeyboardInterrupt
         return super().run(pixels)
-
-
-def paint(file: Path, seed: int) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    small = Image.fromarray(rng.integers(0, 255, (2, 2, 3)).astype(np.uint8))
-    small.resize((24, 24), Image.Resampling.NEAREST).save(file)
-    return file
-
-
-@pytest.fixture
-def album(tmp_path: Path) -> Path:
-    for number in range(40):
-        paint(tmp_path / "album" / f"kind{number % 4}" / f"photo{number}.png", number)
-    return tmp_path / "album"
 
 
 def rows(index: Path) -> dict[str, tuple[int, str, bytes]]:

@@ -1,5 +1,6 @@
 """An index in its files: its cost, older formats, other places, and many who read it at once."""
 
+import base64
 import functools
 import io
 import json
@@ -19,32 +20,28 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
-from conftest import Hier
+from conftest import Hier, paint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_index import Colours, Dies, counts, paint
+from test_index import Colours, Dies, counts
 
 from hiercli.collection import Collection
 from hiercli.encoder.encoder import Encoder
-from hiercli.errors import FileFormatError, InputError, MismatchError
+from hiercli.errors import FileFormatError, ImageError, InputError, MismatchError
+from hiercli.hierarchy.tree import Tree
 from hiercli.images import decoding, read_bytes
 from hiercli.index import database, gpu, health, renewal, update, writer
 from hiercli.index.catalogue import Catalogue, version_of
 from hiercli.index.index import Index
 from hiercli.index.locations import Locations, catalogue_path, join, split
+from hiercli.index.pictures import Pictures
 from hiercli.index.reader import Reader
 from hiercli.index.schema import VERSION, Row
 from hiercli.index.sync import Plan, Scope, Seen, plan_sync
+from hiercli.reports import neighbours
 
 DATA = Path(__file__).parent / "data"
-
-
-@pytest.fixture
-def album(tmp_path: Path) -> Path:
-    for number in range(40):
-        paint(tmp_path / "album" / f"kind{number % 4}" / f"photo{number}.png", number)
-    return tmp_path / "album"
 
 
 def all_hits(index: Path, root: Path | None = None) -> list[tuple[str, str, float]]:
@@ -317,6 +314,28 @@ def test_a_damaged_catalogue_of_the_version_before(tmp_path: Path) -> None:
     assert version_of(index) == "7"
 
 
+def test_a_full_disk_in_a_migration_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(DATA / "index-format-7.zip") as packed:
+        packed.extractall(tmp_path)
+
+    open_to_write = database.open_to_write
+
+    def full(path: Path) -> sqlite3.Connection:
+        opened = open_to_write(path)
+        opened.execute("PRAGMA max_page_count = 1")  # no more than it has
+        return opened
+
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "open_to_write", full)
+        with pytest.raises(InputError, match="full") as told:
+            health.compact(tmp_path / "idx.faiss")
+    assert "damaged" not in str(told.value) and "--rebuild" not in str(told.value)
+    health.compact(tmp_path / "idx.faiss")
+    assert health.verify(tmp_path / "idx.faiss").damage == []
+
+
 # -- thumbnails -----------------------------------------------------------------------------------
 
 
@@ -368,6 +387,36 @@ def test_a_comment_is_not_kept_with_a_thumbnail(tmp_path: Path) -> None:
     kept = stored_thumbnails(tmp_path / "idx.faiss").values()
     assert len(kept) == 3
     assert not any(b"secret" in picture or len(picture) > 4000 for picture in kept)
+    for file in ("long.gif", "short.jpg"):  # pages write such pictures too
+        shown = base64.b64decode(neighbours.thumbnail(album / file).partition(",")[2])
+        assert shown and b"secret" not in shown
+
+
+def test_a_damaged_row_costs_one_picture_not_the_page(album: Path, tmp_path: Path) -> None:
+    index = tmp_path / "idx.faiss"
+    update.update(index, [album], Colours())
+    gone = album / "kind0" / "photo0.png"
+    gone.unlink()
+    with closing(sqlite3.connect(catalogue_path(index))) as opened:
+        opened.execute("UPDATE images SET size = size + 1")
+        opened.commit()
+    with closing(Catalogue(index)) as catalogue, pytest.raises(ImageError, match="no such file"):
+        Pictures(catalogue)(gone)
+
+
+def test_a_tree_does_not_keep_its_index_open(
+    photos: Path, exported: Path, inside: Hier, tmp_path: Path
+) -> None:
+    """Who reads holds back what SQLite may remove from its log."""
+    index = tmp_path / "idx.faiss"
+    assert inside("embed", photos, "--model", exported, "--index", index).returncode == 0
+    tree = Tree.load(index)
+    tree.to_html(tmp_path / "tree.html", pictures=2)
+    for number in range(3):
+        extra = paint(tmp_path / "more" / "kind" / f"{number}.png", number).parent
+        update.update(index, [extra], Encoder(exported, device="cpu"))
+    log = catalogue_path(index).with_name("idx.faiss.sqlite-wal")
+    assert not log.exists() or log.stat().st_size == 0
 
 
 def test_pages_show_images_that_are_no_longer_there(
@@ -560,6 +609,7 @@ def test_a_folder_that_is_only_read(album: Path, tmp_path: Path) -> None:
 import os
 import numpy as np
 from pathlib import Path
+from hiercli.index.pictures import Pictures
 from hiercli.index.reader import Reader
 # All that is imported must be before another user, who may not read Python's folder, goes on.
 Reader(Path({str(other)!r})).search(np.zeros((1, 12), np.float32), 1)

@@ -9,20 +9,20 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
-from conftest import Hier
-from test_index import Colours, paint
+from conftest import Hier, paint
+from test_index import Colours
 from test_search import ball
 
 from hiercli import neighbours
 from hiercli.errors import FileFormatError, InputError, MismatchError
-from hiercli.index import contents, generation, gpu, health, kinds, renewal, update
+from hiercli.index import contents, generation, gpu, health, kinds, lists, renewal, update
 from hiercli.index.reader import Reader, opened
 from hiercli.index.searcher import Delta, Searcher
 
 COUNT = 3000
 
 
-def blocks(ids: np.ndarray, points: np.ndarray) -> kinds.Blocks:
+def blocks(ids: np.ndarray, points: np.ndarray) -> lists.Blocks:
     def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for first in range(0, len(ids), 1024):
             yield ids[first : first + 1024], points[first : first + 1024]

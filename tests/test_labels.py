@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import Hier
+from conftest import Hier, paint
 from PIL import Image
 from pyarrow import parquet
-from test_index import Colours, paint
+from test_index import Colours
 
 from hiercli import collection_files
 from hiercli.data import catalogue

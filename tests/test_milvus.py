@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Hier
-from test_index import Colours, paint
+from conftest import Hier, paint
+from test_index import Colours
 
 from hiercli.collection import Collection
 from hiercli.errors import FileFormatError, InputError
-from hiercli.index import Index, kinds, update
+from hiercli.index import Index, kinds, lists, update
 from hiercli.index import store as stores
 from hiercli.index.address import Address
 from hiercli.index.milvus import MilvusReader, MilvusStore, tuning
@@ -163,7 +163,7 @@ def test_the_index_type_follows_the_number_of_points(
     update.update(address, [album / "kind1"], Colours())
     assert there_is(address).facts.num_lists == 0
     update.update(address, [album], Colours())
-    assert there_is(address).facts.num_lists == kinds.lists_for(601)
+    assert there_is(address).facts.num_lists == lists.count_for(601)
     assert tuning.wanted_type("auto", 599) == "flat"
 
 

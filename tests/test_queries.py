@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Hier
-from test_index import Colours, paint
+from conftest import Hier, paint
+from test_index import Colours
 
 from hiercli.errors import InputError
 from hiercli.geometry import poincare

@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -17,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_index import Colours, Dies, counts, paint
+from conftest import paint
+from test_index import Colours, Dies, counts
 
 from hiercli.collection import Collection
 from hiercli.errors import InputError, MismatchError
@@ -45,15 +47,9 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
     address = Address.parse(f"{SERVER}/t{random.getrandbits(60):x}")
     yield address
     with connected(address) as client:
-        for name in (address.collection, f"{address.collection}_hier"):
+        for end in ("", "_hier", "_hier_new"):
+            name = address.collection + end
             client.drop_collection(name)
-
-
-@pytest.fixture
-def album(tmp_path: Path) -> Path:
-    for number in range(40):
-        paint(tmp_path / "album" / f"kind{number % 4}" / f"photo{number}.png", number)
-    return tmp_path / "album"
 
 
 def rows(index: Target) -> dict[str, tuple[str, bytes]]:
@@ -317,6 +313,32 @@ def test_labels_that_changed_are_told_of(album: Path, tmp_path: Path, target: Ta
             images.search(np.zeros((1, 12), np.float32), 40, where=[("label", "nobody")])
         with pytest.raises(InputError, match="has no level"):
             images.search(np.zeros((1, 12), np.float32), 1, where=[("order", "x")])
+
+
+def test_a_condition_whose_letters_are_composed_otherwise(tmp_path: Path, target: Target) -> None:
+    """macOS writes é as e and an accent; people type it as one letter."""
+    paint(tmp_path / "a" / unicodedata.normalize("NFD", "Café") / "1.png", 1)
+    paint(tmp_path / "a" / "tea" / "2.png", 2)
+    update.update(target, [tmp_path / "a"], Colours())
+    with closing(stores.searching(target)) as images:
+        for pattern in ("Café", unicodedata.normalize("NFD", "Café"), "Caf*"):
+            (hits,) = images.search(np.zeros((1, 12), np.float32), 5, where=[("label", pattern)])
+            assert [Path(hit.path).name for hit in hits] == ["1.png"]
+
+
+def test_an_image_that_another_process_removed(tmp_path: Path, target: Target) -> None:
+    update.update(target, [paint(tmp_path / "a" / "1.png", 1)], Colours())
+    with closing(stores.searching(target)) as images:
+        assert len(images.rows_at([os.fsencode(tmp_path / "a" / "1.png")])) == 1
+        with pytest.raises(InputError, match="was removed from the index meanwhile"):
+            images.rows_at([b"/no/such.png"])
+
+
+def test_an_index_of_lists_can_be_emptied(tmp_path: Path, target: Target) -> None:
+    update.update(target, [paint(tmp_path / "a" / "1.png", 1).parent], Colours())
+    shutil.rmtree(tmp_path / "a")
+    done = update.update(target, [tmp_path / "a"], Colours(), prune=True, index_type="ivf")
+    assert (done.removed, done.total) == (1, 0)
 
 
 def test_an_update_that_dies_loses_no_point_and_no_row(album: Path, target: Target) -> None:

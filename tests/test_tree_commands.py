@@ -123,6 +123,7 @@ def test_a_page_says_which_photos_it_lacks(
         (("--index", "INDEX", "--points", "p.npy"), "one of --index and --points"),
         (("--index", "INDEX", "-o", "INDEX"), "would overwrite"),
         (("--index", "missing.faiss"), "missing.faiss"),
+        (("--index", "milvus:birds.db"), "expected an index file"),
         (("--points", "missing.npy"), "missing"),
         (("--points", "POINTS"), "--model"),
         (("--thumbnails", "sketch"), "kitty"),

@@ -24,7 +24,8 @@ from hiercli import extras
 from hiercli.collection import Collection
 from hiercli.collection_files import to_table
 from hiercli.encoder import onnx_file
-from hiercli.encoder.encoder import Encoder, pixels_of
+from hiercli.encoder.encoder import Encoder
+from hiercli.encoder.pipeline import pixels_of
 from hiercli.errors import InputError, MismatchError
 from hiercli.files import parse_json, readable
 from hiercli.images import SUFFIXES, natural_key

@@ -5,9 +5,7 @@ import copy
 import itertools
 import os
 import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -19,8 +17,8 @@ from hiercli.collection import Collection
 from hiercli.encoder import onnx_file
 from hiercli.encoder.general import default_model
 from hiercli.encoder.gpu import missing_gpu_build, num_gpus
+from hiercli.encoder.pipeline import ImageLike, batches, in_order, pixels_of
 from hiercli.errors import FileFormatError, HierError, ImageError, InputError
-from hiercli.images import Preprocessing, from_array, prepared, read
 from hiercli.labels import Record
 
 if TYPE_CHECKING:
@@ -28,48 +26,10 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Note = TypeVar("Note")
-Result = TypeVar("Result")
-ImageLike = Path | str | Image.Image | np.ndarray
-"""A path, a Pillow image, or uint8 pixels (H, W, 3), (H, W, 4) or (H, W)."""
-
 DEVICES = ("auto", "cpu", "cuda")
 _CUDA = "CUDAExecutionProvider"
 _BATCHES_AHEAD = 3
 """Batches at work before they are needed: enough to keep all busy, bounded in memory."""
-
-
-def pixels_of(
-    preprocessing: Preprocessing, image: ImageLike, content: bytes | None = None
-) -> tuple[np.ndarray | None, str]:
-    """From an image to a network's input: the one way there for all that is embedded.
-
-    Args:
-        preprocessing: of the encoder.
-        image: a path, a Pillow image, or an array.
-        content: bytes of the file, where they were read already.
-
-    Returns:
-        (float32 (3, size, size), ""), or (``None``, the reason) where it cannot be read.
-    """
-    try:
-        return preprocessing(picture_of(preprocessing, image, content)), ""
-    except ImageError as error:
-        return None, str(error)
-
-
-def picture_of(
-    preprocessing: Preprocessing, image: ImageLike, content: bytes | None = None
-) -> Image.Image:
-    """An image decoded, upright and in RGB, as large as preprocessing needs it; see `pixels_of`.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    if isinstance(image, Image.Image):
-        return prepared(image)
-    if isinstance(image, np.ndarray):
-        return prepared(from_array(image))
-    return read(image, preprocessing.shortest_side, content)
 
 
 class Encoder:
@@ -325,11 +285,11 @@ class Encoder:
         if workers is not None or self.device != "cpu":
             workers = workers or cores
             ahead = self.batch * _BATCHES_AHEAD
-            with closing(_in_order(items, load, workers, ahead)) as loaded:
-                for batch in _batches(loaded, self.batch):
+            with closing(in_order(items, load, workers, ahead)) as loaded:
+                for batch in batches(loaded, self.batch):
                     yield from self._with_points(batch)
             return
-        chunks = _batches(items, self.batch)
+        chunks = batches(items, self.batch)
         first = list(itertools.islice(chunks, 2))
 
         def both(chunk: list[Item]) -> list[tuple[Note, np.ndarray | None]]:
@@ -338,7 +298,7 @@ class Encoder:
             return (self.on_one_core() if several else self)._with_points(loaded)
 
         every = itertools.chain(first, chunks)
-        with closing(_in_order(every, both, cores, cores * _BATCHES_AHEAD)) as done:
+        with closing(in_order(every, both, cores, cores * _BATCHES_AHEAD)) as done:
             for chunk in done:
                 yield from chunk
 
@@ -378,28 +338,3 @@ def _session(content: bytes, providers: Sequence[str], threads: int) -> "Inferen
         "session.model_external_initializers_file_folder_path", os.devnull
     )
     return onnxruntime.InferenceSession(content, options, providers=list(providers))
-
-
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    waiting = iter(items)
-    while batch := list(itertools.islice(waiting, size)):
-        yield batch
-
-
-def _in_order(
-    items: Iterable[Item], work: Callable[[Item], Result], workers: int, ahead: int
-) -> Generator[Result, None, None]:
-    """What ``work`` makes of items in threads, in their order, a bounded number ahead."""
-    pending: deque[Future[Result]] = deque()
-    waiting = iter(items)
-    pool = ThreadPoolExecutor(workers)
-    try:
-        while True:
-            for item in itertools.islice(waiting, ahead - len(pending)):
-                pending.append(pool.submit(work, item))
-            if not pending:
-                return
-            yield pending.popleft().result()
-    finally:
-        # Whoever ends early closes next what the threads use: none may still be at work.
-        pool.shutdown(cancel_futures=True)

@@ -279,6 +279,11 @@ def images_of(source: Path, model: Path | None = None) -> tuple[Collection, tupl
         FileFormatError: a file is damaged.
     """
     metadata = None if model is None else onnx_file.read(model).metadata
+    if str(source).startswith("milvus:"):
+        raise InputError(
+            f"expected an index file or a file of points, got the Milvus index {source}. Write its "
+            "points with `hier embed FOLDER --index milvus:... -o points.parquet`"
+        )
     if source.suffix.lower() in POINTS or source.is_dir():
         collection = Collection.read(source)
         inside = list(source.iterdir()) if source.is_dir() else []

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from hiercli.collection import Collection
-from hiercli.encoder.encoder import Encoder, ImageLike, pixels_of
+from hiercli.encoder.encoder import Encoder
+from hiercli.encoder.pipeline import ImageLike, pixels_of
 from hiercli.errors import ImageError, InputError, MismatchError
 from hiercli.images import Places
 from hiercli.index import store as stores

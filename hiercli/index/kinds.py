@@ -26,7 +26,7 @@ import numpy as np
 from hiercli import neighbours
 from hiercli.errors import InputError
 from hiercli.geometry import lorentz
-from hiercli.index import contents
+from hiercli.index import contents, lists
 from hiercli.index.searcher import Searcher
 
 INDEX_TYPES = ("auto", "flat", "sq8", "hnsw", "ivf")
@@ -36,9 +36,6 @@ LARGE = 200_000
 
 _LINKS = 32
 _EF_CONSTRUCTION = 80
-_ROUNDS_OF_K_MEANS = 10
-_TRAINING_POINTS = 64
-"""For each centroid."""
 _MOST_REMOVED = 0.2
 """Share of rows that no longer count, beyond which a graph is built anew."""
 ENOUGH = 0.99
@@ -52,8 +49,6 @@ _SAMPLE = 256
 _AT_ONCE = 16
 """Coordinates of a byte that FAISS compares in one step."""
 
-Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
-"""Gives ids (N,) and points of the ball (N, D) in blocks, each time it is called."""
 Progress = Callable[[int, int], None]
 
 
@@ -82,7 +77,7 @@ def choices(index_type: str, count: int) -> tuple[str, ...]:
 
 def choose(
     index_types: tuple[str, ...],
-    blocks: Blocks,
+    blocks: lists.Blocks,
     count: int,
     dim: int,
     c: float,
@@ -111,7 +106,7 @@ def choose(
 
 def build(
     index_type: str,
-    blocks: Blocks,
+    blocks: lists.Blocks,
     count: int,
     dim: int,
     c: float,
@@ -133,10 +128,10 @@ def build(
         index = faiss.IndexIDMap(graph)  # while it is empty: FAISS takes no other
         return _numbered(index, _grow(graph, blocks_with_progress, c))
     if index_type == "ivf":
-        lists = _empty_lists(blocks, count, dim, c)
+        made = lists.empty(blocks, count, dim, c)
         for ids, points in blocks_with_progress:
-            _add_to_lists(lists, ids, points, c)
-        return lists
+            lists.add(made, ids, points, c)
+        return made
     flat = faiss.IndexIDMap(_bytes_index(blocks, dim, c) if index_type == "sq8" else
                             faiss.IndexFlatIP(dim + 1))  # fmt: skip
     for ids, points in blocks_with_progress:
@@ -169,10 +164,10 @@ def update(
         return None
     if isinstance(inner, faiss.IndexIVF):
         inner.remove_ids(faiss.IDSelectorBatch(np.ascontiguousarray(removed, np.int64)))
-        if lists_for(before + len(ids)) > 2 * inner.nlist:
+        if lists.count_for(before + len(ids)) > 2 * inner.nlist:
             return None
         if len(ids):
-            _add_to_lists(inner, ids, points, c)
+            lists.add(inner, ids, points, c)
         return index
     numbers = faiss.vector_to_array(index.id_map)
     numbers[np.isin(numbers, removed)] = -1
@@ -290,7 +285,7 @@ def _grow(
     return np.concatenate(added)
 
 
-def _bytes_index(blocks: Blocks, dim: int, c: float) -> faiss.IndexPreTransform:
+def _bytes_index(blocks: lists.Blocks, dim: int, c: float) -> faiss.IndexPreTransform:
     """An empty index of a byte a coordinate, over the span that the points take.
 
     Rows are widened by zeros: FAISS compares so many at once, and others one by one, ten times
@@ -313,60 +308,3 @@ def _bytes_index(blocks: Blocks, dim: int, c: float) -> faiss.IndexPreTransform:
     faiss.copy_array_to_vector(trained.ravel(), index.sq.trained)
     index.is_trained = True
     return faiss.IndexPreTransform(faiss.RemapDimensionsTransform(dim + 1, wide, False), index)
-
-
-def lists_for(count: int) -> int:
-    """How many lists an index of so many points has."""
-    return max(1, min(int(2 * count**0.5), count // 39))
-
-
-def _empty_lists(blocks: Blocks, count: int, dim: int, c: float) -> faiss.IndexIVFFlat:
-    num_lists = lists_for(count)
-    wanted = min(count, _TRAINING_POINTS * num_lists)
-    generator = np.random.default_rng(0)
-    chosen = np.zeros(count, bool)
-    chosen[generator.permutation(count)[:wanted]] = True
-    sample, at = [], 0
-    for ids, points in blocks():
-        sample.append(neighbours.lift(points[chosen[at : at + len(ids)]], c))
-        at += len(ids)
-    centroids = _centroids(np.concatenate(sample), num_lists)
-    quantizer = faiss.IndexFlatIP(dim + 1)
-    quantizer.add(centroids)
-    lists = faiss.IndexIVFFlat(quantizer, dim + 1, num_lists, faiss.METRIC_INNER_PRODUCT)
-    quantizer.this.disown()
-    lists.own_fields = True
-    lists.is_trained = True
-    return lists
-
-
-def _centroids(points: np.ndarray, k: int) -> np.ndarray:
-    """Centroids (k, D+1) of lifted points (N, D+1): spherical k-means, all at one radius.
-
-    To the outer ones, distance is mostly a matter of direction. In a k-means by hyperbolic distance
-    a few inner centroids are nearest to everybody, and their lists hold most points: of the 100,000
-    points of `tests/bench_index.py` a search compared 1,658 at c 0.1 and 17,145 at c 1, radius 4,
-    where it compares 194 now and finds as much.
-    """
-    direction = points[:, 1:] / np.linalg.norm(points[:, 1:], axis=1, keepdims=True).clip(1e-12)
-    means = faiss.Kmeans(
-        direction.shape[1], k, niter=_ROUNDS_OF_K_MEANS, spherical=True, seed=0,
-        min_points_per_centroid=1, max_points_per_centroid=_TRAINING_POINTS,
-    )  # fmt: skip
-    means.train(direction)
-    directions: np.ndarray = means.centroids  # type: ignore[assignment]
-    return np.insert(directions, 0, np.float32(2**0.5), axis=1)
-
-
-def _add_to_lists(lists: faiss.IndexIVFFlat, ids: np.ndarray, points: np.ndarray, c: float) -> None:
-    if not len(ids):
-        return
-    lifted = neighbours.lift(points, c)
-    quantizer = faiss.downcast_index(lists.quantizer)
-    # The sign goes to the point's side: to FAISS it would be a stored point, not a query.
-    _, nearest = quantizer.search(np.ascontiguousarray(lorentz.as_query(lifted)), 1)
-    numbers = np.ascontiguousarray(ids, np.int64)
-    nearest = np.ascontiguousarray(nearest[:, 0], np.int64)
-    lists.add_core(
-        len(ids), faiss.swig_ptr(lifted), faiss.swig_ptr(numbers), faiss.swig_ptr(nearest)
-    )

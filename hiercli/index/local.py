@@ -247,15 +247,7 @@ class LocalStore:
         passed_over: Iterable[tuple[bytes, str]],
         progress: kinds.Progress | None = None,
     ) -> None:
-        """Carry out a plan as a whole, or not at all.
-
-        Args:
-            plan: what `sync.plan_sync` decided.
-            facts: of the encoder, and ``index_type``.
-            proxies: (P, D) of the encoder.
-            freed: paths that leave quarantine.
-            passed_over: paths and reasons that enter it.
-            progress: called with (done, total) points while a FAISS file is built.
+        """Carry out a plan as a whole, or not at all; see `store.Store`.
 
         Raises:
             InputError: the files cannot be written; the old state stands.
@@ -283,10 +275,10 @@ class LocalStore:
         """One transaction, at whose end the FAISS file fits, or the difference is listed.
 
         Args:
-            facts: see `apply`.
-            proxies: likewise.
+            facts: of the encoder, and ``index_type``.
+            proxies: (P, D) of the encoder.
             renew: make a new FAISS file in any case.
-            progress: see `apply`.
+            progress: called with (done, total) points while a FAISS file is built.
         """
         with self._failing():
             if self.database.in_transaction:

@@ -11,7 +11,8 @@ from typing import TextIO
 import numpy as np
 
 from hiercli import collection, collection_files
-from hiercli.encoder.encoder import Encoder, pixels_of
+from hiercli.encoder.encoder import Encoder
+from hiercli.encoder.pipeline import pixels_of
 from hiercli.errors import ImageError, InputError
 from hiercli.images import find, read_bytes
 from hiercli.index.schema import content_hash

@@ -12,16 +12,15 @@ import numpy as np
 from hiercli import neighbours
 from hiercli.collection import Collection
 from hiercli.encoder.metadata import Metadata
-from hiercli.errors import FileFormatError, InputError
+from hiercli.errors import FileFormatError
 from hiercli.geometry import poincare
 from hiercli.index import generation, locations
 from hiercli.index.catalogue import Catalogue
 from hiercli.index.conditions import meeting
 from hiercli.index.pictures import Pictures
 from hiercli.index.schema import Row
-from hiercli.index.searchable import Hit, hit_of, require_all
+from hiercli.index.searchable import Hit, hit_of, none_match, require_all
 from hiercli.index.searcher import Delta, Searcher
-from hiercli.wording import counted
 
 _LOOKS = 3
 """At a catalogue without its FAISS file, before that is damage and not a writer at work."""
@@ -125,7 +124,7 @@ class Reader:
         among = self._meeting(where) if where else None
         total = len(self) if among is None else len(among)
         if not total:
-            raise self._none_has(where)
+            raise none_match(self.path, len(self), where)
         wanted = total if k is None else min(k, total)
         found: list[list[Hit]] = [[] for _ in queries]
         pending, width = np.arange(len(queries)), wanted if k is not None else min(64, total)
@@ -154,7 +153,7 @@ class Reader:
         """
         rows = self.catalogue.rows(self._meeting(where).tolist())
         if not rows:
-            raise self._none_has(where)
+            raise none_match(self.path, len(self), where)
         return rows
 
     def collection_of(self, rows: Sequence[Row]) -> Collection:
@@ -177,18 +176,6 @@ class Reader:
         if self._asked is None or self._asked[0] != tuple(where):
             self._asked = tuple(where), meeting(self.catalogue, where)
         return self._asked[1]
-
-    def _none_has(self, where: Sequence[tuple[str, str]]) -> InputError:
-        if not (len(self) and where):
-            return InputError(
-                f"{self.path} contains no images. Add images with `hier embed FOLDER --index ...`"
-            )
-        asked = ", ".join(f"{name}={pattern}" for name, pattern in where)
-        return InputError(
-            f"no image matches {asked} ({counted(len(self), 'image')} in {self.path}). A pattern "
-            "matches a whole label or a whole absolute path, and may contain * and ?: try "
-            f"{where[0][0]}=*{where[0][1]}"
-        )
 
     def _add_copies(self, answers: list[list[Hit]], among: np.ndarray | None) -> None:
         contents = {hit.content for hits in answers for hit in hits}

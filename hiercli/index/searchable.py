@@ -16,6 +16,7 @@ from hiercli.encoder.metadata import Metadata
 from hiercli.errors import HierError, InputError, MismatchError
 from hiercli.images import Picture
 from hiercli.index.schema import Row, groups_of, readable
+from hiercli.wording import counted
 
 _QUERIES_AT_ONCE = 256
 """Queries searched together: many need no more memory than some."""
@@ -116,6 +117,26 @@ def require_encoder(
             f"{model} is {metadata.fingerprint} (c={metadata.c:g}, {metadata.embedding_dim} "
             f"dimensions). Use {own}, or build the index again with `hier embed ... --rebuild`"
         )
+
+
+def none_match(index: Path | str, count: int, where: Sequence[tuple[str, str]]) -> InputError:
+    """What is said where no image meets some conditions.
+
+    Args:
+        index: that was searched.
+        count: of its images.
+        where: the conditions.
+    """
+    if not (count and where):
+        return InputError(
+            f"{index} contains no images. Add images with `hier embed FOLDER --index ...`"
+        )
+    asked = ", ".join(f"{name}={pattern}" for name, pattern in where)
+    return InputError(
+        f"no image matches {asked} ({counted(count, 'image')} in {index}). A pattern matches a "
+        "whole label or a whole absolute path, and may contain * and ?: try "
+        f"{where[0][0]}=*{where[0][1]}"
+    )
 
 
 def require_all(paths: Sequence[bytes], found: Container[bytes]) -> None:

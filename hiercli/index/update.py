@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from hiercli.data.listing import Listing, gather
-from hiercli.encoder.encoder import Encoder, picture_of
+from hiercli.encoder.encoder import Encoder
+from hiercli.encoder.pipeline import picture_of
 from hiercli.errors import ImageError, InputError
 from hiercli.images import Places, Skipped, read_bytes, state_of, thumbnail
 from hiercli.index import store as stores
@@ -130,11 +131,7 @@ def update(
             listed[name] = Path(os.fsdecode(name))
             labels[name] = known[name].label, known[name].levels
         store.expect(encoder.fingerprint)
-        wanted = facts_of(encoder.fingerprint, encoder.c, encoder.embedding_dim, encoder.path) | {
-            "index_type": index_type or store.facts.get("index_type", "auto"),
-            "thumbnails": str(int(thumbnails)) if thumbnails is not None
-            else store.facts.get("thumbnails", "1"),
-        }  # fmt: skip
+        wanted = _wanted(encoder, store, index_type, thumbnails)
         small = store.keeps_thumbnails and wanted["thumbnails"] == "1"
         seen = _look(listed, known, encoder, store, small, progress)
         for one in seen.values():
@@ -144,30 +141,37 @@ def update(
         total = len(store) - len(plan.removed) + len(plan.added)
         emptied = prune and not anew and not problems
         if not (total or emptied) or (strict and problems):
-            good = sum(not one.problem for one in seen.values())
-            raise InputError(
-                f"{counted(len(problems), 'input')} cannot be read, "
-                f"{counted(good, 'image')} can. Nothing was written"
-            )
+            raise _unread(problems, seen)
         passed_over = {place(path): readable(os.fsencode(why)) for path, why in problems}
         freed, news = _quarantine(store, passed_over, seen, scope)
         stale = any(store.facts.get(name) != value for name, value in wanted.items())
         if plan.is_work or freed or news or stale or store.is_behind():
             store.apply(plan, wanted, metadata.proxies, freed, news.items(), building)
     kept = {name for name, one in seen.items() if not one.problem} | plan.out_of_reach
+    records = [one for one in listing.records if place(one.path) in kept]
+    listing = dataclasses.replace(listing, records=records)
     return Update(
-        added=len(plan.added),
-        changed=len(plan.changed),
-        moved=len(plan.moved),
-        relabelled=plan.relabelled,
-        removed=len(plan.removed),
-        unchanged=plan.unchanged,
-        embedded=store.embedded,
-        total=total,
-        listing=dataclasses.replace(
-            listing, records=[one for one in listing.records if place(one.path) in kept]
-        ),
-        problems=problems,
+        len(plan.added), len(plan.changed), len(plan.moved), plan.relabelled, len(plan.removed),
+        plan.unchanged, store.embedded, total, listing, problems,
+    )  # fmt: skip
+
+
+def _wanted(
+    encoder: Encoder, store: Store, index_type: str | None, thumbnails: bool | None
+) -> dict[str, str]:
+    """What the index says of its encoder and of itself from now on."""
+    before = store.facts
+    return facts_of(encoder.fingerprint, encoder.c, encoder.embedding_dim, encoder.path) | {
+        "index_type": index_type or before.get("index_type", "auto"),
+        "thumbnails": before.get("thumbnails", "1") if thumbnails is None else str(int(thumbnails)),
+    }
+
+
+def _unread(problems: list[tuple[Path, str]], seen: dict[bytes, Seen]) -> InputError:
+    good = sum(not one.problem for one in seen.values())
+    return InputError(
+        f"{counted(len(problems), 'input')} cannot be read, {counted(good, 'image')} can. Nothing "
+        "was written"
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from hiercli.encoder.encoder import pixels_of
+from hiercli.encoder.pipeline import pixels_of
 from hiercli.errors import DataError, ImageError, InputError
 from hiercli.images import Preprocessing, read
 from hiercli.labels import Record

@@ -82,8 +82,8 @@ def failing(address: Address) -> Iterator[None]:
     try:
         yield
     except MilvusException as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error.message).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"Milvus at {address} cannot do this ({reason}). Check that Milvus runs there and "
-            "that MILVUS_TOKEN holds its token"
+            f"Milvus at {address} refused this: {reason}. Check that Milvus 2.4 or later runs "
+            "there, and that MILVUS_TOKEN holds its token"
         ) from error

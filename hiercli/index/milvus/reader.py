@@ -29,7 +29,7 @@ from hiercli.index.milvus.conditions import expression
 from hiercli.index.milvus.connection import connect, disconnect, failing
 from hiercli.index.milvus.facts import Facts
 from hiercli.index.schema import Row
-from hiercli.index.searchable import Hit, collection_of, hit_of, require_all
+from hiercli.index.searchable import Hit, collection_of, hit_of, none_match, require_all
 
 _FIRST_WIDTH = 100
 _LARGEST_WIDTH = 16_384
@@ -146,7 +146,7 @@ class MilvusReader:
         self.facts = Facts.of(told, self.address)
         total = len(self)
         if not total:
-            raise self._none_has(where)
+            raise none_match(str(self.address), len(self), where)
         wanted = total if k is None else min(k, total)
         condition = expression(where, self.level_names)
         compares_all = exact or k is None or bool(where)
@@ -162,7 +162,7 @@ class MilvusReader:
                 strict=True,
             ):
                 if not hits and compares_all:
-                    raise self._none_has(where)
+                    raise none_match(str(self.address), len(self), where)
                 own = _folded(hits) if unique else hits
                 enough = [hit for hit in own if hit.distance <= max_distance][:wanted]
                 found[row] = [
@@ -248,20 +248,8 @@ class MilvusReader:
                 )
             ]
         if not found:
-            raise self._none_has(where)
+            raise none_match(str(self.address), len(self), where)
         return sorted(found, key=lambda row: row.path)
-
-    def _none_has(self, where: Sequence[tuple[str, str]]) -> InputError:
-        if not where:
-            return InputError(
-                f"{self.address} contains no images. Add images with `hier embed FOLDER --index "
-                "...`"
-            )
-        asked = ", ".join(f"{name}={pattern}" for name, pattern in where)
-        return InputError(
-            f"no image matches {asked} in {self.address}. A pattern matches a whole label or a "
-            f"whole absolute path, and may contain * and ?: try {where[0][0]}=*{where[0][1]}"
-        )
 
     def rows_at(self, paths: Sequence[bytes]) -> list[Row]:
         """The images at some places, with their points, in this order."""

@@ -1,7 +1,6 @@
 """An index in Milvus, open for writing."""
 
 import json
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -14,11 +13,10 @@ from hiercli.index.kinds import Progress
 from hiercli.index.milvus import collections, tuning
 from hiercli.index.milvus.connection import connect, disconnect, failing
 from hiercli.index.milvus.facts import Facts
+from hiercli.index.milvus.waiting import Waiting
 from hiercli.index.schema import Row, groups_of
 from hiercli.index.sync import Plan, Scope, within
 from hiercli.labels import merged_levels
-
-_SECONDS_BETWEEN_SAVES = 5.0
 
 
 class MilvusStore:
@@ -42,14 +40,9 @@ class MilvusStore:
 
     def __init__(self, address: Address, dim: int, *, anew: bool = False) -> None:
         self.address, self._dim, self.embedded = address, dim, 0
-        self._name, self._side = address.collection, collections.side(address.collection)
-        self._new = collections.anew(address.collection)
+        self._name, self._new = address.collection, collections.anew(address.collection)
         self._client = connect(address)
         self.facts: dict[str, str] = {}
-        self._made: dict[bytes, np.ndarray] = {}
-        self._kept: set[bytes] = set()
-        self._fingerprint = ""
-        self._saved = time.monotonic()
         self._count = 0
         try:
             self._open(anew)
@@ -62,21 +55,19 @@ class MilvusStore:
         address = self.address
         with failing(address):
             self._there = collections.is_there(self._client, address)
-            self._has_side = self._client.has_collection(self._side)
-            if self._there:
-                collections.require_ours(self._client, address, self._name)
-            if self._has_side:
-                collections.require_ours(self._client, address, self._side)
+            self._waiting = Waiting(self._client, address, self._dim)
             self._anew = anew or not self._there
+            if self._there:
+                told = collections.require_ours(self._client, address, self._name)
             if not self._anew:
-                self.facts = Facts.read(self._client, address).told
+                self.facts = Facts.of(told, address).told
                 self._count = collections.count(self._client, self._name)
 
     def close(self) -> None:
         """Keep what was made for the next run, and let go of the connection."""
         try:
-            if self._made:
-                self._save()
+            with failing(self.address):
+                self._waiting.save()
         finally:
             disconnect(self.address, self._client)
 
@@ -94,38 +85,24 @@ class MilvusStore:
             path.decode()
         except UnicodeDecodeError:
             return "Milvus stores only names in UTF-8. Rename the file"
-        for column, text in (
-            ("path", path),
-            ("label", label.encode()),
-            ("levels", levels.encode()),
-        ):
-            if len(text) > collections.LONGEST[column]:
-                return f"Milvus stores a {column} of at most {collections.LONGEST[column]} bytes"
+        texts = {"path": path, "label": label.encode(), "levels": levels.encode()}
+        for column, longest in collections.LONGEST.items():
+            if len(texts[column]) > longest:
+                return f"Milvus stores a {column} of at most {longest} bytes"
         return ""
 
     # -- points that wait -------------------------------------------------------------------------
 
     def expect(self, fingerprint: str) -> None:
         """Say whose points will be kept. Those of another encoder that still wait are dropped."""
-        self._fingerprint = fingerprint
-        if not self._has_side:
-            return
         with failing(self.address):
-            told = collections.properties(self._client, self._side)
-            if told.get("fingerprint") != fingerprint or told.get("embedding_dim") != str(
-                self._dim
-            ):
-                self._client.drop_collection(self._side)
-                self._has_side = False
-                return
-            rows = collections.every(self._client, self._side, 'content != ""', ["content"])
-            self._kept = {bytes.fromhex(row["content"]) for row in rows}
-            if not self._anew:  # what a killed run has placed waits no more
-                self._forget(set(self._points_by_content(self._kept)), ())
+            kept = self._waiting.expect(fingerprint)
+            # What a killed run has placed waits no more.
+            self._waiting.forget(set(self._points_by_content(kept)))
 
     def has(self, content: bytes) -> bool:
         """Whether a point of some content is kept, so that it need not be made."""
-        if content in self._made or content in self._kept:
+        if content in self._waiting:
             return True
         if self._anew:
             return False
@@ -138,28 +115,9 @@ class MilvusStore:
     def keep(self, content: bytes, point: np.ndarray, thumbnail: bytes) -> None:
         """Keep a point (D,) that was made; a kill loses some seconds of work at most."""
         del thumbnail  # they have no place in Milvus
-        self._made[content] = point
         self.embedded += 1
-        late = time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES
-        if late or len(self._made) >= collections.AT_ONCE:
-            self._save()
-
-    def _save(self) -> None:
-        """Write the points that this process holds beside the collection."""
         with failing(self.address):
-            self._require_side()
-            rows = [collections.waiting_point(*item) for item in self._made.items()]
-            self._client.upsert(self._side, rows)
-        self._kept.update(self._made)
-        self._made.clear()
-        self._saved = time.monotonic()
-
-    def _require_side(self) -> None:
-        self._has_side = self._client.has_collection(self._side)
-        if not self._has_side:
-            facts = {"fingerprint": self._fingerprint, "embedding_dim": str(self._dim)}
-            collections.create_waiting(self._client, self.address, self._dim, facts)
-            self._has_side = True
+            self._waiting.keep(content, point)
 
     # -- what is known ----------------------------------------------------------------------------
 
@@ -201,7 +159,7 @@ class MilvusStore:
         if self._anew:
             return {}
         with failing(self.address):
-            return collections.refused(self._client, self._side)
+            return self._waiting.refused()
 
     def is_behind(self) -> bool:
         """Whether there is no collection of what is known, or its index was left unfinished."""
@@ -218,47 +176,31 @@ class MilvusStore:
         passed_over: Iterable[tuple[bytes, str]],
         progress: Progress | None = None,
     ) -> None:
-        """Carry out a plan row by row: each is old or new, and none is lost.
+        """Carry out a plan row by row: each is old or new, and none is lost; see `store.Store`.
 
-        Images that moved are written before they are taken from where they lay.
-
-        Args:
-            plan: what `sync.plan_sync` decided.
-            facts: of the encoder, and ``index_type``.
-            proxies: not kept in Milvus: the encoder has them.
-            freed: paths that leave quarantine.
-            passed_over: paths and reasons that enter it.
-            progress: called with (done, total) rows.
-
-        Raises:
-            InputError: Milvus refuses something. The same update again goes on from there.
+        Images that moved are written before they are taken from where they lay. Proxies are not
+        kept in Milvus.
         """
         del proxies
-        rows = [*plan.changed, *plan.added]
-        moving = [*plan.moved, *plan.touched]
+        rows, moving = [*plan.changed, *plan.added], [*plan.moved, *plan.touched]
         was_anew = self._anew
         with failing(self.address):
             # Before any row changes: what two rows exchange would be lost.
-            points = self._points_by_content({row.content for row in rows} - self._waiting)
+            contents = {row.content for row in rows}
+            points = self._points_by_content({one for one in contents if one not in self._waiting})
             target = self._begin(facts, (*rows, *moving))
-            total = len(rows) + len(moving)
-            done = 0
-            for block in collections.blocks(rows):
-                self._write(target, block, points | self._waiting_points(block))
-                done += len(block)
-                if progress:
-                    progress(done, total)
-            for block in collections.blocks(moving):
-                self._write(target, block, self._points_by_id(block))
-                done += len(block)
-                if progress:
-                    progress(done, total)
+            parts = [
+                (rows, lambda block: points | self._waiting.points({row.content for row in block})),
+                (moving, self._points_by_id),
+            ]
+            self._write(target, parts, len(rows) + len(moving), progress)
             gone = [*plan.removed, *(row.id for row in plan.moved)]
             for ids in collections.blocks(gone):
                 self._client.delete(self._name, ids=ids)
             self._end(target)
-            self._forget({row.content for row in rows}, freed)
-            self._refuse(passed_over, every=was_anew)
+            self._waiting.forget(contents)
+            told = [(path, why) for path, why in passed_over if not self.objection(path, "", "")]
+            self._waiting.refuse(freed, told, every=was_anew)
 
     def put(
         self,
@@ -283,15 +225,9 @@ class MilvusStore:
                 raise InputError(f"{row.path.decode(errors='replace')}: {why}")
         with failing(self.address):
             target = self._begin(facts, ())
-            done = 0
-            for block in collections.blocks(rows()):
-                points = {row.content: np.frombuffer(row.point, "<f4") for row in block}
-                self._write(target, block, points)
-                done += len(block)
-                if progress:
-                    progress(done, total)
+            self._write(target, [(rows(), _own_points)], total, progress)
             self._end(target)
-            self._refuse((), every=True)
+            self._waiting.refuse((), (), every=True)
 
     def _end(self, target: str) -> None:
         """Tune the index; one that was filled beside takes its place."""
@@ -327,29 +263,34 @@ class MilvusStore:
         collections.create_images(self._client, self.address, self._new, self._dim, wanted)
         return self._new
 
-    @property
-    def _waiting(self) -> set[bytes]:
-        return self._kept | set(self._made)
-
-    def _write(self, target: str, rows: Sequence[Row], points: dict[bytes, np.ndarray]) -> None:
-        if missing := [row.path for row in rows if row.content not in points]:
-            raise InputError(
-                f"{self.address} was changed by another process meanwhile: it has no point of "
-                f"{missing[0].decode()} any more. Run the same command again"
-            )
-        entities = [collections.entity_of(row, points[row.content]) for row in rows]
-        self._client.upsert(target, entities)
+    def _write(
+        self,
+        target: str,
+        parts: Iterable[tuple[Iterable[Row], Callable[[Sequence[Row]], dict[bytes, np.ndarray]]]],
+        total: int,
+        progress: Progress | None,
+    ) -> None:
+        """Write rows, block by block; with each part of them what gives points by content."""
+        done = 0
+        for rows, points_of in parts:
+            for block in collections.blocks(rows):
+                points = points_of(block)
+                if missing := [row.path for row in block if row.content not in points]:
+                    raise InputError(
+                        f"{self.address} was changed by another process meanwhile: it has no point "
+                        f"of {missing[0].decode()} any more. Run the same command again"
+                    )
+                entities = [collections.entity_of(row, points[row.content]) for row in block]
+                self._client.upsert(target, entities)
+                done += len(block)
+                if progress:
+                    progress(done, total)
 
     def _points_by_content(self, contents: Iterable[bytes]) -> dict[bytes, np.ndarray]:
         """Points that images have."""
         if self._anew:
             return {}
         return collections.points(self._client, self._name, contents)
-
-    def _waiting_points(self, rows: Sequence[Row]) -> dict[bytes, np.ndarray]:
-        wanted = {row.content for row in rows}
-        kept = collections.points(self._client, self._side, wanted & self._kept)
-        return kept | {key: self._made[key] for key in wanted if key in self._made}
 
     def _points_by_id(self, rows: Sequence[Row]) -> dict[bytes, np.ndarray]:
         found = self._client.query(
@@ -358,24 +299,7 @@ class MilvusStore:
         )  # fmt: skip
         return collections.by_content(found)
 
-    def _forget(self, placed: set[bytes], freed: Iterable[bytes]) -> None:
-        """Remove points that images have now, by content, and files that left quarantine."""
-        for content in placed:
-            self._made.pop(content, None)
-        if not self._has_side:
-            return
-        numbers = [collections.waiting_number(content) for content in placed & self._kept]
-        numbers += [collections.refused_number(path) for path in freed]
-        for ids in collections.blocks(numbers):
-            self._client.delete(self._side, ids=ids)
-        self._kept -= placed
 
-    def _refuse(self, passed_over: Iterable[tuple[bytes, str]], *, every: bool) -> None:
-        """Note files that could not be read; ``every``: those of before count no more."""
-        if every and self._has_side:
-            self._client.delete(self._side, filter='path != ""')
-        told = [(path, why) for path, why in passed_over if not self.objection(path, "", "")]
-        for block in collections.blocks(told):
-            self._require_side()
-            rows = [collections.refused_file(path, why, self._dim) for path, why in block]
-            self._client.upsert(self._side, rows)
+def _own_points(rows: Sequence[Row]) -> dict[bytes, np.ndarray]:
+    """Points of rows that have them."""
+    return {row.content: np.frombuffer(row.point, "<f4") for row in rows}

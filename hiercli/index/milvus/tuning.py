@@ -12,7 +12,7 @@ import numpy as np
 
 from hiercli import neighbours
 from hiercli.errors import InputError
-from hiercli.index import kinds
+from hiercli.index import kinds, lists
 from hiercli.index.milvus import collections
 
 INDEX_TYPES = ("auto", "flat", "ivf")
@@ -63,7 +63,7 @@ def tune(client: Any, name: str) -> None:
     is_right = index_type == made_type and (index_type == "flat" or count <= 2 * made_count)
     if is_right and not facts.get("tuning"):
         return
-    num_lists = kinds.lists_for(count) if index_type == "ivf" else 0
+    num_lists = lists.count_for(count) if index_type == "ivf" else 0
     every = max(num_lists, int(facts.get("num_lists", 0)))
     collections.tell(
         client, name,
@@ -71,10 +71,10 @@ def tune(client: Any, name: str) -> None:
     )  # fmt: skip
     params = client.prepare_index_params()
     if num_lists:
-        lists = {"nlist": num_lists}
+        setting = {"nlist": num_lists}
         # A server reads the setting itself, milvus-lite only what is under "params".
         params.add_index(
-            "point", index_type="IVF_FLAT", metric_type="L2", params=lists | {"params": lists}
+            "point", index_type="IVF_FLAT", metric_type="L2", params=setting | {"params": setting}
         )
     else:
         params.add_index("point", index_type="FLAT", metric_type="L2")
@@ -94,11 +94,10 @@ def tune(client: Any, name: str) -> None:
 def _nprobe(client: Any, name: str, c: float, num_lists: int) -> tuple[int, float]:
     """How many lists find enough of the nearest of some of its own points, and the recall."""
     sample = client.query(name, filter="id >= 0", output_fields=["point"], limit=_SAMPLE)
-    queries = np.array([row["point"] for row in sample], np.float32)
-    truth = _nearest(client, name, queries, c, num_lists)
+    truth = _nearest(client, name, sample, c, num_lists)
     nprobe = 1
     while True:
-        found = _nearest(client, name, queries, c, nprobe)
+        found = _nearest(client, name, sample, c, nprobe)
         recall = float(
             np.mean([len(mine & right) / max(1, len(right))
                      for mine, right in zip(found, truth, strict=True)])
@@ -108,16 +107,21 @@ def _nprobe(client: Any, name: str, c: float, num_lists: int) -> tuple[int, floa
         nprobe = min(2 * nprobe, num_lists)
 
 
-def _nearest(client: Any, name: str, queries: np.ndarray, c: float, nprobe: int) -> list[set[int]]:
-    """Ids of the nearest of each query by hyperbolic distance, among the lists visited."""
+def _nearest(
+    client: Any, name: str, sample: Sequence[Any], c: float, nprobe: int
+) -> list[set[int]]:
+    """Ids of the nearest others of each row by hyperbolic distance, among the lists visited."""
+    queries = np.array([row["point"] for row in sample], np.float32)
     answers: Sequence[Any] = client.search(
         name, data=queries.tolist(), limit=_CANDIDATES, output_fields=["point"],
         anns_field="point", search_params={"params": {"nprobe": nprobe}},
     )  # fmt: skip
     found = []
-    for query, rows in zip(queries, answers, strict=True):
-        points = np.array([row["entity"]["point"] for row in rows], np.float32)
-        ids = np.array([row["id"] for row in rows], np.int64)
+    for own, query, rows in zip(sample, queries, answers, strict=True):
+        others = [row for row in rows if row["id"] != own["id"]]
+        points = np.array([row["entity"]["point"] for row in others], np.float32)
+        points = points.reshape(len(others), len(query))
+        ids = np.array([row["id"] for row in others], np.int64)
         _, best = neighbours.order(query, points, ids, c, min(_NEAREST, len(ids)))
         found.append(set(best.tolist()))
     return found
