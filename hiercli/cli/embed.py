@@ -84,7 +84,7 @@ def embed(
         typer.Option(
             "--no-thumbnails",
             help="With --index: store no thumbnails (2 to 4 kB per image) and delete stored ones. "
-            "Pages show them where image files are missing.",
+            "Pages show a thumbnail if the image file is missing.",
         ),
     ] = False,
     engine: Annotated[

@@ -57,7 +57,11 @@ class MilvusReader:
 
     def __init__(self, address: Address, device: str = "cpu") -> None:
         self.address = address
-        self.fallback = "Milvus compares the points, not this GPU" if device == "cuda" else ""
+        self.fallback = (
+            "--device cuda has no effect: Milvus searches on its own machine"
+            if device == "cuda"
+            else ""
+        )
         missing = InputError(
             f"expected an index in Milvus, but there is no collection {address.collection} at "
             f"{address.uri}. Build one with `hier embed FOLDER --index milvus:...`"
