@@ -2,9 +2,11 @@
 
 import errno
 import os
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,32 @@ from PIL import Image
 from hiercli import Collection
 from hiercli.hierarchy import build
 from hiercli.hierarchy.node import Node
+from hiercli.index import database
+from hiercli.index.reader import Reader
+from hiercli.index.searchable import Hit
 
 TINY = ["--backbone", "test_efficientnet", "--weights", "none", "--embedding-dim", "16",
         "--train-size", "32", "--eval-size", "32", "--batch-size", "8", "--num-proxies", "12",
         "--epochs", "2", "--workers", "0", "--precision", "fp32", "--validation-share", "0.25",
         "--num-neighbours", "4"]  # fmt: skip
 """Flags that make a training run of seconds."""
+
+
+@pytest.fixture(autouse=True)
+def every_catalogue_is_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One that stays open holds back what SQLite may remove from its log."""
+    opened: list[sqlite3.Connection] = []
+    connect = database._connect
+
+    def noted(path: Path, options: str) -> sqlite3.Connection:
+        opened.append(connect(path, options))
+        return opened[-1]
+
+    monkeypatch.setattr(database, "_connect", noted)
+    yield
+    for connection in opened:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.total_changes  # noqa: B018
 
 
 def reference(name: str) -> dict[str, np.ndarray]:
@@ -48,6 +70,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.parent.mkdir(exist_ok=True)
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file)
     return root
+
+
+def searched(index: Path, points: np.ndarray, k: int | None = None) -> list[list[Hit]]:
+    """The images of an index nearest to points (N, D); all of them by default."""
+    with closing(Reader(index)) as reader:
+        return reader.search(points, k)
 
 
 def tree_of(

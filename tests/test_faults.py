@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import Hier
+from conftest import Hier, searched
 
 from hiercli.encoder import onnx_file
 from hiercli.index import health
-from hiercli.index.reader import Reader
 
 
 def test_a_folder_that_takes_no_files(exported: Path, photos: Path, inside: Hier) -> None:
@@ -73,5 +72,5 @@ def test_a_folder_full_of_what_is_no_picture(
     assert sum(b"/empty" in line for line in lines) == 20_000
     assert any(b"bomb.jpg" in line for line in lines)
     assert health.stats(index)["quarantined"] == 20_001
-    (hits,) = Reader(index).search(np.zeros((1, 16), np.float32), None)
+    (hits,) = searched(index, np.zeros((1, 16), np.float32))
     assert sorted(hit.path for hit in hits) == sorted(map(str, good))

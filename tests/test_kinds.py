@@ -9,14 +9,14 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
-from conftest import Hier, paint
+from conftest import Hier, paint, searched
 from test_index import Colours
 from test_search import ball
 
 from hiercli import neighbours
 from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.index import contents, generation, gpu, health, kinds, lists, renewal, update
-from hiercli.index.reader import Reader, opened
+from hiercli.index.reader import opened
 from hiercli.index.searcher import Delta, Searcher
 
 COUNT = 3000
@@ -220,22 +220,24 @@ def test_an_index_grows_and_shrinks_in_its_kind(
     facts = health.stats(index)
     assert (facts["index_type"], facts["pictures"], facts["recall@10"]) == (kind, 90, 1)
     assert health.verify(index, files=True) == health.Health([], [])
-    _, made = opened(index)
+    catalogue, made = opened(index)
+    catalogue.close()
     assert (made.ntotal > 90) == (kind == "hnsw")  # stepping stones
-    everything = Reader(index).search(np.zeros((1, 12), np.float32), None)[0]
+    everything = searched(index, np.zeros((1, 12), np.float32))[0]
     assert len(everything) == 90
     assert not [hit for hit in everything if hit.path.endswith(("photo0.png", "photo2.png"))]
     (album / "kind0" / "photo4.png").unlink()
     assert update.update(index, [album], session).removed == 1, "and nothing new"
     assert health.verify(index, files=True) == health.Health([], [])
-    everything = Reader(index).search(np.zeros((1, 12), np.float32), None)[0]
+    everything = searched(index, np.zeros((1, 12), np.float32))[0]
     assert len(everything) == 89
     health.compact(index)
-    _, made = opened(index)
+    catalogue, made = opened(index)
+    catalogue.close()
     assert (made.ntotal, contents.index_type_of(made)) == (89, kind)
     update.update(index, [album], session, index_type="flat")
     assert health.stats(index)["index_type"] == "flat"
-    same = Reader(index).search(np.zeros((1, 12), np.float32), None)[0]
+    same = searched(index, np.zeros((1, 12), np.float32))[0]
     assert [hit.path for hit in same] == [hit.path for hit in everything]
 
 

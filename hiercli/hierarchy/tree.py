@@ -293,15 +293,15 @@ def images_of(source: Path, model: Path | None = None) -> tuple[Collection, tupl
         from hiercli.index.catalogue import Catalogue
         from hiercli.index.conditions import meeting
 
-        catalogue = Catalogue(source)
-        if metadata is not None and model is not None:
-            catalogue.check(metadata, model)
-        rows = catalogue.rows(meeting(catalogue, []).tolist())
-        if not rows:
-            raise InputError(
-                f"expected images in {source}, but it is empty. Add images with `hier embed`"
-            )
-        collection = catalogue.collection(rows)
+        with closing(Catalogue(source)) as catalogue:
+            if metadata is not None and model is not None:
+                catalogue.check(metadata, model)
+            rows = catalogue.rows(meeting(catalogue, []).tolist())
+            if not rows:
+                raise InputError(
+                    f"expected images in {source}, but it is empty. Add images with `hier embed`"
+                )
+            collection = catalogue.collection(rows)
         files = [*files_of(source), *([catalogue.model] if catalogue.model.name else [])]
     if metadata is not None and model is not None:
         files.append(model)

@@ -86,8 +86,12 @@ def create(path: Path, schema: str, row_bytes: int) -> sqlite3.Connection:
         row_bytes: of its points.
     """
     database = _connect(path, "mode=rwc")
-    database.execute(f"PRAGMA page_size = {_page_size(row_bytes)}")
-    database.executescript(schema)
+    try:
+        database.execute(f"PRAGMA page_size = {_page_size(row_bytes)}")
+        database.executescript(schema)
+    except BaseException:
+        database.close()
+        raise
     return database
 
 

@@ -61,11 +61,15 @@ class LocalStore:
         self.tables = Tables(self.database, self._locations, dim)
         self._pending = Pending(self.tables, dim)
         self._lookup: sqlite3.Connection | None = None
-        with self._failing():
-            (highest,) = self.database.execute("SELECT max(id) FROM points").fetchone()
-        known = 0 if self.catalogue is None else self.catalogue.next_id
-        self._next_id = max(known, -1 if highest is None else highest + 1)
-        self._move_along()
+        try:
+            with self._failing():
+                (highest,) = self.database.execute("SELECT max(id) FROM points").fetchone()
+            known = 0 if self.catalogue is None else self.catalogue.next_id
+            self._next_id = max(known, -1 if highest is None else highest + 1)
+            self._move_along()
+        except BaseException:
+            self.database.close()
+            raise
 
     def _existing(self, root: Path | None) -> sqlite3.Connection | None:
         """The catalogue that is there; ``None`` where it is damaged, and not needed."""
@@ -78,11 +82,11 @@ class LocalStore:
             if self._anew and not database.is_sound(opened):
                 raise known.damaged("SQLite finds damaged pages")
             generation.settle(self.index, known.generation)
-        except FileFormatError:
+        except BaseException as error:
             opened.close()
-            if not self._anew:
-                raise
-            return None
+            if self._anew and isinstance(error, FileFormatError):
+                return None
+            raise
         if not self._anew:
             self.catalogue = known
         return opened
@@ -91,13 +95,13 @@ class LocalStore:
         """A catalogue that nobody has seen: one that a killed run has left, or a new one."""
         path = draft_path(self.index)
         if path.is_file():
-            with contextlib.suppress(sqlite3.Error, ValueError):
-                opened = database.open_to_write(path)
+            with contextlib.ExitStack() as damaged, contextlib.suppress(sqlite3.Error, ValueError):
+                opened = damaged.enter_context(contextlib.closing(database.open_to_write(path)))
                 database.limit_steps(opened, path)
                 database.require_schema(opened, SCHEMA)
                 if database.is_sound(opened):
+                    damaged.pop_all()
                     return opened
-                opened.close()
         # Damaged, say by a loss of power: it holds nothing that cannot be made again.
         try:
             for file in with_logs(path):

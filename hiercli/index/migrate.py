@@ -20,9 +20,10 @@ _KEPT = ("fingerprint", "c", "embedding_dim", "model", "next_id", "index_type")
 _TABLES = {"facts", "photos", "quarantine", "proxies"}
 
 
+@contextlib.contextmanager
 def read_old(
     index: Path, version: str
-) -> tuple[dict[str, str], Iterator[Row], list[tuple[bytes, str]], np.ndarray]:
+) -> Iterator[tuple[dict[str, str], Iterator[Row], list[tuple[bytes, str]], np.ndarray]]:
     """Facts, rows with points, quarantine and proxies of an index of version 5 or 6.
 
     Raises:
@@ -37,30 +38,32 @@ def read_old(
     path = catalogue_path(index)
     with _damage(path):
         opened = database.open_to_read(path)
-        database.limit_steps(opened, path)
-        database.require_tables(opened)
-        names = {name for kind, name in opened.execute("SELECT type, name FROM sqlite_master")
-                 if kind == "table" and not name.startswith("sqlite_")}  # fmt: skip
-        if not names <= _TABLES:
-            raise ValueError(f"it contains the tables {', '.join(sorted(names - _TABLES))}")
-        facts = dict(opened.execute("SELECT name, value FROM facts"))
-        told = {name: str(facts[name]) for name in _KEPT} | {"version": VERSION}
-        dim = int(told["embedding_dim"])
-        quarantine = list(opened.execute("SELECT path, reason FROM quarantine"))
-        proxies = np.empty((0, dim), np.float32)
-        if "proxies" in names:
-            stored = opened.execute("SELECT point FROM proxies ORDER BY id").fetchall()
-            proxies = np.frombuffer(b"".join(p for (p,) in stored), "<f4").reshape(-1, dim)
+    with contextlib.closing(opened):
+        with _damage(path):
+            database.limit_steps(opened, path)
+            database.require_tables(opened)
+            names = {name for kind, name in opened.execute("SELECT type, name FROM sqlite_master")
+                     if kind == "table" and not name.startswith("sqlite_")}  # fmt: skip
+            if not names <= _TABLES:
+                raise ValueError(f"it contains the tables {', '.join(sorted(names - _TABLES))}")
+            facts = dict(opened.execute("SELECT name, value FROM facts"))
+            told = {name: str(facts[name]) for name in _KEPT} | {"version": VERSION}
+            dim = int(told["embedding_dim"])
+            quarantine = list(opened.execute("SELECT path, reason FROM quarantine"))
+            proxies = np.empty((0, dim), np.float32)
+            if "proxies" in names:
+                stored = opened.execute("SELECT point FROM proxies ORDER BY id").fetchall()
+                proxies = np.frombuffer(b"".join(p for (p,) in stored), "<f4").reshape(-1, dim)
 
-    def rows() -> Iterator[Row]:
-        with _damage(path), contextlib.closing(opened):
-            asked = opened.execute(f"SELECT {_COLUMNS[version]} FROM photos ORDER BY id")
-            for number, name, label, levels, content, *state, point in asked:
-                if len(point) != 4 * dim or not isinstance(name, bytes):
-                    raise ValueError(f"the row with id {number} has changed")
-                yield Row(number, name, label, levels, content, tuple(state), bytes(point))
+        def rows() -> Iterator[Row]:
+            with _damage(path):
+                asked = opened.execute(f"SELECT {_COLUMNS[version]} FROM photos ORDER BY id")
+                for number, name, label, levels, content, *state, point in asked:
+                    if len(point) != 4 * dim or not isinstance(name, bytes):
+                        raise ValueError(f"the row with id {number} has changed")
+                    yield Row(number, name, label, levels, content, tuple(state), bytes(point))
 
-    return told, rows(), quarantine, proxies
+        yield told, rows(), quarantine, proxies
 
 
 def add_thumbnails(index: Path) -> None:

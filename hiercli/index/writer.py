@@ -83,8 +83,8 @@ def migrate(index: Path) -> None:
     if version == "7":
         add_thumbnails(index)
         return
-    facts, rows, quarantine, proxies = read_old(index, version)
-    make_anew(index, facts, rows, quarantine, proxies)
+    with read_old(index, version) as (facts, rows, quarantine, proxies):
+        make_anew(index, facts, rows, quarantine, proxies)
 
 
 def make_anew(
