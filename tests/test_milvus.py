@@ -33,7 +33,7 @@ def address(tmp_path: Path) -> Address:
     return Address.parse(f"milvus:{tmp_path / 'birds.db'}")
 
 
-_open: list[MilvusReader] = []
+_open: list[MilvusReader | Reader] = []
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +45,16 @@ def _closed() -> Iterator[None]:
 
 def there_is(address: Address) -> MilvusReader:
     """An index in Milvus, closed when its test ends."""
-    _open.append(MilvusReader(address))
-    return _open[-1]
+    found = MilvusReader(address)
+    _open.append(found)
+    return found
+
+
+def flat_of(index: Path) -> Reader:
+    """An index in a file, closed when its test ends."""
+    found = Reader(index)
+    _open.append(found)
+    return found
 
 
 @pytest.fixture
@@ -66,7 +74,7 @@ def test_the_same_answers_as_the_exact_index(album: Path, tmp_path: Path, addres
     update.update(tmp_path / "idx.faiss", [album], session)
     done = update.update(address, [album], session)
     assert (done.added, done.total, done.embedded) == (601, 601, 600)
-    flat, there = Reader(tmp_path / "idx.faiss"), there_is(address)
+    flat, there = flat_of(tmp_path / "idx.faiss"), there_is(address)
     rng = np.random.default_rng(0)
     queries = rng.uniform(-0.3, 0.3, (60, 12)).astype(np.float32)
     queries[30:] *= 3 / np.linalg.norm(queries[30:], axis=1, keepdims=True)  # near the rim
@@ -141,7 +149,7 @@ def test_lists_of_many_points(album: Path, tmp_path: Path, address: Address) -> 
     """Their search finds most of the nearest, and all of them where that is asked for."""
     done = update.update(address, [album], Colours(), index_type="ivf")
     update.update(tmp_path / "idx.faiss", [album], Colours())
-    there, flat = there_is(address), Reader(tmp_path / "idx.faiss")
+    there, flat = there_is(address), flat_of(tmp_path / "idx.faiss")
     assert (done.total, there.stats()["index_type"]) == (601, "ivf")
     assert 0.99 <= there.facts.recall <= 1 and 0 < there.facts.nprobe <= there.facts.num_lists
     rng = np.random.default_rng(0)
@@ -216,7 +224,7 @@ def test_a_kill_while_lists_are_made(
     """Whoever searches then, or has been searching, still finds all that is nearest."""
     update.update(address, [album], Colours())
     update.update(tmp_path / "idx.faiss", [album], Colours())
-    flat, since = Reader(tmp_path / "idx.faiss"), there_is(address)
+    flat, since = flat_of(tmp_path / "idx.faiss"), there_is(address)
 
     def dies(*_: object) -> None:
         raise KeyboardInterrupt
