@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hiercli.evaluation.evaluate import evaluate, evaluate_points
     from hiercli.geometry import lorentz, poincare
     from hiercli.hierarchy.tree import Tree
+    from hiercli.hierarchy.verdict import Verdict
     from hiercli.index.index import Index
     from hiercli.index.searchable import Hit
     from hiercli.losses.hier import HierLoss
@@ -65,6 +66,7 @@ __all__ = [
     "ToPoincare",
     "TrainingError",
     "Tree",
+    "Verdict",
     "concatenate",
     "evaluate",
     "evaluate_points",
@@ -92,6 +94,7 @@ _HOMES = {
     "Index": "hiercli.index.index",
     "ToPoincare": "hiercli.nn.to_poincare",
     "Tree": "hiercli.hierarchy.tree",
+    "Verdict": "hiercli.hierarchy.verdict",
     "concatenate": "hiercli.collection",
     "evaluate": "hiercli.evaluation.evaluate",
     "evaluate_points": "hiercli.evaluation.evaluate",

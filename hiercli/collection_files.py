@@ -78,6 +78,8 @@ def _read_npy(source: Path) -> Collection:
             paths = [parse_json(line) if line.startswith('"') else line for line in lines]
             if not all(isinstance(path, str) for path in paths):
                 raise ValueError("a path is not text")
+            if not any(paths):  # written without
+                paths = None
         except ValueError as error:
             raise FileFormatError(f"{listing} is not a list of paths ({error})") from error
     facts: dict[str, Any] = {}
@@ -141,7 +143,7 @@ def _parsed(note: Path) -> dict[str, Any]:
         content = file.read(_LARGEST_NOTE)
     try:
         facts = parse_json(content)
-        if not isinstance(facts, dict) or not isinstance(facts.get("fingerprint", ""), str):
+        if not isinstance(facts, dict) or not isinstance(facts.get("fingerprint"), str | None):
             raise ValueError("no object with a fingerprint")
     except ValueError as error:
         raise FileFormatError(f"{note} is damaged ({error}). Embed again") from error
@@ -229,11 +231,10 @@ def _read_parquet(source: Path) -> Collection:
                 labels.require_rows(content, file)
         table = parquet.read_table(files if source.is_dir() else open_regular(source))
         points = _vectors(table.column("point"))
-        paths = labels.require_all(
-            labels.from_column(table.column("path"), "path", source), "path", source
-        )
+        named = labels.from_column(table.column("path"), "path", source)
+        paths = labels.require_all(named, "path", source) if any(named) else None
         facts = parse_json((table.schema.metadata or {}).get(b"hier", b"{}"))
-        if not isinstance(facts, dict) or not isinstance(facts.get("fingerprint", ""), str):
+        if not isinstance(facts, dict) or not isinstance(facts.get("fingerprint"), str | None):
             raise ValueError("its encoder metadata is damaged")
         classes = _folders(paths)
         if "label" in table.column_names:

@@ -15,7 +15,7 @@ from PIL import Image
 from pyarrow import parquet
 from test_index import Colours
 
-from hiercli import collection_files
+from hiercli import Collection, collection_files
 from hiercli.data import catalogue
 from hiercli.data.listing import gather
 from hiercli.data.taxonomy import read_taxonomy
@@ -294,6 +294,21 @@ def test_queries_without_an_answer_are_counted_aloud(
 
 
 # ----------------------------------------------------------------------------------- embeddings
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+@pytest.mark.parametrize("with_labels", [True, False])
+def test_what_is_written_without_paths_and_encoder_is_read_again(
+    tmp_path: Path, suffix: str, with_labels: bool
+) -> None:
+    given = Collection(points=np.eye(3, 4, dtype=np.float32) / 9, c=0.1,
+                       labels=["a", "b", "a"] if with_labels else None)  # fmt: skip
+    given.write(tmp_path / f"v{suffix}")
+    found = Collection.read(tmp_path / f"v{suffix}")
+    assert found.paths is None
+    assert found.labels == given.labels
+    assert (found.fingerprint, found.c) == (None, 0.1)
+    assert np.array_equal(found.points, given.points)
 
 
 def test_a_folder_of_parquet_that_a_cluster_wrote(tmp_path: Path) -> None:

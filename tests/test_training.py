@@ -53,7 +53,8 @@ LONG = [
 
 EVERYTHING = ["--relation-weight", "1", "--head-init", "pca", "--proxy-init", "tree",
               "--learned-radius", "--initial-radius", "1.5",
-              "--no-freeze-batch-norm", "--warmup-epochs", "0", "--cache", "device"]  # fmt: skip
+              "--no-freeze-batch-norm", "--warmup-epochs", "0", "--cache", "device",
+              "--interpolate", "--freeze-share", "0.2", "--layer-decay", "0.8"]  # fmt: skip
 """Whatever keeps a state of its own or is made anew when a run goes on."""
 
 
@@ -178,7 +179,7 @@ def test_gem_pooling_lies_between_mean_and_maximum() -> None:
     assert torch.allclose(backbone.GeM(400.0)(x).flatten(1), flat.amax(2), rtol=0.02)
     small = {"backbone": "test_efficientnet", "weights": "none", "train_size": 32, "eval_size": 32}
     torch.manual_seed(0)
-    plain, preprocessing = checkpoint.new_embedder(recipe.load("hier", small))
+    plain, preprocessing = checkpoint.new_embedder(recipe.load("hier", small | {"pooling": ""}))
     torch.manual_seed(0)
     pooled, _ = checkpoint.new_embedder(recipe.load("hier", small | {"pooling": "gem"}))
     pixels = torch.randn(2, 3, 32, 32)
@@ -187,6 +188,11 @@ def test_gem_pooling_lies_between_mean_and_maximum() -> None:
     # The weights of an average and of average and maximum are the same: the pooling tells.
     marks = {fingerprint(plain, preprocessing, name) for name in ("", "avg", "avgmax")}
     assert len({*marks, fingerprint(pooled, preprocessing, "gem")}) == 4
+    torch.manual_seed(0)
+    chosen, _ = checkpoint.new_embedder(recipe.load("hier", small | {"pooling": "auto"}))
+    assert torch.equal(chosen.eval().features(pixels), pooled.features(pixels))
+    own = backbone.create("test_vit", weights="none", pooling="auto")
+    assert backbone.num_features(own, 160) == 64
     for other in ("test_vit", "swin_tiny_patch4_window7_224"):
         with pytest.raises(InputError, match="pooling gem"):
             backbone.create(other, weights="none", pooling="gem")

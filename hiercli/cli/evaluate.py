@@ -9,6 +9,7 @@ import typer
 from hiercli.cli import options
 from hiercli.cli.render import say, stages, table, warn
 from hiercli.errors import EXIT_SKIPPED, InputError
+from hiercli.wording import counted
 
 if TYPE_CHECKING:
     from hiercli.evaluation.evaluate import Evaluation, Scorable
@@ -47,6 +48,14 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option(help="Draw the scores of the hierarchy to this PNG file.")
     ] = None,
+    abstain: Annotated[
+        bool,
+        typer.Option(
+            "--abstain",
+            help="Also score the verdicts of `hier search`: how often a class or group is named, "
+            "how often it is right, and whether the probabilities come true.",
+        ),
+    ] = False,
     per_class: Annotated[
         bool, typer.Option("--per-class", help="Add a row for each class.")
     ] = False,
@@ -79,6 +88,8 @@ def evaluate(
     - `hier eval --model birds.onnx --data cub --taxonomy own --plot judgement.png`
 
     - `hier eval --points vectors.npz --taxonomy birds.nwk`
+
+    - `hier eval --model birds.onnx --data cub --abstain`
     """
     given = [option for option in (checkpoint, model, backbone) if option is not None]
     if points is None and len(given) != 1:
@@ -87,8 +98,8 @@ def evaluate(
         options.refuse(context, options.OF_BACKBONE, "--backbone")
     _require_usable(plot, taxonomy, [points, checkpoint, model], points is not None)
     if points is not None:
-        _only(context, {"--points", "--model", "--taxonomy", "--plot", "--json"})
-        found = _of_points(points, model, taxonomy, plot)
+        _only(context, {"--points", "--model", "--taxonomy", "--plot", "--abstain", "--json"})
+        found = _of_points(points, model, taxonomy, plot, abstain)
     else:
         from hiercli.evaluation.evaluate import evaluate as score
 
@@ -100,7 +111,7 @@ def evaluate(
         with stages() as told:
             found = score(
                 scored, data, data_root=data_root, nested=nested, taxonomy=taxonomy, strict=strict,
-                progress=told,
+                abstain=abstain, progress=told,
             )  # fmt: skip
     for note in found.notes:
         say(f"note: {note}")
@@ -145,12 +156,12 @@ def _only(context: typer.Context, goes_with: set[str]) -> None:
     if other := [name for name in options.given(context) if name not in goes_with]:
         raise InputError(
             "--points can be combined only with --model (the encoder of the points), --taxonomy, "
-            f"--plot and --json, got {other[0]}"
+            f"--plot, --abstain and --json, got {other[0]}"
         )
 
 
 def _of_points(
-    points: Path, model: Path | None, taxonomy: str | None, plot: Path | None
+    points: Path, model: Path | None, taxonomy: str | None, plot: Path | None, abstain: bool
 ) -> "Evaluation":
     from hiercli.evaluation.evaluate import evaluate_points
     from hiercli.files import require_apart
@@ -161,7 +172,9 @@ def _of_points(
     if plot is not None and plot.exists():
         require_apart(plot, collection.paths or ())
     with stages() as told:
-        return evaluate_points(collection, taxonomy, name=str(points), progress=told)
+        return evaluate_points(
+            collection, taxonomy, name=str(points), abstain=abstain, progress=told
+        )
 
 
 def _baseline(
@@ -191,6 +204,11 @@ def _show(found: "Evaluation", name: str, per_class: bool, is_test: bool) -> Non
     rows = [[key, f"{value:g}"] for key, value in values.items()]
     title = f"{name}: {found.num_classes} test classes" if is_test else name
     table(title, ["", "test" if is_test else "score"], rows)
+    if (verdicts := found.abstention) is not None:
+        unknown = f", {verdicts.num_unknown} of classes that the index does not have"
+        told = counted(verdicts.num_queries, "query", "queries")
+        title = f"verdicts on {told}{unknown if verdicts.num_unknown else ''}"
+        table(title, ["", "share"], [[key, f"{x:g}"] for key, x in verdicts.to_dict().items()])
     if per_class:
         first = min(found.retrieval.recall_at)
         detail = [

@@ -6,7 +6,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hiercli.cli.render import output, say, table
 from hiercli.cli.thumbnails import thumbnail
@@ -19,17 +19,26 @@ if TYPE_CHECKING:
 
     from hiercli.hierarchy.branches import Branches
     from hiercli.hierarchy.node import Node
+    from hiercli.hierarchy.verdict import Verdict
     from hiercli.images import Picture
     from hiercli.index.queries import Query
     from hiercli.index.searchable import Hit
 
 
+Answer: TypeAlias = "tuple[Sequence[Hit], Verdict | None]"
+"""The hits of a query, and what they say of it where that was asked."""
+
+
 def show_json(
-    asked: Sequence["Query"], found: Iterable[Sequence["Hit"]], tree: "Branches | None"
+    asked: Sequence["Query"],
+    found: Iterable[Answer],
+    tree: "Branches | None",
 ) -> None:
     """An object a query, a line each."""
-    for query, hits in zip(asked, found, strict=True):
+    for query, (hits, verdict) in zip(asked, found, strict=True):
         result: dict[str, Any] = {"query": query.name, "results": [hit.to_dict() for hit in hits]}
+        if verdict is not None:
+            result["verdict"] = verdict.to_dict()
         if tree is not None:
             result["specificity"] = tree.specificity(point_of(query))
             for printed, node in zip(result["results"], _ancestors(query, hits, tree), strict=True):
@@ -39,7 +48,7 @@ def show_json(
 
 def show_csv(
     asked: Sequence["Query"],
-    found: Iterable[Sequence["Hit"]],
+    found: Iterable[Answer],
     tree: "Branches | None",
     level_names: Sequence[str],
 ) -> None:
@@ -50,7 +59,7 @@ def show_csv(
         writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
         columns = ["query", "rank", "distance", "label", "path", "copies", *level_names]
         writer.writerow(columns if tree is None else [*columns, "branch"])
-        for query, hits in zip(asked, found, strict=True):
+        for query, (hits, _) in zip(asked, found, strict=True):
             nodes = [] if tree is None else _ancestors(query, hits, tree)
             for place, hit in enumerate(hits):
                 names = (escaped(query.name), escaped(hit.label), escaped(hit.path))
@@ -63,14 +72,14 @@ def show_csv(
 
 def show_table(
     asked: Sequence["Query"],
-    found: Iterable[Sequence["Hit"]],
+    found: Iterable[Answer],
     thumbnails: str,
     tree: "Branches | None",
     picture: "Picture",
 ) -> None:
     """A table a query, with small pictures where stdout is a terminal that can show them."""
     with_pictures = thumbnails != "none" and output().file.isatty() and output().color_system
-    for query, hits in zip(asked, found, strict=True):
+    for query, (hits, verdict) in zip(asked, found, strict=True):
         rows: list[list[RenderableType]] = [
             [str(hit.rank), f"{hit.distance:.4f}", hit.label,
              hit.path + (f" (+{counted(len(hit.copies), 'copy', 'copies')})" if hit.copies else "")]
@@ -88,7 +97,7 @@ def show_table(
             if query.path is not None or query.content is not None:
                 seen = thumbnail(query.name, thumbnails, query.content)
                 rows.insert(0, ["", seen, *[""] * (len(columns) - 3), "the query"])
-        title = query.name
+        title = query.name + ("" if verdict is None else f": {verdict}")
         if tree is not None:
             specificity = tree.specificity(point_of(query))
             title += "" if specificity is None else f" (specificity {specificity:.2f})"

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hiercli.cli import options
-from hiercli.cli.hits import show_csv, show_json, show_table
+from hiercli.cli.hits import Answer, show_csv, show_json, show_table
 from hiercli.cli.render import progress, say, warn
 from hiercli.cli.thumbnails import STYLES
 from hiercli.errors import EXIT_SKIPPED, InputError
 from hiercli.wording import counted
+
+_VOTING = 20
+"""Images that a verdict needs, as many as `verdict.NEIGHBOURS`."""
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,6 +92,23 @@ def search(
             "so on.",
         ),
     ] = None,
+    verdict: Annotated[
+        bool | None,
+        typer.Option(
+            "--verdict/--no-verdict",
+            help="Say what each query is: the most specific class or group that its nearest "
+            "images support, or nothing like it.",
+            show_default="on for an index file whose images have classes",
+        ),
+    ] = None,
+    confidence: Annotated[
+        float,
+        typer.Option(
+            min=0.5,
+            max=0.999,
+            help="Name only a class or group that is right with this probability.",
+        ),
+    ] = 0.9,
     exact: Annotated[
         bool,
         typer.Option("--exact", help="Compare the query with every image, for every index type."),
@@ -120,7 +140,8 @@ def search(
     unless --exact, --where or --max-distance is given. `hier index stats` shows the recall.
 
     --json prints one object for each query:
-    {"query", "results": [{"rank", "path", "label", "levels", "distance", "copies"}]}. With
+    {"query", "results": [{"rank", "path", "label", "levels", "distance", "copies"}], "verdict":
+    {"name", "level", "probability", "is_foreign", "kinds", "text"}}. With
     --branches, each result also has {"branch": {"id", "name", "radius"}}, and each query has
     "specificity": 0 (abstract) to 1 (specific), or null if the encoder has not learned depth.
 
@@ -175,10 +196,20 @@ def search(
             raise InputError(
                 f"{counted(len(problems), 'query', 'queries')} cannot be read, {len(asked)} can"
             )
-        found = _find(asked, images, tree, level, k, max_distance, conditions, unique, exact)
+        wanted = images.calibration is not None if verdict is None else verdict
+        own = level is not None or max_distance is not None or bool(conditions) or unique
+        many = max(k or 10, _VOTING) if wanted and not own else k
+        found: Iterable[Answer] = (
+            (hits, None)
+            for hits in _find(
+                asked, images, tree, level, many, max_distance, conditions, unique, exact
+            )
+        )
+        if wanted:
+            found = _with_verdicts(found, asked, images, k or 10, confidence, own=own)
         if html is not None:
             found = list(found)
-            _write_page(html, index, asked, found, images.picture, strict)
+            _write_page(html, index, asked, [hits for hits, _ in found], images.picture, strict)
         if csv_output:
             show_csv(asked, found, tree, images.level_names)
         elif json_output:
@@ -286,6 +317,34 @@ def _in_breadth(
         classes = counted(len(branch.leaves), "class", "classes")
         say(f"{query.name}: searched {classes} below {branch.name} ({branch.id})")
         yield one.hits
+
+
+def _with_verdicts(
+    found: "Iterable[Answer]",
+    asked: Sequence["Query"],
+    images: "Searchable",
+    k: int,
+    confidence: float,
+    *,
+    own: bool,
+) -> "Iterable[Answer]":
+    """The hits of each query with the verdict on it.
+
+    All images of the index vote, so where hits have conditions (``own``) they are searched for
+    once more; else the first k of more hits are shown.
+    """
+    import numpy as np
+
+    from hiercli.index.verdicts import calibration_of, of_hits, verdicts
+
+    with progress("learning what verdicts are worth") as bar:
+        calibration = calibration_of(images, bar)
+    if own:
+        points = np.stack([point for query in asked if (point := query.point) is not None])
+        said = verdicts(images, calibration, points, confidence)
+        yield from ((hits, one) for (hits, _), one in zip(found, said, strict=True))
+    else:
+        yield from ((hits[:k], of_hits(calibration, hits, confidence)) for hits, _ in found)
 
 
 def _write_page(

@@ -249,7 +249,8 @@ def _report(runs: _Runs, target: Path, data: str, json_output: bool) -> None:
 
 def _as_json(runs: _Runs, target: Path) -> dict[str, Any]:
     result = runs.result
-    printed = {"out": str(target), "best_epoch": result.best_epoch, **result.test}
+    printed = {"out": str(target), "best_epoch": result.best_epoch}
+    printed |= {"interpolation": result.interpolation, **result.test}
     printed |= {"classes_trained_on": result.familiar}
     if runs.plain and runs.comparison:
         printed |= {"baseline": runs.plain.test, "verdict": runs.comparison.verdict}

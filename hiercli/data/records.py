@@ -61,6 +61,32 @@ def class_ids(records: Sequence[Record], names: Sequence[str]) -> np.ndarray:
     return np.array([position[record.label] for record in records], dtype=np.int64)
 
 
+def group_ids(records: Sequence[Record], num_levels: int) -> tuple[np.ndarray, list[int]]:
+    """The group of each record at each level above the classes.
+
+    A group is its name and all that is above it, see `labels`.
+
+    Returns:
+        int64 (N, L), -1 where a level is not known; and how many groups each level has.
+
+    Examples:
+        >>> coats = Record(Path("1.jpg"), "parka", ("coats", "women"))
+        >>> others = Record(Path("2.jpg"), "brogue", ("", "men"))
+        >>> ids, counts = group_ids([coats, others], 2)
+        >>> ids.tolist(), counts
+        ([[0, 0], [-1, 1]], [1, 2])
+    """
+    ids = np.full((len(records), num_levels), -1, np.int64)
+    counts = []
+    for level in range(num_levels):
+        numbers: dict[tuple[str, ...], int] = {}
+        for row, record in enumerate(records):
+            if len(record.levels) == num_levels and record.levels[level]:
+                ids[row, level] = numbers.setdefault(record.levels[level:], len(numbers))
+        counts.append(len(numbers))
+    return ids, counts
+
+
 def split_validation(
     records: Sequence[Record], share: float, seed: int
 ) -> tuple[tuple[Record, ...], tuple[Record, ...]]:

@@ -13,7 +13,8 @@ from hiercli.data.records import Dataset, class_names, require_answers
 from hiercli.data.taxonomy import Taxonomy
 from hiercli.encoder.encoder import Encoder
 from hiercli.errors import DataError, InputError
-from hiercli.evaluation import judgement, lineages
+from hiercli.evaluation import abstention, judgement, lineages
+from hiercli.evaluation.abstention import Abstention
 from hiercli.evaluation.retrieval import RetrievalScores, score
 from hiercli.evaluation.taxonomy import judge_points, known_lineages
 from hiercli.labels import Record
@@ -57,6 +58,7 @@ class Evaluation:
         num_classes: test classes.
         problems: images that were passed over, with the reason.
         notes: what people should know, each a sentence.
+        abstention: of the verdicts that the images give of each other, where that was asked for.
     """
 
     name: str
@@ -66,12 +68,15 @@ class Evaluation:
     num_classes: int
     problems: list[str]
     notes: list[str]
+    abstention: Abstention | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The scores by name."""
         found: dict[str, Any] = {**self.retrieval.to_dict(), **self.agreement}
         if self.judgement is not None:
             found["judgement"] = self.judgement.columns
+        if self.abstention is not None:
+            found["abstention"] = self.abstention.to_dict()
         return found
 
 
@@ -83,6 +88,7 @@ def evaluate(
     nested: bool = False,
     taxonomy: Path | str | None = None,
     strict: bool = False,
+    abstain: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score an encoder on the test classes of a data set.
@@ -103,6 +109,7 @@ def evaluate(
         taxonomy: judge the hierarchy too, against a CSV, a Newick tree, or ``own``: the levels of
             the data set.
         strict: stop where an image cannot be read.
+        abstain: score verdicts on the test images too, see `abstention`.
         progress: called with (stage, done, total).
 
     Raises:
@@ -159,9 +166,9 @@ def evaluate(
         except DataError as silent:
             notes.append(str(silent))
     judged = None if known is None else _judge(queries, known, notes, told)
-    return Evaluation(
-        dataset.name, retrieval, agreement, judged, len(class_names(dataset.query)), problems, notes
-    )
+    verdicts = _abstention(queries, notes, told) if abstain else None
+    count = len(class_names(dataset.query))
+    return Evaluation(dataset.name, retrieval, agreement, judged, count, problems, notes, verdicts)
 
 
 def evaluate_points(
@@ -169,6 +176,7 @@ def evaluate_points(
     taxonomy: Path | str | None = None,
     *,
     name: str = "points",
+    abstain: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score vectors with labels: each searches all others. No proxies are needed.
@@ -183,6 +191,7 @@ def evaluate_points(
         collection: of images with labels; without c they are compared by cosine.
         taxonomy: judge the hierarchy against a CSV, a Newick tree, or ``own``: their own levels.
         name: for the report.
+        abstain: score verdicts too, see `abstention`.
         progress: called with (stage, done, total).
 
     Raises:
@@ -209,7 +218,10 @@ def evaluate_points(
     )  # fmt: skip
     notes += retrieval.notes
     judged = _judge(collection, known, notes, told) if len(collection.classes) > 1 else None
-    return Evaluation(name, retrieval, {}, judged, len(collection.classes), [], notes)
+    return Evaluation(
+        name, retrieval, {}, judged, len(collection.classes), [], notes,
+        _abstention(collection, notes, told) if abstain else None,
+    )  # fmt: skip
 
 
 def _opened(encoder: "Scorable | Path | str") -> Scorable:
@@ -244,6 +256,16 @@ def _familiar(dataset: Dataset, trained: Sequence[str]) -> list[str]:
         f"the encoder ({', '.join(familiar[:3])}{', ...' if len(familiar) > 3 else ''}): if the "
         "classes are the same, they are not unseen"
     ]
+
+
+def _abstention(images: Collection, notes: list[str], told: Progress) -> Abstention | None:
+    try:
+        return abstention.judge(
+            images, progress=lambda done, total: told("scoring verdicts", done, total)
+        )
+    except DataError as error:
+        notes.append(f"verdicts cannot be scored: {error}")
+        return None
 
 
 def _judge(

@@ -14,8 +14,10 @@ from hiercli.collection import Collection
 from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.pipeline import ImageLike, pixels_of
 from hiercli.errors import ImageError, InputError, MismatchError
+from hiercli.hierarchy.verdict import CONFIDENCE
 from hiercli.images import Places
 from hiercli.index import store as stores
+from hiercli.index import verdicts
 from hiercli.index.address import target_of
 from hiercli.index.schema import Row, content_hash, facts_of, levels_text
 from hiercli.index.searchable import Searchable, answers, encoder_file
@@ -233,6 +235,30 @@ class Index:
             answers(self.reader, points, k, max_distance=max_distance, where=where, unique=unique,
                     exact=exact)
         )  # fmt: skip
+        return found[0] if is_one else found
+
+    def identify(
+        self,
+        query: "ImageLike | Collection | Sequence[ImageLike]",
+        confidence: float = CONFIDENCE,
+    ) -> Any:
+        """What an image is: the most specific class or group that its nearest images support.
+
+        Args:
+            query: as of `search`.
+            confidence: probability that a class or group must have to be named, 0 to 1.
+
+        Returns:
+            a `Verdict` for one query, a list of them for several.
+
+        Raises:
+            ImageError, InputError, MismatchError: as `search`; also where images have no classes.
+        """
+        if not 0 < confidence < 1:
+            raise InputError(f"expected a confidence between 0 and 1, got {confidence}")
+        points, is_one = self._points(query)
+        known = verdicts.calibration_of(self.reader)
+        found = list(verdicts.verdicts(self.reader, known, points, confidence))
         return found[0] if is_one else found
 
     def _points(self, query: Any) -> tuple[np.ndarray, bool]:

@@ -353,7 +353,13 @@ class LocalStore:
         } | self._place()  # fmt: skip
         self.tables.drop_thumbnails(self._parted, every=told["thumbnails"] != "1")
         self._parted.clear()
-        told |= renewal.renewed(self.index, self.catalogue, told, self.tables, renew, progress)
+        fresh = renewal.renewed(self.index, self.catalogue, told, self.tables, renew, progress)
+        if fresh:
+            from hiercli.index import verdicts  # most updates do without
+
+            names = parse_json(told["level_names"])
+            told["calibration"] = verdicts.learned(self.tables, names, float(told["c"]))
+        told |= fresh
         added, removed = self.tables.delta()
         told["delta"] = delta_checksum(added, removed)
         told["checksum"] = facts_checksum(told)

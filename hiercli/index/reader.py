@@ -1,11 +1,12 @@
 """An index of pictures, opened for searching."""
 
 import contextlib
+import functools
 import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from hiercli.index.pictures import Pictures
 from hiercli.index.schema import Row
 from hiercli.index.searchable import Hit, hit_of, none_match, require_all
 from hiercli.index.searcher import Delta, Searcher
+
+if TYPE_CHECKING:
+    from hiercli.hierarchy.verdict import Calibration
 
 _LOOKS = 3
 """At a catalogue without its FAISS file, before that is damage and not a writer at work."""
@@ -74,6 +78,13 @@ class Reader:
     def model(self) -> Path:
         """The encoder that made the points, where it lay then."""
         return self.catalogue.model
+
+    @functools.cached_property
+    def calibration(self) -> "Calibration | None":
+        """How far its images can be trusted with verdicts."""
+        from hiercli.index import verdicts
+
+        return verdicts.read(self.catalogue.facts.get("calibration", ""), self.path)
 
     @property
     def files(self) -> Sequence[Path]:

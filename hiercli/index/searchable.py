@@ -6,7 +6,7 @@ import os
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from hiercli.errors import HierError, InputError, MismatchError
 from hiercli.images import Picture
 from hiercli.index.schema import Row, groups_of, readable
 from hiercli.wording import counted
+
+if TYPE_CHECKING:
+    from hiercli.hierarchy.verdict import Calibration
 
 _QUERIES_AT_ONCE = 256
 """Queries searched together: many need no more memory than some."""
@@ -162,6 +165,10 @@ class Searchable(Protocol):
     fingerprint: str
 
     fallback: str
+
+    @property
+    def calibration(self) -> "Calibration | None":
+        """How far its images can be trusted with verdicts; ``None`` where it keeps nothing."""
 
     @property
     def picture(self) -> Picture:

@@ -9,7 +9,12 @@ import timm
 import torch
 from timm.data import resolve_model_data_config
 from timm.layers import SelectAdaptivePool2d, resample_abs_pos_embed
-from timm.models import PretrainedCfg, get_deprecated_models, get_pretrained_cfg
+from timm.models import (
+    PretrainedCfg,
+    get_deprecated_models,
+    get_pretrained_cfg,
+    group_parameters,
+)
 from torch import Tensor, nn
 
 from hiercli.errors import FileFormatError, InputError
@@ -18,6 +23,10 @@ from hiercli.nn import tensor_file
 
 DEFAULT = "tf_efficientnet_lite0"
 """The backbone whose ImageNet weights come with an installed package, so it works offline."""
+
+
+_OURS = ("", "auto", "gem")
+"""Poolings that timm does not know."""
 
 
 def create(
@@ -38,7 +47,7 @@ def create(
             ``hub``, ``none`` (random), or the path of a state dict. Only ``auto`` and ``hub`` use
             the network.
         pooling: timm's global pooling (``avg``, ``avgmax``, ``token``), or ``gem`` (`GeM`); empty:
-            the model's own.
+            the model's own; ``auto``: ``gem`` in place of an average, else the model's own.
         image_size: side of the images in pixels; ``None``: the model's own.
         train_size: side of the training crops in pixels, for a model that is to be trained.
 
@@ -49,7 +58,7 @@ def create(
     """
     known = _look_up(name)
     size = known.input_size[-1] if image_size is None else image_size
-    options: dict[str, Any] = {"global_pool": pooling} if pooling not in ("", "gem") else {}
+    options: dict[str, Any] = {"global_pool": pooling} if pooling not in _OURS else {}
     if known.fixed_input_size:
         options["img_size"] = size
     if weights == "auto" and name.split(".")[0] == DEFAULT:
@@ -89,7 +98,7 @@ def create(
     if not hasattr(model, "reset_classifier"):
         raise InputError(f"{name} does not classify images. Choose another backbone")
     cast(Any, model).reset_classifier(0)
-    if pooling == "gem":
+    if pooling == "gem" or (pooling == "auto" and _average_pool(model) is not None):
         _pool_by_gem(model, name)
     try:
         num_features(model, size)
@@ -201,13 +210,20 @@ class GeM(nn.Module):
 
 
 def _pool_by_gem(model: nn.Module, name: str) -> None:
-    pools = [module for module in model.modules() if isinstance(module, SelectAdaptivePool2d)]
-    if len(pools) != 1 or not isinstance(pools[0].pool, nn.AdaptiveAvgPool2d):
+    pool = _average_pool(model)
+    if pool is None:
         raise InputError(
             f"pooling gem replaces the average pooling of a convolutional network, and {name} has "
             "no average pooling. Choose another pooling or backbone"
         )
-    pools[0].add_module("pool", GeM())
+    pool.add_module("pool", GeM())
+
+
+def _average_pool(model: nn.Module) -> SelectAdaptivePool2d | None:
+    """The one layer that averages over places, where a model has it."""
+    pools = [module for module in model.modules() if isinstance(module, SelectAdaptivePool2d)]
+    one = pools[0] if len(pools) == 1 else None
+    return one if one is not None and isinstance(one.pool, nn.AdaptiveAvgPool2d) else None
 
 
 def num_features(model: nn.Module, image_size: int) -> int:
@@ -239,6 +255,28 @@ def num_features(model: nn.Module, image_size: int) -> int:
             f"{name} outputs features that are not finite. Choose other weights or another backbone"
         )
     return int(features.shape[1])
+
+
+def layers(model: nn.Module) -> list[list[nn.Parameter]]:
+    """The weights of a backbone by layer, from its input on: stem, then each stage or block.
+
+    Args:
+        model: from `create`.
+
+    Raises:
+        InputError: timm does not say of this model which weights make a layer.
+    """
+    try:
+        matcher = cast(Any, model).group_matcher(coarse=True)
+        groups = group_parameters(model, matcher)  # type: ignore[no-untyped-call]
+    except (AttributeError, AssertionError, TypeError) as error:
+        name = cast(dict[str, Any], model.pretrained_cfg)["architecture"]
+        raise InputError(
+            f"timm does not group the weights of {name} into layers. Set --freeze-share 0 and "
+            "--layer-decay 1"
+        ) from error
+    weights = dict(model.named_parameters())
+    return [[weights[name] for name in groups[number]] for number in sorted(groups)]
 
 
 def preprocessing(

@@ -13,17 +13,19 @@ from hiercli.training.trainer import train
 
 
 def metric_loss_alone(recipe: Recipe) -> Recipe:
-    """The recipe with HIER and the relational term switched off, all else equal.
+    """The recipe with HIER, levels and the relational term switched off, all else equal.
 
     Raises:
         InputError: both are off already.
     """
-    if not (recipe.hierarchy.hier_weight or recipe.loss.relation_weight):
+    off = {"hier_weight": 0.0, "relation_weight": 0.0, "level_weight": 0.0}
+    if recipe.replace(**off) == recipe:
         raise InputError(
-            "expected a recipe with HIER or relations to compare with a baseline, but hier_weight "
-            "and relation_weight are both 0. Remove --baseline, or raise one of them"
+            "expected a recipe with HIER, relations or levels to compare with a baseline, but "
+            "hier_weight, relation_weight and level_weight are all 0. Remove --baseline, or raise "
+            "one of them"
         )
-    return recipe.replace(hier_weight=0.0, relation_weight=0.0)
+    return recipe.replace(**off)
 
 
 def train_baseline(

@@ -40,6 +40,8 @@ class Checkpoint:
         class_names: training classes.
         class_points: (C, D), the midpoint of each class's training images under these weights;
             (0, D) as long as the run was not finished.
+        interpolation: how far the weights were taken from those of the start to those of the best
+            epoch, 0 to 1, see `interpolating`; 1 as long as the run was not finished.
         progress: what is needed to go on training; ``None`` in ``best.pt``.
     """
 
@@ -51,6 +53,7 @@ class Checkpoint:
     proxies: Tensor
     class_names: list[str]
     class_points: Tensor
+    interpolation: float
     progress: dict[str, Any] | None
 
 
@@ -60,7 +63,8 @@ class Trained:
 
     Attributes:
         embedder: the network, in evaluation mode.
-        preprocessing, recipe, proxies, class_names, class_points, fingerprint: as of `Checkpoint`.
+        preprocessing, recipe, proxies, class_names, class_points, fingerprint, interpolation: as
+            of `Checkpoint`.
     """
 
     embedder: Embedder
@@ -70,6 +74,7 @@ class Trained:
     class_names: list[str]
     class_points: Tensor
     fingerprint: str
+    interpolation: float = 1.0
 
 
 def new_embedder(recipe: Recipe) -> tuple[Embedder, Preprocessing]:
@@ -108,6 +113,7 @@ def save(
     proxies: Tensor,
     class_names: list[str],
     class_points: Tensor,
+    interpolation: float = 1.0,
     progress: dict[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint; ``progress`` holds what is needed to go on training.
@@ -125,6 +131,7 @@ def save(
         "proxies": proxies.detach().cpu(),
         "class_names": class_names,
         "class_points": class_points.detach().cpu(),
+        "interpolation": interpolation,
         "progress": progress,
     }
     with replacing(path) as draft:
@@ -190,6 +197,9 @@ def _checked(content: dict[str, Any]) -> Checkpoint:
             raise ValueError("points outside the ball")
     if len(points) not in (0, len(names)) or len(set(names)) < len(names):
         raise ValueError(f"{len(points)} points of {len(set(names))} classes")
+    share = content.get("interpolation", 1.0)
+    if not isinstance(share, float) or not 0 <= share <= 1:
+        raise ValueError(f"an interpolation of {share!r:.80}")
     progress = content["progress"]
     return Checkpoint(
         int(content["version"]),
@@ -200,6 +210,7 @@ def _checked(content: dict[str, Any]) -> Checkpoint:
         proxies.float(),
         names,
         points.float(),
+        share,
         None if progress is None else dict(progress),
     )
 
@@ -235,6 +246,7 @@ def load(path: Path) -> Trained:
         content.class_names,
         content.class_points,
         content.fingerprint,
+        content.interpolation,
     )
 
 

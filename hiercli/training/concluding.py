@@ -13,6 +13,7 @@ from hiercli.evaluation.retrieval import RetrievalScores
 from hiercli.geometry import poincare
 from hiercli.reports import curves
 from hiercli.training import checkpoint
+from hiercli.training.interpolating import choose
 from hiercli.training.run_folder import read_metrics
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Result:
         out: its folder.
         test: scores of the test classes under the best checkpoint, by name; empty without any.
         best_epoch: the epoch whose weights ``best.pt`` holds.
+        interpolation: how far these were taken from the weights of the start, 0 to 1.
         chosen_by: why that one, in words.
         familiar: classes of the test part that were trained on, so that they are not unseen.
         problems: photographs that could not be read, with the reason.
@@ -36,6 +38,7 @@ class Result:
     out: Path
     test: dict[str, float]
     best_epoch: int
+    interpolation: float
     chosen_by: str
     familiar: list[str]
     problems: list[str]
@@ -48,33 +51,42 @@ def conclude(run: "Run") -> Result:
         curves.draw(read_metrics(run.out / "metrics.jsonl"), run.out / "curves.png")
     run.world.same(True)  # best.pt is there once the main process has come this far
     held = checkpoint.load(run.out / "best.pt")
-    best = held.embedder.to(run.device).to(memory_format=torch.channels_last)
+    held.embedder.to(run.device).to(memory_format=torch.channels_last)
+    share = held.interpolation
     if not len(held.class_points):
-        _place_classes(run, held)
+        if run.start is not None and run.recipe.run.epochs:
+            held, share = choose(run, run.start, held)
+        _place_classes(run, held, share)
     scores: dict[str, float] = {}
     retrieval = None
     if run.dataset.query:
-        scores, retrieval = run.judge.test(best, run.out, run.best_epoch)
+        scores, retrieval = run.judge.test(held.embedder, run.out, run.best_epoch)
     tested = class_names((*run.dataset.query, *(run.dataset.gallery or ())))
     trained = {*run.names, *class_names(run.validation)}
     return Result(
         run.out,
         scores,
         run.best_epoch,
-        _chosen_by(run),
+        share,
+        _chosen_by(run, share),
         [name for name in tested if name in trained],
         run.judge.problems,
         retrieval,
     )
 
 
-def _chosen_by(run: "Run") -> str:
+def _chosen_by(run: "Run", share: float) -> str:
     if not run.recipe.run.epochs:
         return "untrained"
-    return "highest validation MAP@R" if run.validation else "the last epoch, no validation"
+    if not run.validation:
+        return "the last epoch, no validation"
+    if not share:
+        return "back to the start: training did not raise the validation MAP@R"
+    mixed = f", {share:.0%} of the way from the start" if share < 1 else ""
+    return f"highest validation MAP@R{mixed}"
 
 
-def _place_classes(run: "Run", held: checkpoint.Trained) -> None:
+def _place_classes(run: "Run", held: checkpoint.Trained, share: float) -> None:
     """Write into ``best.pt`` the midpoint of each class's images, each embedded once."""
     points, kept = run.judge.embed(held.embedder, run.training)
     if not kept:
@@ -96,4 +108,5 @@ def _place_classes(run: "Run", held: checkpoint.Trained) -> None:
             proxies=held.proxies,
             class_names=[run.names[label] for label in present],
             class_points=torch.from_numpy(np.stack(middles)).float(),
+            interpolation=share,
         )

@@ -25,6 +25,9 @@ from hiercli.nn.embedder import Embedder
 Key = tuple[int, int, int]
 """A photograph's turn: (epoch, place in batch, index)."""
 
+_FEW, _MANY = 8, 64
+"""Images embedded at once: on a CPU, whose caches hold no more, and elsewhere."""
+
 Box = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels."""
 
@@ -219,7 +222,6 @@ def embed_records(
     *,
     device: torch.device,
     workers: int = 0,
-    batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, list[int], list[str]]:
     """Embed photographs in order.
@@ -231,6 +233,7 @@ def embed_records(
     Returns:
         (points float32 (N, D), positions of the N readable records, reasons of the others).
     """
+    batch_size = _FEW if device.type == "cpu" else _MANY
     loader: DataLoader[Any] = DataLoader(
         EvaluationPhotos(records, preprocessing),
         batch_size=batch_size,

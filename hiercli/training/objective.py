@@ -1,29 +1,33 @@
 """What a run minimises, and what is watched while it does."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from hiercli.losses import metric
 from hiercli.losses.hier import HierLoss
+from hiercli.losses.levels import GroupProxies, ranking_loss
 from hiercli.losses.relations import relational_loss
 from hiercli.training.recipe import Recipe
 
 
 class Objective(nn.Module):
-    """A metric loss, HIER beside it, and the pretrained relations that are worth keeping.
+    """A metric loss, HIER beside it, known levels, and the pretrained relations worth keeping.
 
     Attributes:
         metric: the loss that the recipe names.
         hier: HIER with its hierarchical proxies.
+        levels: proxies of the groups at known levels; none where the recipe does not ask for them.
 
     Args:
         recipe: all settings.
         num_classes: training classes.
+        group_counts: groups at each known level above the classes, fine to coarse.
     """
 
-    def __init__(self, recipe: Recipe, num_classes: int) -> None:
+    def __init__(self, recipe: Recipe, num_classes: int, group_counts: Sequence[int] = ()) -> None:
         super().__init__()
         self.recipe = recipe
         self.metric = metric.create(
@@ -45,6 +49,8 @@ class Objective(nn.Module):
             own_ancestors=recipe.hierarchy.own_ancestors,
         )
         self.hier.proxies.requires_grad_(not recipe.hierarchy.freeze_proxies)
+        by_proxies = recipe.loss.level_weight and recipe.loss.level_loss == "proxies"
+        self.levels = GroupProxies(group_counts if by_proxies else (), recipe.model.embedding_dim)
 
     def forward(
         self,
@@ -53,6 +59,7 @@ class Objective(nn.Module):
         known: Tensor | None,
         generator: torch.Generator,
         dtype: torch.dtype = torch.float32,
+        groups: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch and its parts by name, all scalars.
 
@@ -63,6 +70,7 @@ class Objective(nn.Module):
             generator: source of HIER's draws.
             dtype: arithmetic of the backbone, and with ``half_precision_loss`` of the metric loss;
                 all others compute in float32.
+            groups: (B, L) known groups at each level, -1 where one is not known.
         """
         halved = self.recipe.loss.half_precision_loss and dtype != torch.float32
         with torch.autocast(points.device.type, dtype, enabled=halved):
@@ -72,6 +80,12 @@ class Objective(nn.Module):
         if self.recipe.hierarchy.hier_weight:
             parts["hier"] = self.hier(points, labels, generator)
             loss = loss + self.recipe.hierarchy.hier_weight * parts["hier"]
+        if self.recipe.loss.level_weight and groups is not None and groups.shape[1]:
+            if self.recipe.loss.level_loss == "proxies":
+                parts["levels"] = self.levels(points, groups)
+            else:
+                parts["levels"] = ranking_loss(points, labels, groups)
+            loss = loss + self.recipe.loss.level_weight * parts["levels"]
         if known is not None:
             parts["relations"] = relational_loss(
                 points, labels, known, temperature=self.recipe.loss.relation_temperature

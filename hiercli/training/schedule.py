@@ -1,10 +1,13 @@
 """What each part of a run learns with, and how fast in which epoch."""
 
+import itertools
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 
+from hiercli.nn import backbone as backbones
 from hiercli.nn.embedder import Embedder
 from hiercli.training.objective import Objective
 from hiercli.training.recipe import Recipe
@@ -13,24 +16,52 @@ from hiercli.training.recipe import Recipe
 def optimizer(
     recipe: Recipe, embedder: Embedder, objective: Objective, batch_size: int
 ) -> torch.optim.AdamW:
-    """AdamW with a group of parameters for each learning rate, scaled to the ``batch_size``."""
-    base = recipe.optimiser.lr * batch_size / 180
-    factors = {
-        "backbone": (embedder.backbone, 1.0),
-        "head": (embedder.head, recipe.optimiser.head_lr_factor),
-        "radius": (embedder.radius or nn.Module(), recipe.optimiser.radius_lr_factor),
-        "proxies": (objective.hier, recipe.optimiser.proxy_lr_factor),
-        "class_proxies": (objective.metric, recipe.optimiser.class_proxy_lr_factor),
-    }
+    """AdamW with a group of parameters for each learning rate, scaled to the ``batch_size``.
+
+    With ``layer_decay`` d the layer of a backbone that has n layers above it learns at d^n of the
+    rate (Clark et al., "ELECTRA", ICLR 2020, section 3.1); with ``freeze_share`` the first ones
+    do not learn at all.
+
+    Raises:
+        InputError: the backbone has no such layers.
+    """
+    settings = recipe.optimiser
+    base = settings.lr * batch_size / 180
+    factors: list[tuple[str, Iterable[nn.Parameter], float]] = [
+        ("head", embedder.head.parameters(), settings.head_lr_factor),
+        ("radius", (embedder.radius or nn.Module()).parameters(), settings.radius_lr_factor),
+        ("proxies", objective.hier.parameters(), settings.proxy_lr_factor),
+        ("class_proxies", objective.metric.parameters(), settings.class_proxy_lr_factor),
+        ("level_proxies", objective.levels.parameters(), settings.class_proxy_lr_factor),
+    ]
+    if settings.layer_decay < 1:
+        layers = backbones.layers(embedder.backbone)[::-1]
+        decayed = [("backbone", own, settings.layer_decay**n) for n, own in enumerate(layers)]
+        factors = [*decayed, *factors]
+    else:
+        factors = [("backbone", embedder.backbone.parameters(), 1.0), *factors]
     groups = []
-    for name, (module, factor) in factors.items():
-        parameters = [weight for weight in module.parameters() if weight.requires_grad]
+    for name, weights, factor in factors:
+        parameters = [weight for weight in weights if weight.requires_grad]
         if parameters:
             groups.append(
-                {"name": name, "params": parameters, "weight_decay": recipe.optimiser.weight_decay}
+                {"name": name, "params": parameters, "weight_decay": settings.weight_decay}
                 | {"base_lr": base * factor, "lr": base * factor}
             )
-    return torch.optim.AdamW(groups, eps=recipe.optimiser.adam_eps)
+    return torch.optim.AdamW(groups, eps=settings.adam_eps)
+
+
+def freeze(recipe: Recipe, embedder: Embedder) -> None:
+    """Let the first layers of the backbone learn nothing, as the recipe asks.
+
+    Raises:
+        InputError: timm does not say what its layers are.
+    """
+    share = recipe.optimiser.freeze_share
+    if share:
+        layers = backbones.layers(embedder.backbone)
+        for weight in itertools.chain(*layers[: int(share * len(layers))]):
+            weight.requires_grad_(False)
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: int) -> None:

@@ -70,6 +70,10 @@ class Run(Group):
     patience: int = _setting(
         0, "Stop after this many epochs without a better validation score (0: never)", least=0
     )
+    interpolate: bool = _setting(
+        False,
+        "Mix the weights of start and end by the share that scores best on the held-out classes",
+    )
     seed: int = _setting(0, "Use this random seed", least=0, below=2**63)
     checkpoint_minutes: float = _setting(
         5.0, "Save a checkpoint after this many minutes within an epoch", above=0
@@ -85,7 +89,9 @@ class Model(Group):
         "auto", "Start from these weights: auto, hub, none (random), or a state dict"
     )
     pooling: str = _setting(
-        "", "Pool features by avg, avgmax, token or gem (empty: as the model does)"
+        "",
+        "Pool features by avg, avgmax, token or gem (auto: gem in place of avg; empty: as the "
+        "model does)",
     )
     embedding_dim: int = _setting(128, "Embed in this many dimensions", least=2, most=MAX_DIM)
     c: float = _setting(
@@ -165,6 +171,14 @@ class Loss(Group):
     relation_temperature: float = _setting(
         0.1, "Set the temperature of the pretrained relations", above=0
     )
+    level_weight: float = _setting(
+        0.0, "Give the loss on known levels above the classes this weight (0: off)", least=0
+    )
+    level_loss: str = _setting(
+        "proxies",
+        "Learn levels by a proxy for each group, or by ranking relatives before others",
+        choices=("proxies", "ranking"),
+    )
     half_precision_loss: bool = _setting(
         False, "Compute the metric loss in the backbone's precision, as the published code does"
     )
@@ -238,6 +252,18 @@ class Optimiser(Group):
         0.5, "Multiply the learning rate by this factor at each cut, with --schedule step", least=0
     )
     freeze_batch_norm: bool = _setting(False, "Freeze the statistics of batch normalisation")
+    freeze_share: float = _setting(
+        0.0,
+        "Keep this share of the backbone's layers as they are, counted from its input",
+        least=0,
+        most=1,
+    )
+    layer_decay: float = _setting(
+        1.0,
+        "Multiply the learning rate of each layer by this factor for each layer above it",
+        above=0,
+        most=1,
+    )
     gradient_clip: float = _setting(10.0, "Clip gradients to this absolute value (0: off)", least=0)
     ema_decay: float = _setting(
         0.0, "Average the weights with this decay per step (0: off)", least=0, below=1

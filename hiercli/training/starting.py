@@ -38,6 +38,7 @@ def start_from_known(
     judge: Judge,
     training: Sequence[Record],
     labels: np.ndarray,
+    groups: np.ndarray,
 ) -> Tensor | None:
     """Set head and proxies by what the backbone knows, as the recipe asks.
 
@@ -48,6 +49,7 @@ def start_from_known(
         judge: it embeds the photographs.
         training: the N photographs to learn from.
         labels: (N,) their class ids.
+        groups: (N, L) their groups at known levels above the classes, -1 where one is not known.
 
     Returns:
         (N, F) centred features for the relational term; ``None`` without it. They come anew, the
@@ -78,11 +80,13 @@ def start_from_known(
     )
     tangent = poincare.clip(embedder.tangent(on_device), recipe.model.clip_radius).cpu().numpy()
     if grown:
-        places = grow_proxies(tangent, labels[kept], recipe.hierarchy.num_proxies)
+        told = groups[kept] if recipe.loss.level_weight else None
+        places = grow_proxies(tangent, labels[kept], recipe.hierarchy.num_proxies, told)
         objective.hier.proxies.copy_(torch.from_numpy(places))
     if placed:
-        means = [tangent[labels[kept] == label].mean(axis=0) for label in np.unique(labels)]
-        place_class_proxies(objective.metric, torch.from_numpy(np.stack(means)))
+        place_class_proxies(objective.metric, torch.from_numpy(_means(tangent, labels[kept])))
+        for loss, own in zip(objective.levels.levels, groups[kept].T, strict=False):
+            place_class_proxies(loss, torch.from_numpy(_means(tangent, own)))
     if not recipe.loss.relation_weight:
         return None
     centred = features - features.mean(axis=0)
@@ -142,7 +146,14 @@ def _unit_scale(scales: Tensor) -> Tensor:
     return scales / scales.square().mean().sqrt()
 
 
-def grow_proxies(tangent: np.ndarray, labels: np.ndarray, num_proxies: int) -> np.ndarray:
+def _means(tangent: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The mean of each group, in the order of their numbers; -1 is none."""
+    return np.stack([tangent[codes == code].mean(axis=0) for code in np.unique(codes[codes >= 0])])
+
+
+def grow_proxies(
+    tangent: np.ndarray, labels: np.ndarray, num_proxies: int, groups: np.ndarray | None = None
+) -> np.ndarray:
     """First places of hierarchical proxies: the nodes of a tree grown over the training classes.
 
     The mean of many tangent vectors that disagree is short, so a node high in the tree lies near
@@ -152,10 +163,12 @@ def grow_proxies(tangent: np.ndarray, labels: np.ndarray, num_proxies: int) -> n
         tangent: (N, D) tangent vectors of the training photographs.
         labels: (N,) class ids.
         num_proxies: P.
+        groups: (N, L) known groups above the classes, fine to coarse; -1 where one is not known.
 
     Returns:
-        (P, D): the highest joins of the classes, then the classes themselves, then the highest
-        joins of photographs within classes; if even these do not suffice, they come again.
+        (P, D): known groups, coarse ones first, then the highest joins of the classes, then the
+        classes themselves, then the highest joins of photographs within classes; if even these do
+        not suffice, they come again.
     """
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     means = np.stack([tangent[own].mean(axis=0) for own in members])
@@ -164,7 +177,9 @@ def grow_proxies(tangent: np.ndarray, labels: np.ndarray, num_proxies: int) -> n
         means, members = means[evenly], [members[place] for place in evenly]
     joins, _ = _joins(means)
     places = [joins[::-1], means]
-    if len(joins) + len(means) < num_proxies:
+    if groups is not None:
+        places = [_means(tangent, own) for own in groups.T[::-1] if own.max() >= 0] + places
+    if sum(map(len, places)) < num_proxies:
         within = [_joins(tangent[own[:_MOST_PHOTOS]]) for own in members]
         # The last join of a class is the class itself, which has its place already.
         nodes = np.concatenate([nodes[:-1] for nodes, _ in within])

@@ -19,6 +19,7 @@ from hiercli.data.records import (
     Record,
     class_ids,
     class_names,
+    group_ids,
     require_answers,
     split_validation,
 )
@@ -34,6 +35,7 @@ from hiercli.training.concluding import Result, conclude
 from hiercli.training.device import choose_device, choose_precision
 from hiercli.training.distributed import World
 from hiercli.training.feed import Feed, Turns
+from hiercli.training.interpolating import Weights, start_of
 from hiercli.training.judging import Judge
 from hiercli.training.objective import Objective, collapse, watch
 from hiercli.training.recipe import Recipe, dump
@@ -147,8 +149,10 @@ class Run:
         self.dtype = choose_precision(recipe.machine.precision, self.device, self.embedder.backbone)
         if self.device.type == "cpu":
             keep_freed_memory()
+        schedule.freeze(recipe, self.embedder)
         self.embedder.to(self.device).to(memory_format=torch.channels_last)
-        self.objective = Objective(recipe, len(self.names)).to(self.device)
+        self.groups, counts = group_ids(self.training, len(dataset.level_names))
+        self.objective = Objective(recipe, len(self.names), counts).to(self.device)
         self.feed = Feed(
             recipe,
             self.training,
@@ -159,8 +163,12 @@ class Run:
             progress=reporter.judged,
         )
         self.known = start_from_known(
-            recipe, self.embedder, self.objective, self.judge, self.training, self.labels
-        )
+            recipe, self.embedder, self.objective, self.judge, self.training, self.labels,
+            self.groups,
+        )  # fmt: skip
+        self.start: Weights | None = None
+        if recipe.run.interpolate and self.validation:
+            self.start = start_of(self.embedder, self.objective.hier)
         # Encoder and proxies belong together, so both are averaged.
         self.averaged: tuple[AveragedModel, ...] = ()
         if recipe.optimiser.ema_decay:
@@ -308,16 +316,18 @@ class Run:
 
     def _set_training_mode(self) -> None:
         self.embedder.train()
-        if self.recipe.optimiser.freeze_batch_norm:
-            for module in self.embedder.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        for module in self.embedder.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
+                self.recipe.optimiser.freeze_batch_norm or not module.weight.requires_grad
+            ):
+                module.eval()
 
     def _one_step(self, images: Tensor, batch: Sequence[int]) -> dict[str, float]:
         """One step from this process's ``images`` of the ``batch``; returns the loss's parts."""
         recipe = self.recipe
         images = images.to(self.device, memory_format=torch.channels_last)
         labels = torch.from_numpy(self.labels[batch]).to(self.device)
+        groups = torch.from_numpy(self.groups[batch]).to(self.device)
         known = None if self.known is None else self.known[batch].to(self.device)
         held = self.epoch < recipe.optimiser.warmup_epochs
         low_precision = self.dtype != torch.float32
@@ -328,7 +338,7 @@ class Run:
             features = self.embedder.features(images)
         points = self.embedder.to_poincare(self.embedder.tangent(features))
         points = self.world.gather(points, divided_twice=recipe.optimiser.gradients_divided_twice)
-        loss, parts = self.objective(points, labels, known, self.generator, self.dtype)
+        loss, parts = self.objective(points, labels, known, self.generator, self.dtype, groups)
         values = {name: part.item() for name, part in parts.items()}
         if not math.isfinite(loss.item()):
             raise TrainingError(self._diverged(f"the loss became {loss.item()} ({values})"))

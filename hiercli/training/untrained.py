@@ -98,7 +98,8 @@ def score_untrained(
     told = progress or (lambda *_: None)
     held = _held_out(recipe, dataset)
     best: tuple[float, TorchEncoder, str, float] | None = None
-    for pooling in dict.fromkeys([recipe.model.pooling, "", "gem"]):
+    own = () if recipe.model.pooling == "auto" else (recipe.model.pooling,)
+    for pooling in dict.fromkeys([*own, "", "gem"]):
         for crop_share in dict.fromkeys([recipe.model.eval_crop_share, 1.0]):
             torch.manual_seed(recipe.run.seed)  # of random weights
             try:

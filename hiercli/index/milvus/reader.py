@@ -54,6 +54,7 @@ class MilvusReader:
     """
 
     picture = staticmethod(read)
+    calibration = None
 
     def __init__(self, address: Address, device: str = "cpu") -> None:
         self.address = address

@@ -1,0 +1,198 @@
+"""How far the verdicts on queries can be trusted: are the probabilities those that come true?
+
+Half of the images of each class become an index, the other half queries. Where levels are known, a
+quarter of the classes is left out of the index, so that their images have no right class there,
+only right groups. What `hierarchy.verdict` learns, it learns of the index alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hiercli.collection import Collection
+from hiercli.errors import DataError
+from hiercli.geometry import poincare
+from hiercli.hierarchy.verdict import CONFIDENCE, NEIGHBOURS, Calibration, Verdict
+
+PRECISION = 0.9
+_BINS = 10
+_HIDDEN = 0.25
+_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """Scores of verdicts, 0 to 1.
+
+    Attributes:
+        named: share of the queries for which a class or group is named.
+        precision: share of these that is right.
+        named_class: share of the queries for which a class is named.
+        calibration_error: expected error of the probabilities of all classes and groups that were
+            considered, in ten bins (Guo et al., "On Calibration of Modern Neural Networks", ICML
+            2017, equation 3). Lower is better.
+        coverage: largest share of the queries for which classes can be named, the most probable
+            first, so that 90 % are right.
+        coverage_by_distance: the same where the class of the nearest image is named, the nearest
+            first.
+        foreign: share of the queries that nothing in the index is like, by the verdicts.
+        num_queries: queries.
+        num_unknown: of these, images of classes that the index does not have.
+        curve: pairs of coverage and risk, the share of wrong classes, by probability.
+        curve_by_distance: the same by distance.
+    """
+
+    named: float
+    precision: float
+    named_class: float
+    calibration_error: float
+    coverage: float
+    coverage_by_distance: float
+    foreign: float
+    num_queries: int
+    num_unknown: int
+    curve: list[tuple[float, float]] = field(repr=False)
+    curve_by_distance: list[tuple[float, float]] = field(repr=False)
+
+    def to_dict(self) -> dict[str, float]:
+        """The scores by name, without the curves."""
+        names = ("named", "precision", "named_class", "calibration_error", "coverage",
+                 "coverage_by_distance", "foreign")  # fmt: skip
+        return {name: round(getattr(self, name), 4) for name in names}
+
+
+def judge(
+    images: Collection,
+    *,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Abstention:
+    """Score the verdicts that images give of each other.
+
+    Args:
+        images: with labels.
+        confidence: probability that a class or group must have to be named.
+        seed: which images and classes are the index.
+        progress: called with (done, total) queries.
+
+    Raises:
+        DataError: too few classes or images.
+    """
+    if images.labels is None or len(images.classes) < 2:
+        raise DataError("expected images of two classes or more, with labels")
+    known = images[[place for place, label in enumerate(images.labels) if label]]
+    index, queries = _parted(known, seed)
+    calibration = Calibration.of(index)
+    lines = known.lineages
+    labels = list(index.labels or ())
+    verdicts: list[Verdict] = []
+    nearest, first = [], []
+    for start in range(0, len(queries), _ROWS):
+        block = queries[start : start + _ROWS]
+        far = _distances(block, index)
+        many = min(NEIGHBOURS, far.shape[1])
+        for row in far:
+            near = np.argpartition(row, many - 1)[:many]
+            near = near[np.argsort(row[near], kind="stable")]
+            own = [labels[place] for place in near]
+            verdicts.append(calibration.verdict(row[near], own, confidence))
+            nearest.append(row[near[0]])
+            first.append(own[0])
+        if progress:
+            progress(len(verdicts), len(queries))
+    kinds = calibration.kinds
+    leaves = {name: leaf for leaf, name in enumerate(kinds.names[: kinds.num_classes])}
+
+    def are_right(verdict: Verdict, label: str) -> list[bool]:
+        """Of the kinds that were considered."""
+        chain = kinds.chain(leaves[verdict.kinds[0][0]]) if verdict.kinds else []
+        if label in leaves:
+            true = set(kinds.chain(leaves[label]))
+            return [kind in true for kind in chain]
+        line = lines.get(label, ())
+        groups = dict(zip(known.level_names, line, strict=True)) if line else {}
+        return [groups.get(kinds.levels[kind]) == kinds.names[kind] for kind in chain]
+
+    truth = list(queries.labels or ())
+    sure, came, named = [], [], []
+    for verdict, label in zip(verdicts, truth, strict=True):
+        right = are_right(verdict, label)
+        sure += [probability for _, _, probability in verdict.kinds]
+        came += right
+        if verdict.name:
+            named.append(right[[kind[2] >= confidence for kind in verdict.kinds].index(True)])
+    best = [verdict.kinds[0] if verdict.kinds else ("", "", 0.0) for verdict in verdicts]
+    by_verdict = np.array([kind[0] == label for kind, label in zip(best, truth, strict=True)])
+    by_distance = np.array([own == label for own, label in zip(first, truth, strict=True)])
+    curves = (
+        _curve(by_verdict, -np.array([kind[2] for kind in best])),
+        _curve(by_distance, np.array(nearest)),
+    )
+    return Abstention(
+        named=len(named) / len(truth),
+        precision=float(np.mean(named)) if named else 0.0,
+        named_class=float(np.mean([verdict.level == "class" for verdict in verdicts])),
+        calibration_error=_calibration_error(np.array(sure), np.array(came)),
+        coverage=_coverage(curves[0]),
+        coverage_by_distance=_coverage(curves[1]),
+        foreign=float(np.mean([verdict.is_foreign for verdict in verdicts])),
+        num_queries=len(truth),
+        num_unknown=sum(label not in leaves for label in truth),
+        curve=curves[0],
+        curve_by_distance=curves[1],
+    )
+
+
+def _parted(known: Collection, seed: int) -> tuple[Collection, Collection]:
+    """Images that are an index, and those that are looked for."""
+    rng = np.random.default_rng(seed)
+    classes = known.classes
+    hidden: set[str] = set()
+    if known.lineages and len(classes) > 4:
+        hidden = {classes[place] for place in
+                  rng.permutation(len(classes))[: round(_HIDDEN * len(classes))]}  # fmt: skip
+    codes = np.array(known.labels)
+    inside, asked = np.zeros(len(known), bool), np.zeros(len(known), bool)
+    for name in classes:
+        own = rng.permutation(np.flatnonzero(codes == name))
+        half = (len(own) + 1) // 2
+        asked[own[half:]] = True
+        inside[own[:half]] = name not in hidden
+    if not asked.any():
+        raise DataError("expected a class with two images or more, found none")
+    return known[inside], known[asked]
+
+
+def _distances(queries: Collection, index: Collection) -> np.ndarray:
+    wide, others = (one.points.astype(np.float64) for one in (queries, index))
+    if index.c is not None:
+        return poincare.pairwise_dist(wide, others, index.c)
+    wide /= np.linalg.norm(wide, axis=1, keepdims=True).clip(1e-12)
+    others /= np.linalg.norm(others, axis=1, keepdims=True).clip(1e-12)
+    far: np.ndarray = 1 - wide @ others.T
+    return far
+
+
+def _calibration_error(sure: np.ndarray, came: np.ndarray) -> float:
+    if not len(sure):
+        return 0.0
+    bins = np.minimum(sure * _BINS, _BINS - 1).astype(int)
+    parts = [bins == number for number in range(_BINS)]
+    return float(
+        sum(
+            part.mean() * abs(sure[part].mean() - came[part].mean()) for part in parts if part.any()
+        )
+    )
+
+
+def _curve(right: np.ndarray, order: np.ndarray) -> list[tuple[float, float]]:
+    """Coverage and risk where the first so many by some order are answered."""
+    wrong = np.cumsum(~right[np.argsort(order, kind="stable")])
+    ranks = np.arange(1, len(right) + 1)
+    return list(zip((ranks / len(right)).tolist(), (wrong / ranks).tolist(), strict=True))
+
+
+def _coverage(curve: list[tuple[float, float]]) -> float:
+    return max((covered for covered, risk in curve if 1 - risk >= PRECISION), default=0.0)

@@ -1,0 +1,105 @@
+"""What the images of an index say of a query; how sure they are is learned when they are placed."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from hiercli.collection import Collection
+from hiercli.errors import DataError, FileFormatError, InputError
+from hiercli.files import parse_json
+from hiercli.hierarchy.verdict import CONFIDENCE, NEIGHBOURS, Calibration, Verdict
+from hiercli.index.schema import groups_of
+from hiercli.index.searchable import Hit, Searchable, answers
+from hiercli.index.tables import Tables
+
+_MOST = 200_000
+"""Images that are learned from."""
+
+
+def learned(tables: Tables, level_names: Sequence[str], c: float) -> str:
+    """A calibration of the images of a catalogue, as text; empty where they have no classes.
+
+    Args:
+        tables: inside a transaction.
+        level_names: of the levels, fine to coarse.
+        c: curvature magnitude.
+    """
+    rows = tables.database.execute(
+        "SELECT images.id, label, levels FROM images JOIN classes ON classes.id = class "
+        "WHERE label != '' ORDER BY images.id"
+    ).fetchall()
+    if len(rows) > _MOST:
+        rows = [rows[place] for place in np.linspace(0, len(rows) - 1, _MOST).astype(int)]
+    if len({label for _, label, _ in rows}) < 2:
+        return ""
+    _, points = tables.points([number for number, _, _ in rows])
+    groups = [groups_of(text) for _, _, text in rows]
+    images = Collection(
+        points=points, labels=[label for _, label, _ in rows], c=c,
+        levels=[tuple(own.get(name, "") for name in level_names) for own in groups]
+        if level_names else None, level_names=tuple(level_names),
+    )  # fmt: skip
+    try:
+        return json.dumps(Calibration.of(images).to_dict(), ensure_ascii=False)
+    except DataError:  # no class has two images
+        return ""
+
+
+def read(text: str, index: object) -> Calibration | None:
+    """What `learned` wrote; ``None`` for an empty text.
+
+    Raises:
+        FileFormatError: it is something else.
+    """
+    if not text:
+        return None
+    try:
+        return Calibration.from_dict(parse_json(text))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, DataError) as error:
+        raise FileFormatError(
+            f"the calibration of {index} is damaged ({str(error)[:200]}). Run `hier index compact "
+            f"{index}` to make it anew"
+        ) from error
+
+
+def calibration_of(
+    images: Searchable, progress: Callable[[int, int], None] | None = None
+) -> Calibration:
+    """What an index keeps, or else what can be learned of its images now.
+
+    Args:
+        images: the index.
+        progress: called with (done, total) images compared.
+
+    Raises:
+        InputError: its images have no labels, or one class only.
+        FileFormatError: what it keeps is damaged.
+    """
+    stored = images.calibration
+    if stored is not None:
+        return stored
+    rows = [row for row in images.rows() if row.label]
+    try:
+        if not rows:
+            raise DataError("expected images with labels, found none")
+        return Calibration.of(images.collection_of(rows), progress)
+    except DataError as error:
+        raise InputError(f"there can be no verdicts: {error}") from error
+
+
+def verdicts(
+    images: Searchable,
+    calibration: Calibration,
+    points: np.ndarray,
+    confidence: float = CONFIDENCE,
+) -> Iterator[Verdict]:
+    """The verdict on each of the points (Q, D), searched block by block as they are asked for."""
+    for hits in answers(images, points, NEIGHBOURS):
+        yield of_hits(calibration, hits, confidence)
+
+
+def of_hits(calibration: Calibration, hits: Sequence[Hit], confidence: float) -> Verdict:
+    """The verdict on one query, from its nearest images."""
+    distances = np.array([hit.distance for hit in hits])
+    return calibration.verdict(distances, [hit.label for hit in hits], confidence)

@@ -1,0 +1,127 @@
+"""Known levels in training: what the losses ask for, and that training uses them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_interpolating import SMALL
+from torch.nn import functional
+
+from hiercli.data.records import Dataset, Record, group_ids
+from hiercli.evaluation import relevance, taxonomy
+from hiercli.losses.levels import GroupProxies, ranking_loss, shared_levels
+from hiercli.training import recipe, trainer
+from hiercli.training.distributed import World
+from hiercli.training.reporter import Silence
+from hiercli.training.starting import grow_proxies
+
+LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+GROUPS = torch.tensor([[0, 0], [0, 0], [0, 0], [0, 0], [1, 0], [1, 0], [2, 1], [2, 1]])
+
+
+def literal(points: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
+    """H-AP as it is reported, of classes with complete levels."""
+    classes = np.unique(labels)
+    lines = [tuple(groups[labels == one][0]) for one in classes]
+    return relevance.score(
+        points, labels, taxonomy.lca_heights([tuple(map(str, line)) for line in lines]), c=None
+    ).average_precision
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_ranking_loss_bounds_the_reported_score(seed: int) -> None:
+    points = torch.randn(8, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    reached = literal(points.numpy(), LABELS.numpy(), GROUPS.numpy())
+    loss = ranking_loss(points, LABELS, GROUPS)
+    assert 1 - loss.item() <= reached + 1e-5
+    assert 0 < loss.item() < 1
+
+
+def test_the_ranking_loss_leads_to_the_perfect_ranking() -> None:
+    points = torch.randn(8, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    before = literal(points.detach().numpy(), LABELS.numpy(), GROUPS.numpy())
+    optimizer = torch.optim.Adam([points], 0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        ranking_loss(points, LABELS, GROUPS).backward()
+        optimizer.step()
+    assert before < 0.8
+    assert literal(points.detach().numpy(), LABELS.numpy(), GROUPS.numpy()) > 0.999
+
+
+def test_what_is_not_known_is_not_shared() -> None:
+    groups = torch.tensor([[-1, 0], [-1, 0], [-1, -1], [-1, -1]])
+    assert shared_levels(torch.arange(4), groups).tolist() == [
+        [3, 1, 0, 0], [1, 3, 0, 0], [0, 0, 3, 0], [0, 0, 0, 3],
+    ]  # fmt: skip
+
+
+def test_group_proxies_draw_each_group_together() -> None:
+    points = torch.randn(8, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+
+    def within_and_between() -> tuple[float, float]:
+        unit = functional.normalize(points.detach(), dim=1)
+        same = GROUPS[:, None, 1] == GROUPS[None, :, 1]
+        return (unit @ unit.T)[same].mean().item(), (unit @ unit.T)[~same].mean().item()
+
+    before = within_and_between()
+    torch.manual_seed(0)
+    loss = GroupProxies([2], 6)
+    optimizer = torch.optim.Adam([points, *loss.parameters()], 0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss(points, GROUPS[:, 1:]).backward()
+        optimizer.step()
+    after = within_and_between()
+    assert before[0] < 0.4
+    assert after[0] > 0.6
+    assert after[1] < min(before[1], -0.3)
+
+
+def test_group_proxies_leave_out_what_is_not_known() -> None:
+    loss = GroupProxies([3, 2], 6)
+    points = torch.randn(8, 6).requires_grad_()
+    unknown = GROUPS.clone()
+    unknown[3] = -1
+    loss(points, unknown).backward()
+    assert points.grad is not None
+    assert points.grad[3].abs().max() == 0
+    assert points.grad[2].abs().max() > 0
+    assert loss(points, torch.full_like(GROUPS, -1)).item() == 0
+
+
+def test_groups_of_one_name_under_two_parents_are_two() -> None:
+    rows = [("denim", "men"), ("denim", "women"), ("", "women"), ()]
+    ids, counts = group_ids([Record(Path("x.jpg"), "x", row) for row in rows], 2)
+    assert ids.tolist() == [[0, 0], [1, 1], [-1, 1], [-1, -1]]
+    assert counts == [2, 2]
+
+
+def test_known_groups_are_the_first_proxies() -> None:
+    rng = np.random.default_rng(0)
+    tangent = rng.normal(size=(16, 5)).astype(np.float32)
+    labels = np.arange(16) // 4
+    groups = np.array([[0, 0], [0, 0], [1, 0], [2, 1]])[labels]
+    places = grow_proxies(tangent, labels, 12, groups)
+    assert places.shape == (12, 5)
+    np.testing.assert_allclose(places[0], tangent[:12].mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(places[2], tangent[:8].mean(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["proxies", "ranking"])
+def test_training_uses_levels(photos: Path, tmp_path: Path, way: str) -> None:
+    records = tuple(
+        Record(path, path.parent.name, (str(int(path.parent.name[-1]) % 2),))
+        for path in sorted(photos.rglob("*.jpg"))
+    )
+    settings = recipe.load("fast", {**SMALL, "level_weight": 1.0, "level_loss": way})
+    dataset = Dataset("x", records, (), level_names=("parity",))
+    run = trainer.Run(settings, dataset, tmp_path, Silence(), World())
+    parts = run._one_step(torch.randn(8, 3, 32, 32), list(range(8)))
+    assert parts["levels"] > 0
+    # The classes' proxies of each level start at its groups' means.
+    for loss in run.objective.levels.levels:
+        assert len(loss.proxies) == 2
+    plain = trainer.Run(settings, Dataset("x", records, ()), tmp_path, Silence(), World())
+    assert "levels" not in plain._one_step(torch.randn(8, 3, 32, 32), list(range(8)))

@@ -1,0 +1,258 @@
+"""Verdicts: what a query is, how sure that is, and when nothing is like it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Hier, paint
+from test_index import Colours
+
+from hiercli.collection import Collection
+from hiercli.errors import DataError, FileFormatError, InputError
+from hiercli.evaluation import abstention
+from hiercli.geometry import poincare
+from hiercli.hierarchy.verdict import NEIGHBOURS, Calibration, Kinds, Verdict
+from hiercli.index import health, update, verdicts
+from hiercli.index.index import Index
+
+LINES = {
+    "wren": ("Troglodytes", "birds"),
+    "jay": ("Garrulus", "birds"),
+    "oak": ("Quercus", "trees"),
+    "holm": ("Quercus", "trees"),
+}
+
+
+def images(labels: list[str], levels: bool = True) -> Collection:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(len(labels), 4)) / 10
+    return Collection(
+        points=points, labels=labels, c=0.1, level_names=("genus", "group") if levels else (),
+        levels=[LINES[label] for label in labels] if levels else None,
+    )  # fmt: skip
+
+
+def world(seed: int, spread: float = 0.15, per_class: int = 16) -> Collection:
+    """Three groups of five classes: classes of a group are near each other, and hard to tell."""
+    rng = np.random.default_rng(seed)
+    middles = np.random.default_rng(7)
+    points, labels, levels = [], [], []
+    for group in range(3):
+        centre = middles.normal(size=16)
+        for number in range(5):
+            own = centre + 0.2 * middles.normal(size=16)
+            for _ in range(per_class):
+                points.append(own + spread * rng.normal(size=16))
+                labels.append(f"kind{group}{number}")
+                levels.append((f"group{group}",))
+    tangent = np.array(points) / 8
+    return Collection(points=poincare.expmap0(tangent, 0.1), labels=labels, levels=levels, c=0.1)
+
+
+def judged(known: Calibration, index: Collection, queries: Collection) -> list[Verdict]:
+    far = poincare.pairwise_dist(
+        queries.points.astype(np.float64), index.points.astype(np.float64), 0.1
+    )
+    order = np.argsort(far, axis=1)[:, :NEIGHBOURS]
+    labels = index.labels or ()
+    return [
+        known.verdict(far[row, near], [labels[place] for place in near])
+        for row, near in enumerate(order)
+    ]
+
+
+def test_kinds_are_classes_and_the_groups_above_them() -> None:
+    kinds = Kinds.of(images(["wren", "jay", "oak", "holm", "wren"]))
+    named = [[kinds.names[kind] for kind in kinds.chain(leaf)] for leaf in range(4)]
+    assert named == [["holm", "Quercus", "trees"], ["jay", "Garrulus", "birds"],
+                     ["oak", "Quercus", "trees"], ["wren", "Troglodytes", "birds"]]  # fmt: skip
+    assert kinds.sizes()[kinds.names.index("birds")] == 2
+    grown = Kinds.of(images(["wren", "jay", "oak", "holm"], levels=False))
+    assert grown.num_classes == 4
+    assert len(grown.names) == 4 + 2, "the join of all says nothing"
+
+
+def test_a_group_that_lacks_is_passed_over() -> None:
+    lines = [("a1", "f"), ("", "f"), ("", "")]
+    some = Collection(
+        points=np.eye(3) / 10, labels=["x", "y", "z"], levels=lines, level_names=("genus", "family")
+    )
+    kinds = Kinds.of(some)
+    named = [[kinds.names[kind] for kind in kinds.chain(leaf)] for leaf in range(3)]
+    assert named == [["x", "a1", "f"], ["y", "f"], ["z"]]
+
+
+@pytest.mark.parametrize("levels", [True, False])
+def test_probabilities_are_those_that_come_true(levels: bool) -> None:
+    """Expected calibration error below 0.05, on queries that nothing was learned from."""
+    index, queries = world(1, 0.5), world(2, 0.5, per_class=40)
+    if not levels:
+        index = Collection(points=index.points, labels=index.labels, c=index.c)
+    known = Calibration.of(index)
+    sure, right = [], []
+    for verdict, label in zip(judged(known, index, queries), queries.labels or (), strict=True):
+        leaf = known.kinds.names.index(label)
+        true = {known.kinds.names[kind] for kind in known.kinds.chain(leaf)}
+        for name, _, probability in verdict.kinds:
+            sure.append(probability)
+            right.append(name in true)
+    bins = np.minimum(np.array(sure) * 10, 9).astype(int)
+    parts = [(bins == number) for number in range(10)]
+    error = sum(
+        part.mean() * abs(np.array(sure)[part].mean() - np.array(right)[part].mean())
+        for part in parts
+        if part.any()
+    )
+    assert 0.4 < np.mean(right) < 0.95
+    assert error < 0.05
+
+
+def test_the_group_is_named_where_the_class_is_not_sure() -> None:
+    index, queries = world(1, 0.4), world(2, 0.4)
+    found = judged(Calibration.of(index), index, queries)
+    named = [verdict for verdict in found if verdict.level == "level1"]
+    assert len(named) > len(found) / 2
+    truth = [label[4] for label in queries.labels or ()]
+    right = [
+        verdict.name == f"group{group}"
+        for verdict, group in zip(found, truth, strict=True)
+        if verdict.level == "level1"
+    ]
+    assert np.mean(right) > 0.9
+    assert "class unsure" in str(named[0])
+
+
+def test_what_is_far_from_everything_is_foreign() -> None:
+    index = world(1)
+    known = Calibration.of(index)
+    far = Collection(points=-index.points[:20], c=0.1)
+    assert all(verdict.is_foreign for verdict in judged(known, index, far))
+    near = judged(known, index, world(2))
+    assert np.mean([verdict.is_foreign for verdict in near]) < 0.05
+    assert str(judged(known, index, far)[0]) == "nothing like this in the index"
+
+
+def test_higher_groups_are_never_less_sure() -> None:
+    for verdict in judged(Calibration.of(world(1)), world(1), world(3)):
+        sure = [probability for _, _, probability in verdict.kinds]
+        assert sure == sorted(sure)
+
+
+def test_it_comes_back_as_it_was_written() -> None:
+    known = Calibration.of(world(1))
+    assert Calibration.from_dict(json.loads(json.dumps(known.to_dict()))) == known
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": [1.0]}, {"scale": 0.0}, {"scale": float("nan")}, {"middle": "x"},
+        {"kinds": {"names": ["a"], "levels": ["class"], "parents": [0], "num_classes": 1}},
+        {"kinds": {"names": ["a", "b"], "levels": ["", ""], "parents": [1, 0], "num_classes": 1}},
+        {"kinds": {"names": ["a"], "levels": [], "parents": [-1], "num_classes": 1}}, {"kinds": 3},
+    ],
+)  # fmt: skip
+def test_what_a_file_says_of_it_is_not_believed(change: dict[str, object]) -> None:
+    told = Calibration.of(world(1)).to_dict() | change
+    with pytest.raises(FileFormatError, match="index compact"):
+        verdicts.read(json.dumps(told), "idx.faiss")
+
+
+def test_too_little_to_learn_from() -> None:
+    with pytest.raises(DataError, match="two classes"):
+        Calibration.of(images(["wren", "wren"]))
+    with pytest.raises(DataError, match="two images"):
+        Calibration.of(images(["wren", "jay"]))
+
+
+def test_an_index_keeps_it_and_learns_anew_when_it_has_grown(album: Path, tmp_path: Path) -> None:
+    index = tmp_path / "idx.faiss"
+    update.update(index, [album], Colours())
+    with Index(index) as opened:
+        before = opened.reader.calibration
+        assert before is not None
+        assert before.kinds.names[: before.kinds.num_classes] == [f"kind{n}" for n in range(4)]
+    paint(tmp_path / "more" / "new" / "1.png", 900)
+    update.update(index, [tmp_path / "more"], Colours())
+    with Index(index) as opened:
+        assert opened.reader.calibration == before, "one image more costs no new calibration"
+    health.compact(index)
+    with Index(index) as opened:
+        after = opened.reader.calibration
+        assert after is not None
+        assert "new" in after.kinds.names
+
+
+def test_without_classes_there_is_none(tmp_path: Path) -> None:
+    points = world(1).points
+    made = Index.build(tmp_path / "idx.faiss", Collection(points=points, c=0.1))
+    with made:
+        assert made.reader.calibration is None
+        with pytest.raises(InputError, match=r"no verdicts.*labels"):
+            made.identify(points[0])
+
+
+def test_from_python_and_from_the_command_line(tmp_path: Path, inside: Hier) -> None:
+    index = world(1, 0.4)
+    with Index.build(tmp_path / "idx.faiss", index) as made:
+        points = world(2, 0.4).points
+        several = made.identify(points[:3])
+        one = made.identify(points[0])
+        assert one == several[0]
+        with pytest.raises(InputError, match="between 0 and 1"):
+            made.identify(points, 1.0)
+    np.save(tmp_path / "q.npy", points[:3])
+    words = ["search", tmp_path / "q.npy", "--index", tmp_path / "idx.faiss"]
+    for more in ([], ["-k", "3"], ["-k", "30"], ["--where", "label=kind0*"], ["--unique"]):
+        lines = inside(*words, "--json", *more).stdout.splitlines()
+        told = [json.loads(line) for line in lines]
+        assert [one["verdict"] for one in told] == [
+            json.loads(json.dumps(verdict.to_dict())) for verdict in several
+        ]
+        assert len(told[0]["results"]) == int(more[1]) if "-k" in more else 10
+    assert "verdict" not in json.loads(
+        inside(*words, "--json", "--no-verdict").stdout.splitlines()[0]
+    )
+    assert str(several[0]).encode() in inside(*words).stdout
+    assert b"verdict" not in inside(*words, "--csv").stdout
+    unsure = json.loads(inside(*words, "--json", "--confidence", "0.999").stdout.splitlines()[0])
+    assert unsure["verdict"]["name"] in ("", "group0")
+    assert inside(*words, "--confidence", "2").returncode == 2
+
+
+def test_scores_of_verdicts() -> None:
+    images = world(4, 0.4, per_class=40)
+    found = abstention.judge(images)
+    assert found.num_queries == 300
+    assert found.num_unknown == 4 * 20, "a quarter of the classes"
+    assert found.calibration_error < 0.08
+    assert found.precision > 0.85
+    assert 0 < found.named_class < found.named <= 1
+    assert found.curve[-1][0] == found.curve_by_distance[-1][0] == 1
+    assert found.coverage >= found.coverage_by_distance
+    assert found == abstention.judge(images), "the seed decides"
+    # Without levels nothing is known of a class that is not there, so none is left out.
+    flat = Collection(points=images.points, labels=images.labels, c=images.c)
+    assert abstention.judge(flat).num_unknown == 0
+
+
+def test_coverage_is_the_most_that_can_be_answered() -> None:
+    right = np.array([True] * 9 + [False] + [True] * 5 + [False] * 5)
+    curve = abstention._curve(right, np.arange(20))
+    assert abstention._coverage(curve) == 0.75  # 14 of 15 right; 14 of 16 are less than 90 %
+    assert curve[-1] == (1, 0.3)
+
+
+def test_verdicts_are_scored_on_the_command_line(tmp_path: Path, inside: Hier) -> None:
+    images = world(4, 0.4)
+    images.write(tmp_path / "v.parquet")
+    done = inside("eval", "--points", tmp_path / "v.parquet", "--abstain", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["abstention"] == abstention.judge(images).to_dict()
+    shown = inside("eval", "--points", tmp_path / "v.parquet", "--abstain").stdout.decode()
+    assert "calibration_error" in shown
+    assert "of classes that the index does not have" in shown
+    assert "abstention" not in json.loads(
+        inside("eval", "--points", tmp_path / "v.parquet", "--json").stdout
+    )
