@@ -9,6 +9,7 @@
 - ``.npz`` is how other programs hand over labels and hierarchical proxies.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -229,7 +230,10 @@ def _read_parquet(source: Path) -> Collection:
         for file in files:
             with open_regular(file) as content:
                 labels.require_rows(content, file)
-        table = parquet.read_table(files if source.is_dir() else open_regular(source))
+        with contextlib.ExitStack() as opened:
+            table = parquet.read_table(
+                files if source.is_dir() else opened.enter_context(open_regular(source))
+            )
         points = _vectors(table.column("point"))
         named = labels.from_column(table.column("path"), "path", source)
         paths = labels.require_all(named, "path", source) if any(named) else None

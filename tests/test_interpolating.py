@@ -87,7 +87,8 @@ def test_a_training_that_does_not_help_goes_back_to_the_start(
 
 
 def test_frozen_layers_stay_and_the_others_move(photos: Path, tmp_path: Path) -> None:
-    run = a_run(photos, tmp_path, freeze_share=0.5, freeze_batch_norm=False)
+    words = {"backbone": backbone.DEFAULT, "weights": "auto", "freeze_batch_norm": False}
+    run = a_run(photos, tmp_path, freeze_share=0.5, **words)
     run._set_training_mode()
     layers = backbone.layers(run.embedder.backbone)
     before = [[weight.detach().clone() for weight in layer] for layer in layers]
@@ -97,10 +98,15 @@ def test_frozen_layers_stay_and_the_others_move(photos: Path, tmp_path: Path) ->
         not all(torch.equal(a, b) for a, b in zip(old, layer, strict=True))
         for old, layer in zip(before, layers, strict=True)
     ]
-    assert moved == [False] * 3 + [True] * (len(layers) - 3)
+    assert moved == [False] * 4 + [True] * 4
     after = run.embedder.backbone.state_dict()
     assert torch.equal(means["bn1.running_mean"], after["bn1.running_mean"])
     assert any(not torch.equal(means[name], after[name]) for name in means)
+
+
+def test_random_weights_are_not_frozen(photos: Path, tmp_path: Path) -> None:
+    run = a_run(photos, tmp_path, freeze_share=0.5)
+    assert all(weight.requires_grad for weight in run.embedder.backbone.parameters())
 
 
 def test_lower_layers_learn_more_slowly(photos: Path, tmp_path: Path) -> None:

@@ -120,8 +120,29 @@ def test_training_uses_levels(photos: Path, tmp_path: Path, way: str) -> None:
     run = trainer.Run(settings, dataset, tmp_path, Silence(), World())
     parts = run._one_step(torch.randn(8, 3, 32, 32), list(range(8)))
     assert parts["levels"] > 0
-    # The classes' proxies of each level start at its groups' means.
-    for loss in run.objective.levels.levels:
-        assert len(loss.proxies) == 2
-    plain = trainer.Run(settings, Dataset("x", records, ()), tmp_path, Silence(), World())
+    if way == "proxies":  # they start at the means of the groups
+        fresh = trainer.Run(settings, dataset, tmp_path, Silence(), World())
+        points, kept = fresh.judge.embed(fresh.embedder, fresh.training)
+        (loss,) = fresh.objective.levels.levels
+        for number in range(2):
+            own = points[fresh.groups[kept, 0] == number].mean(axis=0)
+            start = loss.proxies[number].detach().numpy()
+            cosine = own @ start / np.linalg.norm(own) / np.linalg.norm(start)
+            assert cosine > 0.95
+    told: list[str] = []
+    ear = Silence()
+    ear.warned = told.append  # type: ignore[method-assign]
+    plain = trainer.Run(settings, Dataset("x", records, ()), tmp_path, ear, World())
+    assert "no effect" in told[0]
     assert "levels" not in plain._one_step(torch.randn(8, 3, 32, 32), list(range(8)))
+
+
+def test_levels_that_are_not_known_do_no_harm(photos: Path, tmp_path: Path) -> None:
+    records = tuple(
+        Record(path, path.parent.name, ("", "all" if path.parent.name == "kind0" else ""))
+        for path in sorted(photos.rglob("*.jpg"))
+    )
+    settings = recipe.load("fast", {**SMALL, "level_weight": 1.0})
+    dataset = Dataset("x", records, (), level_names=("genus", "family"))
+    run = trainer.Run(settings, dataset, tmp_path, Silence(), World())
+    run._one_step(torch.randn(8, 3, 32, 32), list(range(8)))

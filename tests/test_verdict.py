@@ -1,6 +1,9 @@
 """Verdicts: what a query is, how sure that is, and when nothing is like it."""
 
 import json
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +11,16 @@ import pytest
 from conftest import Hier, paint
 from test_index import Colours
 
+from hiercli.cli import search
 from hiercli.collection import Collection
 from hiercli.errors import DataError, FileFormatError, InputError
 from hiercli.evaluation import abstention
 from hiercli.geometry import poincare
 from hiercli.hierarchy.verdict import NEIGHBOURS, Calibration, Kinds, Verdict
-from hiercli.index import health, update, verdicts
+from hiercli.index import local, update, verdicts
 from hiercli.index.index import Index
+from hiercli.index.locations import catalogue_path
+from hiercli.index.schema import facts_checksum
 
 LINES = {
     "wren": ("Troglodytes", "birds"),
@@ -54,7 +60,7 @@ def judged(known: Calibration, index: Collection, queries: Collection) -> list[V
     far = poincare.pairwise_dist(
         queries.points.astype(np.float64), index.points.astype(np.float64), 0.1
     )
-    order = np.argsort(far, axis=1)[:, :NEIGHBOURS]
+    order = np.argsort(far, axis=1)[:, : NEIGHBOURS + 1]
     labels = index.labels or ()
     return [
         known.verdict(far[row, near], [labels[place] for place in near])
@@ -67,7 +73,7 @@ def test_kinds_are_classes_and_the_groups_above_them() -> None:
     named = [[kinds.names[kind] for kind in kinds.chain(leaf)] for leaf in range(4)]
     assert named == [["holm", "Quercus", "trees"], ["jay", "Garrulus", "birds"],
                      ["oak", "Quercus", "trees"], ["wren", "Troglodytes", "birds"]]  # fmt: skip
-    assert kinds.sizes()[kinds.names.index("birds")] == 2
+    assert kinds.size(kinds.names.index("birds")) == 2
     grown = Kinds.of(images(["wren", "jay", "oak", "holm"], levels=False))
     assert grown.num_classes == 4
     assert len(grown.names) == 4 + 2, "the join of all says nothing"
@@ -130,6 +136,11 @@ def test_what_is_far_from_everything_is_foreign() -> None:
     assert all(verdict.is_foreign for verdict in judged(known, index, far))
     near = judged(known, index, world(2))
     assert np.mean([verdict.is_foreign for verdict in near]) < 0.05
+    unlabelled = known.verdict(np.full(20, 0.1), [""] * 20)
+    assert (unlabelled.is_foreign, unlabelled.kinds) == (False, [])
+    # The nearest image with a class decides, not one of which nobody says what it is.
+    far_off = np.array([0.01, *[50.0] * 19])
+    assert known.verdict(far_off, ["", *["kind00"] * 19]).is_foreign
     assert str(judged(known, index, far)[0]) == "nothing like this in the index"
 
 
@@ -162,11 +173,14 @@ def test_what_a_file_says_of_it_is_not_believed(change: dict[str, object]) -> No
 def test_too_little_to_learn_from() -> None:
     with pytest.raises(DataError, match="two classes"):
         Calibration.of(images(["wren", "wren"]))
-    with pytest.raises(DataError, match="two images"):
-        Calibration.of(images(["wren", "jay"]))
+    with pytest.raises(DataError, match="at least 10 images of classes with two"):
+        Calibration.of(images(["wren", "jay", *["oak"] * 9]))
 
 
-def test_an_index_keeps_it_and_learns_anew_when_it_has_grown(album: Path, tmp_path: Path) -> None:
+def test_an_index_keeps_it_and_learns_anew_when_it_has_grown(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_FEW", 0)
     index = tmp_path / "idx.faiss"
     update.update(index, [album], Colours())
     with Index(index) as opened:
@@ -177,11 +191,56 @@ def test_an_index_keeps_it_and_learns_anew_when_it_has_grown(album: Path, tmp_pa
     update.update(index, [tmp_path / "more"], Colours())
     with Index(index) as opened:
         assert opened.reader.calibration == before, "one image more costs no new calibration"
-    health.compact(index)
+        # A class that is new stands for itself.
+        point = np.frombuffer(opened.reader.rows([("label", "new")])[0].point, "<f4")
+        verdict = opened.identify(point * 0.999, 0.5)
+        assert ("new", "class") in [kind[:2] for kind in verdict.kinds]
+    for number in range(9):
+        paint(tmp_path / "more" / "new" / f"{number}.png", 901 + number)
+    update.update(index, [tmp_path / "more"], Colours())
     with Index(index) as opened:
         after = opened.reader.calibration
         assert after is not None
-        assert "new" in after.kinds.names
+        assert "new" in after.kinds.leaves
+    (album / "kind0").rename(album / "renamed")
+    update.update(index, [album], Colours())
+    with Index(index) as opened:
+        assert "renamed" in opened.reader.calibration.kinds.leaves
+        assert "kind0" not in opened.reader.calibration.kinds.leaves
+
+
+def test_what_is_gone_is_not_named(album: Path, tmp_path: Path) -> None:
+    index = tmp_path / "idx.faiss"
+    update.update(index, [album], Colours())
+    shutil.rmtree(album / "kind0")
+    update.update(index, [album], Colours())
+    with Index(index) as opened:
+        assert opened.reader.calibration is not None
+        assert "kind0" not in opened.reader.calibration.kinds.leaves
+    for number in (1, 2):
+        shutil.rmtree(album / f"kind{number}")
+    update.update(index, [album], Colours())
+    with Index(index) as opened:
+        assert opened.reader.calibration is None, "one class has nothing to be told from"
+
+
+def test_one_image_of_a_new_class_counts_in_a_small_index(album: Path, tmp_path: Path) -> None:
+    index = tmp_path / "idx.faiss"
+    update.update(index, [album], Colours())
+    paint(tmp_path / "more" / "new" / "1.png", 900)
+    update.update(index, [tmp_path / "more"], Colours())
+    with Index(index) as opened:
+        assert "new" in opened.reader.calibration.kinds.leaves
+
+
+def test_an_index_learns_when_it_gets_a_second_class(album: Path, tmp_path: Path) -> None:
+    index = tmp_path / "idx.faiss"
+    update.update(index, [album / "kind0"], Colours())
+    with Index(index) as opened:
+        assert opened.reader.calibration is None
+    update.update(index, [album / "kind1"], Colours())
+    with Index(index) as opened:
+        assert opened.reader.calibration is not None
 
 
 def test_without_classes_there_is_none(tmp_path: Path) -> None:
@@ -256,3 +315,85 @@ def test_verdicts_are_scored_on_the_command_line(tmp_path: Path, inside: Hier) -
     assert "abstention" not in json.loads(
         inside("eval", "--points", tmp_path / "v.parquet", "--json").stdout
     )
+
+
+def judged_right(index: Collection, queries: Collection) -> tuple[float, float]:
+    """Mean probability of the first class of each query, and how often it is right."""
+    found = judged(Calibration.of(index), index, queries)
+    first = [
+        (verdict.kinds[0], label)
+        for verdict, label in zip(found, queries.labels or (), strict=True)
+        if verdict.kinds
+    ]
+    right = [kind[0] == label for kind, label in first]
+    return float(np.mean([kind[2] for kind, _ in first])), float(np.mean(right))
+
+
+@pytest.mark.parametrize("per_class", [2, 3, 4, 16])
+def test_small_classes_are_as_sure_as_they_are_right(per_class: int) -> None:
+    """An image that is looked for leaves its class one vote short: so must all others be."""
+    sure, right = judged_right(world(1, 0.3, per_class), world(2, 0.3, 20))
+    assert abs(sure - right) < 0.2
+    assert right > 0.4
+
+
+def test_copies_in_an_index_teach_nothing() -> None:
+    index, queries = world(1, 0.4), world(2, 0.4)
+    twice = index[np.repeat(np.arange(len(index)), 2)]
+    sure, right = judged_right(twice, queries)
+    assert abs(sure - right) < 0.15
+
+
+def test_an_image_of_the_index_has_no_vote_on_itself() -> None:
+    index = world(1, 0.4)
+    wrong = list(index.labels or ())
+    wrong[:5] = ["kind24"] * 5
+    index = Collection(points=index.points, labels=wrong, levels=index.levels, c=0.1)
+    for verdict in judged(Calibration.of(index), index, index[:5]):
+        assert verdict.name != "kind24"
+
+
+def test_a_level_called_class_is_no_class() -> None:
+    index, queries = world(1, 0.4), world(2, 0.4)
+    index = Collection(points=index.points, labels=index.labels, levels=index.levels, c=0.1,
+                       level_names=("class",))  # fmt: skip
+    found = judged(Calibration.of(index), index, queries)
+    assert any("class unsure" in str(verdict) for verdict in found)
+
+
+def test_the_command_fetches_as_many_as_vote() -> None:
+    assert search._VOTING == NEIGHBOURS + 1, "one may be the query itself"
+
+
+def test_changed_groups_are_learned(album: Path, tmp_path: Path) -> None:
+    index, table = tmp_path / "idx.faiss", tmp_path / "labels.csv"
+    for genus in ("Old", "New"):
+        rows = [
+            f"{path},{path.parent.name},{genus}{path.parent.name[-1]}"
+            for path in sorted(album.rglob("*.png"))
+        ]
+        table.write_text("\n".join(["path,label,genus", *rows]) + "\n")
+        update.update(index, [table], Colours())
+        with Index(index) as opened:
+            assert opened.reader.calibration is not None
+            assert f"{genus}1" in opened.reader.calibration.kinds.names
+
+
+def test_a_damaged_calibration_costs_no_hits(album: Path, tmp_path: Path, inside: Hier) -> None:
+    index, query = tmp_path / "idx.faiss", tmp_path / "q.npy"
+    update.update(index, [album], Colours())
+    np.save(query, np.zeros((1, 12), np.float32))
+    with closing(sqlite3.connect(catalogue_path(index))) as opened:
+        facts = dict(opened.execute("SELECT name, value FROM facts"))
+        facts["calibration"] = "3"
+        facts["checksum"] = facts_checksum(facts)
+        opened.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+        opened.commit()
+    done = inside("search", query, "--index", index, "--json")
+    assert done.returncode == 0
+    assert len(json.loads(done.stdout)["results"]) == 10
+    assert b"no verdicts" in done.stderr
+    assert inside("search", query, "--index", index, "--verdict").returncode == 2
+    paint(tmp_path / "more" / "kind0" / "1.png", 900)
+    update.update(index, [tmp_path / "more"], Colours())  # learned anew
+    assert "verdict" in json.loads(inside("search", query, "--index", index, "--json").stdout)

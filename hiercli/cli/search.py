@@ -17,8 +17,8 @@ from hiercli.cli.thumbnails import STYLES
 from hiercli.errors import EXIT_SKIPPED, InputError
 from hiercli.wording import counted
 
-_VOTING = 20
-"""Images that a verdict needs, as many as `verdict.NEIGHBOURS`."""
+_VOTING = 21
+"""Images that a verdict needs: `verdict.NEIGHBOURS`, and one that may be the query itself."""
 
 if TYPE_CHECKING:
     import numpy as np
@@ -166,6 +166,8 @@ def search(
     max_distance = radius if max_distance is None else max_distance
     if level is not None and max_distance is not None:
         raise InputError("--level and --max-distance cannot be combined. Give one of them")
+    if csv_output and verdict:
+        raise InputError("--csv has no column for verdicts. Use --json")
     if csv_output and json_output:
         raise InputError("--csv and --json cannot be combined. Give one of them")
     conditions = [_condition(text) for text in where or ()]
@@ -196,7 +198,7 @@ def search(
             raise InputError(
                 f"{counted(len(problems), 'query', 'queries')} cannot be read, {len(asked)} can"
             )
-        wanted = images.calibration is not None if verdict is None else verdict
+        wanted = not csv_output and _has_verdicts(images, verdict)
         own = level is not None or max_distance is not None or bool(conditions) or unique
         many = max(k or 10, _VOTING) if wanted and not own else k
         found: Iterable[Answer] = (
@@ -206,7 +208,7 @@ def search(
             )
         )
         if wanted:
-            found = _with_verdicts(found, asked, images, k or 10, confidence, own=own)
+            found = _with_verdicts(found, asked, images, k or 10, confidence, own=own, exact=exact)
         if html is not None:
             found = list(found)
             _write_page(html, index, asked, [hits for hits, _ in found], images.picture, strict)
@@ -319,6 +321,19 @@ def _in_breadth(
         yield one.hits
 
 
+def _has_verdicts(images: "Searchable", wanted: bool | None) -> bool:
+    """Whether to give verdicts; by default where the index keeps a calibration."""
+    from hiercli.errors import FileFormatError
+
+    if wanted is not None:
+        return wanted
+    try:
+        return images.calibration is not None
+    except FileFormatError as error:  # the hits are none the worse for it
+        say(f"no verdicts: {error}")
+        return False
+
+
 def _with_verdicts(
     found: "Iterable[Answer]",
     asked: Sequence["Query"],
@@ -327,6 +342,7 @@ def _with_verdicts(
     confidence: float,
     *,
     own: bool,
+    exact: bool,
 ) -> "Iterable[Answer]":
     """The hits of each query with the verdict on it.
 
@@ -341,7 +357,7 @@ def _with_verdicts(
         calibration = calibration_of(images, bar)
     if own:
         points = np.stack([point for query in asked if (point := query.point) is not None])
-        said = verdicts(images, calibration, points, confidence)
+        said = verdicts(images, calibration, points, confidence, exact=exact)
         yield from ((hits, one) for (hits, _), one in zip(found, said, strict=True))
     else:
         yield from ((hits[:k], of_hits(calibration, hits, confidence)) for hits, _ in found)

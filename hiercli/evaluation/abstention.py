@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hiercli import neighbours
 from hiercli.collection import Collection
 from hiercli.errors import DataError
-from hiercli.geometry import poincare
 from hiercli.hierarchy.verdict import CONFIDENCE, NEIGHBOURS, Calibration, Verdict
 
 PRECISION = 0.9
@@ -89,16 +89,13 @@ def judge(
     labels = list(index.labels or ())
     verdicts: list[Verdict] = []
     nearest, first = [], []
+    gallery = neighbours.Gallery(index.points, index.c)
     for start in range(0, len(queries), _ROWS):
-        block = queries[start : start + _ROWS]
-        far = _distances(block, index)
-        many = min(NEIGHBOURS, far.shape[1])
-        for row in far:
-            near = np.argpartition(row, many - 1)[:many]
-            near = near[np.argsort(row[near], kind="stable")]
+        distances, places = gallery.nearest(queries.points[start : start + _ROWS], NEIGHBOURS + 1)
+        for far, near in zip(distances, places, strict=True):
             own = [labels[place] for place in near]
-            verdicts.append(calibration.verdict(row[near], own, confidence))
-            nearest.append(row[near[0]])
+            verdicts.append(calibration.verdict(far, own, confidence))
+            nearest.append(far[0])
             first.append(own[0])
         if progress:
             progress(len(verdicts), len(queries))
@@ -113,7 +110,10 @@ def judge(
             return [kind in true for kind in chain]
         line = lines.get(label, ())
         groups = dict(zip(known.level_names, line, strict=True)) if line else {}
-        return [groups.get(kinds.levels[kind]) == kinds.names[kind] for kind in chain]
+        # A group is its name and all above it.
+        same = [kind >= kinds.num_classes and groups.get(kinds.levels[kind]) == kinds.names[kind]
+                for kind in chain]  # fmt: skip
+        return [all(same[place:]) for place in range(len(chain))]
 
     truth = list(queries.labels or ())
     sure, came, named = [], [], []
@@ -133,7 +133,9 @@ def judge(
     return Abstention(
         named=len(named) / len(truth),
         precision=float(np.mean(named)) if named else 0.0,
-        named_class=float(np.mean([verdict.level == "class" for verdict in verdicts])),
+        named_class=float(
+            np.mean([bool(v.kinds) and v.kinds[0][2] >= confidence for v in verdicts])
+        ),
         calibration_error=_calibration_error(np.array(sure), np.array(came)),
         coverage=_coverage(curves[0]),
         coverage_by_distance=_coverage(curves[1]),
@@ -160,19 +162,9 @@ def _parted(known: Collection, seed: int) -> tuple[Collection, Collection]:
         half = (len(own) + 1) // 2
         asked[own[half:]] = True
         inside[own[:half]] = name not in hidden
-    if not asked.any():
-        raise DataError("expected a class with two images or more, found none")
+    if max(np.unique(codes[inside], return_counts=True)[1], default=0) < 2:
+        raise DataError("expected a class with three images or more, found none")
     return known[inside], known[asked]
-
-
-def _distances(queries: Collection, index: Collection) -> np.ndarray:
-    wide, others = (one.points.astype(np.float64) for one in (queries, index))
-    if index.c is not None:
-        return poincare.pairwise_dist(wide, others, index.c)
-    wide /= np.linalg.norm(wide, axis=1, keepdims=True).clip(1e-12)
-    others /= np.linalg.norm(others, axis=1, keepdims=True).clip(1e-12)
-    far: np.ndarray = 1 - wide @ others.T
-    return far
 
 
 def _calibration_error(sure: np.ndarray, came: np.ndarray) -> float:

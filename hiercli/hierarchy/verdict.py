@@ -8,6 +8,7 @@ of votes, distance and size of the group then gives the probability that a group
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -21,12 +22,19 @@ from hiercli.hierarchy.naming import common_name, said_by_all
 
 NEIGHBOURS = 20
 """Images that vote."""
+SAME = 1e-4
+"""Distance up to which an image is the query itself, or a copy of it, and has no vote."""
 CONFIDENCE = 0.9
 CLASS = "class"
+LEAST = 10
+"""Images from which something can be learned."""
 _MOST_ASKED = 1000
 _MOST_CLASSES = 4096
 """Of which a tree is grown."""
 _ROWS = 16_384
+_LEAST_SPREAD = 0.05
+"""Of distances to the nearest image, over their mean: a few say little of how they vary."""
+_MOST_WEIGHT = 1e6
 _UNKNOWN = 0.2
 """How much an image whose class was left out counts beside one whose class is known."""
 _FAR = 0.95
@@ -105,16 +113,24 @@ class Kinds:
             raise DataError("expected kinds whose parents stand behind them")
 
     def chain(self, leaf: int) -> list[int]:
-        """A class and all above it."""
+        """A class and all above it; a number beyond the last kind is a class of its own."""
         found = [leaf]
-        while self.parents[found[-1]] >= 0:
+        while found[-1] < len(self.parents) and self.parents[found[-1]] >= 0:
             found.append(self.parents[found[-1]])
         return found
 
-    def sizes(self) -> np.ndarray:
-        """Classes in each kind, (K,)."""
-        sizes = np.zeros(len(self.names), np.int64)
-        sizes[: self.num_classes] = 1
+    def size(self, kind: int) -> int:
+        """Classes in a kind."""
+        return self._sizes[kind] if kind < len(self._sizes) else 1
+
+    @functools.cached_property
+    def leaves(self) -> dict[str, int]:
+        """The number of each class by its name."""
+        return {name: leaf for leaf, name in enumerate(self.names[: self.num_classes])}
+
+    @functools.cached_property
+    def _sizes(self) -> list[int]:
+        sizes = [1] * self.num_classes + [0] * (len(self.names) - self.num_classes)
         for own, above in enumerate(self.parents):
             if above >= 0:
                 sizes[above] += sizes[own]
@@ -128,9 +144,11 @@ class Verdict:
     Attributes:
         name: of the most specific kind that is sure enough; empty where none is.
         level: ``class``, the name of a level, or empty for a group that was grown.
-        probability: that it is this kind, 0 to 1; of no kind, that it is none of those known.
+        probability: that it is this kind, 0 to 1; where none is named, that it is none of those
+            known.
         is_foreign: nothing like it is in the index.
-        kinds: from the class with the most votes upwards: name, level and probability of each.
+        kinds: from the class with the most votes upwards: name, level and probability of each;
+            empty where it is foreign, or no image near it has a class.
     """
 
     name: str
@@ -142,10 +160,12 @@ class Verdict:
     def __str__(self) -> str:
         if self.is_foreign:
             return "nothing like this in the index"
+        if not self.kinds:
+            return "no image with a class is near"
         if not self.name:
             best, _, sure = self.kinds[0]
             return f"not sure what this is; perhaps {best} ({sure:.0%})"
-        if self.level == CLASS:
+        if self.kinds[0] == (self.name, self.level, self.probability):
             return f"{self.name} ({self.probability:.0%})"
         level = f"{self.level} " if self.level else "one of: "
         return f"{level}{self.name} ({self.probability:.0%}), class unsure"
@@ -200,7 +220,7 @@ class Calibration:
             progress: called with (done, total) images compared.
 
         Raises:
-            DataError: fewer than two classes, or none with two images.
+            DataError: fewer than two classes, or fewer than `LEAST` images to learn from.
         """
         if collection.labels is None or len(collection.classes) < 2:
             raise DataError("expected images of two classes or more, with labels")
@@ -208,28 +228,33 @@ class Calibration:
         place = {name: number for number, name in enumerate(collection.classes)}
         codes = np.array([place[label] for label in collection.labels])
         counts = np.bincount(codes)
-        if counts.max() < 2:
-            raise DataError("expected a class with two images or more, found none")
+        if (several := int(counts[counts > 1].sum())) < LEAST:
+            raise DataError(
+                f"expected at least {LEAST} images of classes with two images or more, found "
+                f"{several}"
+            )
         asked = np.unique(np.linspace(0, len(codes) - 1, min(_MOST_ASKED, len(codes))).astype(int))
         own, others = _neighbours(collection, codes, asked, progress)
         known = [near for near, at in zip(own, asked, strict=True) if counts[codes[at]] > 1]
-        nearest = np.array([near[0][0] for near in known])
-        gaps = [near[0][-1] - near[0][0] for near in known]
+        nearest = np.array([near[0][0] for near in known if len(near[0])])
+        gaps = [near[0][-1] - near[0][0] for near in known if len(near[0])]
+        if not len(nearest):
+            raise DataError("expected images that differ, found copies of each other")
         scale = max(float(np.median(gaps)) / 2, 1e-6)
-        middle, spread = float(nearest.mean()), float(nearest.std()) + 1e-6
+        middle = float(nearest.mean())
+        spread = max(float(nearest.std()), _LEAST_SPREAD * middle, 1e-6)
         draft = cls(kinds, scale, middle, spread, (0.0,) * _FEATURES, np.inf)
         rows, right, weight = [], [], []
         for regime, share in ((own, 1.0), (others, _UNKNOWN)):
             for near, at in zip(regime, asked, strict=True):
-                if regime is own and counts[codes[at]] < 2:
-                    continue
-                chain, evidence = draft._chain(*near)
-                true = set(kinds.chain(int(codes[at])))
-                rows.append(evidence)
-                right += [kind in true for kind in chain]
-                weight += [share] * len(chain)
+                if len(near[0]):
+                    chain, evidence = draft._chain(*near)
+                    true = set(kinds.chain(int(codes[at])))
+                    rows.append(evidence)
+                    right += [kind in true for kind in chain]
+                    weight += [share] * len(chain)
         weights = _fit(np.concatenate(rows), np.array(right, float), np.array(weight))
-        strange = np.array([near[0][0] for near in others])
+        strange = np.array([near[0][0] for near in others if len(near[0])])
         farthest = max(float(np.quantile(strange, _FAR)), float(np.quantile(nearest, 0.99)))
         return cls(kinds, scale, middle, spread, weights, farthest)
 
@@ -239,24 +264,30 @@ class Calibration:
         """What an image is.
 
         Args:
-            distances: of its nearest images, nearest first; of `NEIGHBOURS` of them or fewer.
-            labels: their classes. One that was not there when this was learned has no vote.
+            distances: of its nearest images, nearest first. Those that are the image itself have no
+                vote; of the others `NEIGHBOURS` count.
+            labels: their classes, empty where an image has none. One that was not there when this
+                was learned stands for itself, without groups.
             confidence: probability that a kind must have to be named, 0 to 1.
         """
-        place = {
-            name: number for number, name in enumerate(self.kinds.names[: self.kinds.num_classes])
-        }
-        voting = [(far, place[label]) for far, label in zip(distances, labels, strict=True)
-                  if label in place][:NEIGHBOURS]  # fmt: skip
-        if not voting or distances[0] > self.farthest:
+        told = [(far, label) for far, label in zip(distances, labels, strict=True) if far > SAME]
+        voting = [(far, label) for far, label in told[:NEIGHBOURS] if label]
+        if not voting:
+            return Verdict("", "", 0.0, False, [])
+        if voting[0][0] > self.farthest:
             return Verdict("", "", 1.0, True, [])
-        chain, evidence = self._chain(np.array([far for far, _ in voting]),
-                                      np.array([code for _, code in voting]))  # fmt: skip
+        known, count = self.kinds.leaves, len(self.kinds.names)
+        unknown = dict.fromkeys(label for _, label in voting if label not in known)
+        new = {label: count + number for number, label in enumerate(unknown)}
+        leaves = known | new
+        chain, evidence = self._chain(
+            np.array([far for far, _ in voting]),
+            np.array([leaves[label] for _, label in voting]),
+        )
         sure = np.maximum.accumulate(_sigmoid(evidence @ np.array(self.weights)))
-        named = [
-            (self.kinds.names[kind], self.kinds.levels[kind], float(p))
-            for kind, p in zip(chain, sure, strict=True)
-        ]
+        names = [*self.kinds.names, *new]
+        levels = [*self.kinds.levels, *[CLASS] * len(new)]
+        named = [(names[kind], levels[kind], float(p)) for kind, p in zip(chain, sure, strict=True)]
         for name, level, p in named:
             if p >= confidence:
                 return Verdict(name, level, p, False, named)
@@ -267,23 +298,15 @@ class Calibration:
         votes = np.exp(-(distances - distances[0]) / self.scale)
         votes /= votes.sum()
         share: dict[int, float] = {}
-        children: dict[int, set[int]] = {}
         for vote, code in zip(votes.tolist(), codes.tolist(), strict=True):
-            above = -1
-            for kind in self.kinds.chain(code)[::-1]:
+            for kind in self.kinds.chain(code):
                 share[kind] = share.get(kind, 0.0) + vote
-                children.setdefault(above, set()).add(kind)
-                above = kind
-        chain: list[int] = []
-        at = -1
-        while at in children:
-            at = max(children[at], key=lambda kind: (share[kind], -kind))
-            chain.insert(0, at)
-        sizes = self.kinds.sizes()
+        chain = self.kinds.chain(max(codes.tolist(), key=lambda code: (share[code], -code)))
+        sizes = np.array([self.kinds.size(kind) for kind in chain])
         return chain, _evidence(
             np.array([share[kind] for kind in chain]),
             (distances[0] - self.middle) / self.spread,
-            np.log(sizes[chain]) / np.log(self.kinds.num_classes),
+            np.log(sizes) / np.log(max(2, self.kinds.num_classes)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -306,6 +329,8 @@ class Calibration:
         weights = tuple(float(weight) for weight in values["weights"])
         if len(weights) != _FEATURES or not np.isfinite([*numbers.values(), *weights]).all():
             raise ValueError("numbers that are none")
+        if max(map(abs, weights)) > _MOST_WEIGHT or len(kinds.leaves) < kinds.num_classes:
+            raise ValueError("weights out of range, or a class that stands twice")
         if min(numbers["scale"], numbers["spread"]) <= 0:
             raise ValueError("a scale that is not above 0")
         return cls(kinds, weights=weights, **numbers)
@@ -346,23 +371,34 @@ def _neighbours(
     asked: np.ndarray,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[Any], list[Any]]:
-    """Distances and classes of the nearest of all others, and of those of other classes."""
+    """Distances and classes of the nearest images of some, as if these were not in the index.
+
+    An image that is left out leaves its class one vote fewer than it would have; so that this is no
+    handicap, each other class does without one image too. Copies count as the image itself.
+
+    Returns:
+        of all other images; of those of other classes.
+    """
     c = collection.c
     points = collection.points
     if c is None:
         points = points / np.linalg.norm(points, axis=1, keepdims=True).clip(1e-12)
     queries = points[asked] if c is None else neighbours.as_queries(points[asked], c)
+    spare = np.zeros(len(codes), bool)
+    order = np.random.default_rng(0).permutation(len(codes))
+    spare[order[np.unique(codes[order], return_index=True)[1]]] = True
+    spare &= np.bincount(codes)[codes] > 1
     # Products find the candidates, distances in float64 put them in order.
     best: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for start in range(0, len(points), _ROWS):
         block = np.arange(start, min(start + _ROWS, len(points)))
         product = queries @ (points[block] if c is None else neighbours.lift(points[block], c)).T
-        for hidden, found in zip(
-            (asked[:, None] == block, codes[asked, None] == codes[block]), best, strict=True
-        ):
-            product[hidden] = -np.inf
+        same = codes[asked, None] == codes[block]
+        left_out = (asked[:, None] == block) | (spare[block] & ~same)
+        for hidden, found in zip((left_out, same), best, strict=True):
+            seen = np.where(hidden, -np.inf, product)
             many = min(2 * NEIGHBOURS, len(block))
-            near = np.argpartition(-product, many - 1, axis=1)[:, :many]
+            near = np.argpartition(-seen, many - 1, axis=1)[:, :many]
             found.append(np.where(np.take_along_axis(hidden, near, 1), -1, block[near]))
         if progress:
             progress(int(block[-1]) + 1, len(points))
@@ -372,9 +408,10 @@ def _neighbours(
             near = near[near >= 0]
             if c is None:
                 far = 1 - points[near].astype(np.float64) @ points[at].astype(np.float64)
-                order = np.argsort(far, kind="stable")[:NEIGHBOURS]
-                result.append((far[order], codes[near[order]]))
+                order = np.argsort(far, kind="stable")
+                far, near = far[order], near[order]
             else:
-                far, near = neighbours.order(points[at], points[near], near, c, NEIGHBOURS)
-                result.append((far, codes[near]))
+                far, near = neighbours.order(points[at], points[near], near, c, len(near))
+            told = far > SAME
+            result.append((far[told][:NEIGHBOURS], codes[near[told][:NEIGHBOURS]]))
     return results

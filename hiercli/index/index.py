@@ -254,7 +254,7 @@ class Index:
         Raises:
             ImageError, InputError, MismatchError: as `search`; also where images have no classes.
         """
-        if not 0 < confidence < 1:
+        if not isinstance(confidence, int | float) or not 0 < confidence < 1:
             raise InputError(f"expected a confidence between 0 and 1, got {confidence}")
         points, is_one = self._points(query)
         known = verdicts.calibration_of(self.reader)

@@ -22,6 +22,12 @@ from hiercli.index.sync import Plan, Scope, within
 from hiercli.index.tables import Tables
 from hiercli.labels import merged_levels
 
+_OTHERS = 0.05
+"""Share of the images that are new, gone or of another class, from which on verdicts are learned
+anew."""
+_FEW = 2000
+"""Images of which one in a new class is enough."""
+
 
 class LocalStore:
     """A catalogue and its FAISS file, to be changed; see `writer.writing`.
@@ -353,17 +359,40 @@ class LocalStore:
         } | self._place()  # fmt: skip
         self.tables.drop_thumbnails(self._parted, every=told["thumbnails"] != "1")
         self._parted.clear()
-        fresh = renewal.renewed(self.index, self.catalogue, told, self.tables, renew, progress)
-        if fresh:
+        told |= renewal.renewed(self.index, self.catalogue, told, self.tables, renew, progress)
+        if self._is_other(told, count):
             from hiercli.index import verdicts  # most updates do without
 
             names = parse_json(told["level_names"])
             told["calibration"] = verdicts.learned(self.tables, names, float(told["c"]))
-        told |= fresh
+            told["calibrated"] = str(count)
         added, removed = self.tables.delta()
         told["delta"] = delta_checksum(added, removed)
         told["checksum"] = facts_checksum(told)
         self.database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", told.items())
+
+    def _is_other(self, told: dict[str, str], count: int) -> bool:
+        """Whether the images are others than those from which verdicts were learned."""
+        calibration, run = told.get("calibration", ""), self.database.execute
+        if abs(count - int(told.get("calibrated", 0))) > _OTHERS * count:
+            return True
+        classes = run("SELECT id, label, levels FROM classes WHERE label != ''").fetchall()
+        if not calibration:
+            return False  # as few as then
+        from hiercli.index import verdicts
+
+        try:
+            known = verdicts.known_groups(calibration, self.index)
+        except FileFormatError:
+            return True
+        ask = "SELECT count(*) FROM images WHERE class = ?"
+        new = sum(
+            run(ask, (number,)).fetchone()[0]
+            for number, label, levels in classes
+            if label not in known
+            or not {pair for pair in groups_of(levels).items() if pair[1]} <= known[label]
+        )
+        return new > (_OTHERS * count if count > _FEW else 0)
 
     def _remove(self, ids: Collection[int]) -> None:
         for number in ids:

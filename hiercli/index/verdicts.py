@@ -13,9 +13,6 @@ from hiercli.index.schema import groups_of
 from hiercli.index.searchable import Hit, Searchable, answers
 from hiercli.index.tables import Tables
 
-_MOST = 200_000
-"""Images that are learned from."""
-
 
 def learned(tables: Tables, level_names: Sequence[str], c: float) -> str:
     """A calibration of the images of a catalogue, as text; empty where they have no classes.
@@ -29,11 +26,11 @@ def learned(tables: Tables, level_names: Sequence[str], c: float) -> str:
         "SELECT images.id, label, levels FROM images JOIN classes ON classes.id = class "
         "WHERE label != '' ORDER BY images.id"
     ).fetchall()
-    if len(rows) > _MOST:
-        rows = [rows[place] for place in np.linspace(0, len(rows) - 1, _MOST).astype(int)]
     if len({label for _, label, _ in rows}) < 2:
         return ""
-    _, points = tables.points([number for number, _, _ in rows])
+    ids, blocks = zip(*tables.blocks(), strict=True)
+    places = np.searchsorted(np.concatenate(ids), [number for number, _, _ in rows])
+    points = np.concatenate(blocks)[places]
     groups = [groups_of(text) for _, _, text in rows]
     images = Collection(
         points=points, labels=[label for _, label, _ in rows], c=c,
@@ -61,6 +58,22 @@ def read(text: str, index: object) -> Calibration | None:
             f"the calibration of {index} is damaged ({str(error)[:200]}). Run `hier index compact "
             f"{index}` to make it anew"
         ) from error
+
+
+def known_groups(text: str, index: object) -> dict[str, frozenset[tuple[str, str]]]:
+    """Level and name of the groups of each class that a calibration, as text, knows.
+
+    Raises:
+        FileFormatError: it is damaged.
+    """
+    known = read(text, index)
+    kinds = None if known is None else known.kinds
+    if kinds is None:
+        return {}
+    return {
+        label: frozenset((kinds.levels[kind], kinds.names[kind]) for kind in kinds.chain(leaf)[1:])
+        for label, leaf in kinds.leaves.items()
+    }
 
 
 def calibration_of(
@@ -93,9 +106,11 @@ def verdicts(
     calibration: Calibration,
     points: np.ndarray,
     confidence: float = CONFIDENCE,
+    *,
+    exact: bool = False,
 ) -> Iterator[Verdict]:
     """The verdict on each of the points (Q, D), searched block by block as they are asked for."""
-    for hits in answers(images, points, NEIGHBOURS):
+    for hits in answers(images, points, NEIGHBOURS + 1, exact=exact):
         yield of_hits(calibration, hits, confidence)
 
 

@@ -36,7 +36,9 @@ class GroupProxies(nn.Module):
     def __init__(self, counts: Sequence[int], embedding_dim: int) -> None:
         super().__init__()
         self.levels = nn.ModuleList(
-            metric.create("proxy-anchor", num_classes=count, embedding_dim=embedding_dim, c=1.0)
+            metric.create(
+                "proxy-anchor", num_classes=max(1, count), embedding_dim=embedding_dim, c=1.0
+            )
             for count in counts
         )
 
@@ -62,6 +64,7 @@ def ranking_loss(points: Tensor, labels: Tensor, groups: Tensor) -> Tensor:
     """One minus a smooth lower bound of the hierarchical average precision of a batch.
 
     Each image ranks all others by cosine; those that share more levels with it should come first.
+    Time and memory grow with the cube of the batch.
     After Ramzi et al., "Hierarchical Average Precision Training for Pertinent Image Retrieval"
     (ECCV 2022), equations 2 to 6 with alpha 1. Here only the ranks move: what an image has earned
     by its rank is held, so that a relative is never drawn past a closer one.
@@ -81,7 +84,7 @@ def ranking_loss(points: Tensor, labels: Tensor, groups: Tensor) -> Tensor:
         groups: (B, L) int64, the group at each level, fine to coarse; -1 where it is not known.
 
     Returns:
-        Scalar, 0 to 1 and beyond where images are far out of place; 0 without relatives.
+        Scalar, 0 to 1; 0 without relatives.
     """
     unit = functional.normalize(points.float(), dim=1)
     cosine = unit @ unit.T

@@ -27,8 +27,9 @@ class Result:
     Attributes:
         out: its folder.
         test: scores of the test classes under the best checkpoint, by name; empty without any.
-        best_epoch: the epoch whose weights ``best.pt`` holds.
-        interpolation: how far these were taken from the weights of the start, 0 to 1.
+        best_epoch: the epoch with the best weights.
+        interpolation: where the weights of ``best.pt`` lie between those of the start, 0, and those
+            of that epoch, 1.
         chosen_by: why that one, in words.
         familiar: classes of the test part that were trained on, so that they are not unseen.
         problems: photographs that could not be read, with the reason.
@@ -60,7 +61,9 @@ def conclude(run: "Run") -> Result:
     scores: dict[str, float] = {}
     retrieval = None
     if run.dataset.query:
-        scores, retrieval = run.judge.test(held.embedder, run.out, run.best_epoch)
+        scores, retrieval = run.judge.test(
+            held.embedder, run.out, {"best_epoch": run.best_epoch, "interpolation": share}
+        )
     tested = class_names((*run.dataset.query, *(run.dataset.gallery or ())))
     trained = {*run.names, *class_names(run.validation)}
     return Result(

@@ -95,9 +95,14 @@ class Judge:
         return self.world.same({f"validation_{name}": value for name, value in scores.items()})
 
     def test(
-        self, embedder: Embedder, out: Path, best_epoch: int
+        self, embedder: Embedder, out: Path, about: dict[str, float]
     ) -> tuple[dict[str, float], RetrievalScores | None]:
         """Score the test classes; write ``test.json`` and a page of neighbours into ``out``.
+
+        Args:
+            embedder: the network.
+            out: folder of the run.
+            about: what ``test.json`` is to say of the weights.
 
         Returns:
             the scores by name and in full; empty and ``None`` but in the main process.
@@ -119,7 +124,7 @@ class Judge:
             recall_at=self.dataset.recall_at,
         )
         scores = retrieval.to_dict() | self._agreement(points, queries)
-        result = {"dataset": self.dataset.name, "best_epoch": best_epoch, **scores}
+        result = {"dataset": self.dataset.name, **about, **scores}
         write_text(out / "test.json", json.dumps(result, indent=2) + "\n")
         neighbours.write(
             out / "neighbours.html",

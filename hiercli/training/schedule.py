@@ -54,11 +54,13 @@ def optimizer(
 def freeze(recipe: Recipe, embedder: Embedder) -> None:
     """Let the first layers of the backbone learn nothing, as the recipe asks.
 
+    Random weights know nothing that is worth keeping: of these all learn.
+
     Raises:
         InputError: timm does not say what its layers are.
     """
     share = recipe.optimiser.freeze_share
-    if share:
+    if share and recipe.model.weights != "none":
         layers = backbones.layers(embedder.backbone)
         for weight in itertools.chain(*layers[: int(share * len(layers))]):
             weight.requires_grad_(False)

@@ -254,7 +254,7 @@ class Optimiser(Group):
     freeze_batch_norm: bool = _setting(False, "Freeze the statistics of batch normalisation")
     freeze_share: float = _setting(
         0.0,
-        "Keep this share of the backbone's layers as they are, counted from its input",
+        "Keep this share of the pretrained backbone's layers as they are, from its input on",
         least=0,
         most=1,
     )

@@ -84,9 +84,13 @@ def start_from_known(
         places = grow_proxies(tangent, labels[kept], recipe.hierarchy.num_proxies, told)
         objective.hier.proxies.copy_(torch.from_numpy(places))
     if placed:
-        place_class_proxies(objective.metric, torch.from_numpy(_means(tangent, labels[kept])))
-        for loss, own in zip(objective.levels.levels, groups[kept].T, strict=False):
-            place_class_proxies(loss, torch.from_numpy(_means(tangent, own)))
+        count = int(labels.max()) + 1
+        means = _means(tangent, labels[kept], count)
+        place_class_proxies(objective.metric, torch.from_numpy(means))
+        for loss, own in zip(objective.levels.levels, groups.T, strict=False):
+            if (count := int(own.max()) + 1) > 0:
+                means = _means(tangent, own[kept], count)
+                place_class_proxies(loss, torch.from_numpy(means))
     if not recipe.loss.relation_weight:
         return None
     centred = features - features.mean(axis=0)
@@ -146,9 +150,10 @@ def _unit_scale(scales: Tensor) -> Tensor:
     return scales / scales.square().mean().sqrt()
 
 
-def _means(tangent: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """The mean of each group, in the order of their numbers; -1 is none."""
-    return np.stack([tangent[codes == code].mean(axis=0) for code in np.unique(codes[codes >= 0])])
+def _means(tangent: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:
+    """The mean of each of so many groups; of one without images, that of all."""
+    members = [tangent[codes == code] for code in range(count)]
+    return np.stack([(own if len(own) else tangent).mean(axis=0) for own in members])
 
 
 def grow_proxies(
@@ -178,7 +183,8 @@ def grow_proxies(
     joins, _ = _joins(means)
     places = [joins[::-1], means]
     if groups is not None:
-        places = [_means(tangent, own) for own in groups.T[::-1] if own.max() >= 0] + places
+        known = [own for own in groups.T[::-1] if own.max() >= 0]
+        places = [_means(tangent, own, int(own.max()) + 1) for own in known] + places
     if sum(map(len, places)) < num_proxies:
         within = [_joins(tangent[own[:_MOST_PHOTOS]]) for own in members]
         # The last join of a class is the class itself, which has its place already.

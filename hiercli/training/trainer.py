@@ -152,6 +152,11 @@ class Run:
         schedule.freeze(recipe, self.embedder)
         self.embedder.to(self.device).to(memory_format=torch.channels_last)
         self.groups, counts = group_ids(self.training, len(dataset.level_names))
+        if recipe.loss.level_weight and not any(counts):
+            reporter.warned(
+                "--level-weight has no effect: the classes have no known levels. Use a table with "
+                "columns of levels, or --nested"
+            )
         self.objective = Objective(recipe, len(self.names), counts).to(self.device)
         self.feed = Feed(
             recipe,
