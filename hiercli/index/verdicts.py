@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from hiercli.collection import Collection
-from hiercli.errors import DataError, FileFormatError, InputError
+from hiercli.errors import DataError, FileFormatError, HierError, InputError
 from hiercli.files import parse_json
 from hiercli.hierarchy.verdict import CONFIDENCE, NEIGHBOURS, Calibration, Verdict
 from hiercli.index.schema import groups_of
@@ -32,14 +32,14 @@ def learned(tables: Tables, level_names: Sequence[str], c: float) -> str:
     places = np.searchsorted(np.concatenate(ids), [number for number, _, _ in rows])
     points = np.concatenate(blocks)[places]
     groups = [groups_of(text) for _, _, text in rows]
-    images = Collection(
-        points=points, labels=[label for _, label, _ in rows], c=c,
-        levels=[tuple(own.get(name, "") for name in level_names) for own in groups]
-        if level_names else None, level_names=tuple(level_names),
-    )  # fmt: skip
     try:
+        images = Collection(
+            points=points, labels=[label for _, label, _ in rows], c=c,
+            levels=[tuple(own.get(name, "") for name in level_names) for own in groups]
+            if level_names else None, level_names=tuple(level_names),
+        )  # fmt: skip
         return json.dumps(Calibration.of(images).to_dict(), ensure_ascii=False)
-    except DataError:  # no class has two images
+    except HierError:  # too few images, or a damaged point, of which searching says more
         return ""
 
 
