@@ -141,6 +141,11 @@ class Kinds:
 class Verdict:
     """What an image is.
 
+    Examples:
+        >>> kinds = [("Rock Wren", "class", 0.6), ("Troglodytidae", "family", 0.99)]
+        >>> print(Verdict("Troglodytidae", "family", 0.99, False, kinds))
+        family Troglodytidae (99%), class unsure
+
     Attributes:
         name: of the most specific kind that is sure enough; empty where none is.
         level: ``class``, the name of a level, or empty for a group that was grown.
