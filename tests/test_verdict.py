@@ -11,13 +11,14 @@ import pytest
 from conftest import Hier, paint
 from test_index import Colours
 
-from hiercli.cli import search
 from hiercli.collection import Collection
 from hiercli.errors import DataError, FileFormatError, InputError
 from hiercli.evaluation import abstention
 from hiercli.geometry import poincare
-from hiercli.hierarchy.verdict import NEIGHBOURS, Calibration, Kinds, Verdict
-from hiercli.index import local, update, verdicts
+from hiercli.hierarchy.calibrating import calibrate
+from hiercli.hierarchy.kinds import Kinds
+from hiercli.hierarchy.verdict import NEIGHBOURS, Calibration, Verdict
+from hiercli.index import update, verdicts
 from hiercli.index.index import Index
 from hiercli.index.locations import catalogue_path
 from hiercli.index.schema import facts_checksum
@@ -95,7 +96,7 @@ def test_probabilities_are_those_that_come_true(levels: bool) -> None:
     index, queries = world(1, 0.5), world(2, 0.5, per_class=40)
     if not levels:
         index = Collection(points=index.points, labels=index.labels, c=index.c)
-    known = Calibration.of(index)
+    known = calibrate(index)
     sure, right = [], []
     for verdict, label in zip(judged(known, index, queries), queries.labels or (), strict=True):
         leaf = known.kinds.names.index(label)
@@ -116,7 +117,7 @@ def test_probabilities_are_those_that_come_true(levels: bool) -> None:
 
 def test_the_group_is_named_where_the_class_is_not_sure() -> None:
     index, queries = world(1, 0.4), world(2, 0.4)
-    found = judged(Calibration.of(index), index, queries)
+    found = judged(calibrate(index), index, queries)
     named = [verdict for verdict in found if verdict.level == "level1"]
     assert len(named) > len(found) / 2
     truth = [label[4] for label in queries.labels or ()]
@@ -126,12 +127,12 @@ def test_the_group_is_named_where_the_class_is_not_sure() -> None:
         if verdict.level == "level1"
     ]
     assert np.mean(right) > 0.9
-    assert "class unsure" in str(named[0])
+    assert "class not sure" in str(named[0])
 
 
 def test_what_is_far_from_everything_is_foreign() -> None:
     index = world(1)
-    known = Calibration.of(index)
+    known = calibrate(index)
     far = Collection(points=-index.points[:20], c=0.1)
     assert all(verdict.is_foreign for verdict in judged(known, index, far))
     near = judged(known, index, world(2))
@@ -145,13 +146,13 @@ def test_what_is_far_from_everything_is_foreign() -> None:
 
 
 def test_higher_groups_are_never_less_sure() -> None:
-    for verdict in judged(Calibration.of(world(1)), world(1), world(3)):
+    for verdict in judged(calibrate(world(1)), world(1), world(3)):
         sure = [probability for _, _, probability in verdict.kinds]
         assert sure == sorted(sure)
 
 
 def test_it_comes_back_as_it_was_written() -> None:
-    known = Calibration.of(world(1))
+    known = calibrate(world(1))
     assert Calibration.from_dict(json.loads(json.dumps(known.to_dict()))) == known
 
 
@@ -165,22 +166,22 @@ def test_it_comes_back_as_it_was_written() -> None:
     ],
 )  # fmt: skip
 def test_what_a_file_says_of_it_is_not_believed(change: dict[str, object]) -> None:
-    told = Calibration.of(world(1)).to_dict() | change
+    told = calibrate(world(1)).to_dict() | change
     with pytest.raises(FileFormatError, match="index compact"):
         verdicts.read(json.dumps(told), "idx.faiss")
 
 
 def test_too_little_to_learn_from() -> None:
     with pytest.raises(DataError, match="two classes"):
-        Calibration.of(images(["wren", "wren"]))
+        calibrate(images(["wren", "wren"]))
     with pytest.raises(DataError, match="at least 10 images of classes with two"):
-        Calibration.of(images(["wren", "jay", *["oak"] * 9]))
+        calibrate(images(["wren", "jay", *["oak"] * 9]))
 
 
 def test_an_index_keeps_it_and_learns_anew_when_it_has_grown(
     album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_FEW", 0)
+    monkeypatch.setattr(verdicts, "_FEW", 0)
     index = tmp_path / "idx.faiss"
     update.update(index, [album], Colours())
     with Index(index) as opened:
@@ -248,7 +249,7 @@ def test_without_classes_there_is_none(tmp_path: Path) -> None:
     made = Index.build(tmp_path / "idx.faiss", Collection(points=points, c=0.1))
     with made:
         assert made.reader.calibration is None
-        with pytest.raises(InputError, match=r"no verdicts.*labels"):
+        with pytest.raises(InputError, match=r"verdicts are not possible.*labels"):
             made.identify(points[0])
 
 
@@ -319,7 +320,7 @@ def test_verdicts_are_scored_on_the_command_line(tmp_path: Path, inside: Hier) -
 
 def judged_right(index: Collection, queries: Collection) -> tuple[float, float]:
     """Mean probability of the first class of each query, and how often it is right."""
-    found = judged(Calibration.of(index), index, queries)
+    found = judged(calibrate(index), index, queries)
     first = [
         (verdict.kinds[0], label)
         for verdict, label in zip(found, queries.labels or (), strict=True)
@@ -349,7 +350,7 @@ def test_an_image_of_the_index_has_no_vote_on_itself() -> None:
     wrong = list(index.labels or ())
     wrong[:5] = ["kind24"] * 5
     index = Collection(points=index.points, labels=wrong, levels=index.levels, c=0.1)
-    for verdict in judged(Calibration.of(index), index, index[:5]):
+    for verdict in judged(calibrate(index), index, index[:5]):
         assert verdict.name != "kind24"
 
 
@@ -357,12 +358,8 @@ def test_a_level_called_class_is_no_class() -> None:
     index, queries = world(1, 0.4), world(2, 0.4)
     index = Collection(points=index.points, labels=index.labels, levels=index.levels, c=0.1,
                        level_names=("class",))  # fmt: skip
-    found = judged(Calibration.of(index), index, queries)
-    assert any("class unsure" in str(verdict) for verdict in found)
-
-
-def test_the_command_fetches_as_many_as_vote() -> None:
-    assert search._VOTING == NEIGHBOURS + 1, "one may be the query itself"
+    found = judged(calibrate(index), index, queries)
+    assert any("class not sure" in str(verdict) for verdict in found)
 
 
 def test_changed_groups_are_learned(album: Path, tmp_path: Path) -> None:

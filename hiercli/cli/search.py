@@ -17,9 +17,6 @@ from hiercli.cli.thumbnails import STYLES
 from hiercli.errors import EXIT_SKIPPED, InputError
 from hiercli.wording import counted
 
-_VOTING = 21
-"""Images that a verdict needs: `verdict.NEIGHBOURS`, and one that may be the query itself."""
-
 if TYPE_CHECKING:
     import numpy as np
 
@@ -96,9 +93,8 @@ def search(
         bool | None,
         typer.Option(
             "--verdict/--no-verdict",
-            help="Say what each query is: the most specific class or group that its nearest "
-            "images support, or nothing like it.",
-            show_default="on for an index file whose images have classes",
+            help="Say what each query is: a class or group of the index, or nothing like it.",
+            show_default="on if the index is a file and its images have classes",
         ),
     ] = None,
     confidence: Annotated[
@@ -106,7 +102,7 @@ def search(
         typer.Option(
             min=0.5,
             max=0.999,
-            help="Name only a class or group that is right with this probability.",
+            help="Name a class or group only if it is right with this probability.",
         ),
     ] = 0.9,
     exact: Annotated[
@@ -198,17 +194,11 @@ def search(
             raise InputError(
                 f"{counted(len(problems), 'query', 'queries')} cannot be read, {len(asked)} can"
             )
-        wanted = not csv_output and _has_verdicts(images, verdict)
-        own = level is not None or max_distance is not None or bool(conditions) or unique
-        many = max(k or 10, _VOTING) if wanted and not own else k
-        found: Iterable[Answer] = (
-            (hits, None)
-            for hits in _find(
-                asked, images, tree, level, many, max_distance, conditions, unique, exact
-            )
-        )
-        if wanted:
-            found = _with_verdicts(found, asked, images, k or 10, confidence, own=own, exact=exact)
+        hits = _find(asked, images, tree, level, k, max_distance, conditions, unique, exact)
+        found: Iterable[Answer] = ((own, None) for own in hits)
+        if not csv_output and _has_verdicts(images, verdict):
+            is_plain = level is None and max_distance is None and not (conditions or unique)
+            found = _with_verdicts(None if is_plain else hits, asked, images, k, confidence, exact)
         if html is not None:
             found = list(found)
             _write_page(html, index, asked, [hits for hits, _ in found], images.picture, strict)
@@ -335,32 +325,27 @@ def _has_verdicts(images: "Searchable", wanted: bool | None) -> bool:
 
 
 def _with_verdicts(
-    found: "Iterable[Answer]",
+    found: Iterable[Sequence["Hit"]] | None,
     asked: Sequence["Query"],
     images: "Searchable",
-    k: int,
+    k: int | None,
     confidence: float,
-    *,
-    own: bool,
     exact: bool,
-) -> "Iterable[Answer]":
-    """The hits of each query with the verdict on it.
+) -> Iterable[Answer]:
+    """The hits of each query, searched for now where there are none, with the verdict on it.
 
-    All images of the index vote, so where hits have conditions (``own``) they are searched for
-    once more; else the first k of more hits are shown.
+    All images of the index vote, whatever the conditions on hits are.
     """
     import numpy as np
 
-    from hiercli.index.verdicts import calibration_of, of_hits, verdicts
+    from hiercli.index.verdicts import calibration_of, hits_and_verdicts, verdicts
 
-    with progress("learning what verdicts are worth") as bar:
+    with progress("calibrating verdicts") as bar:
         calibration = calibration_of(images, bar)
-    if own:
-        points = np.stack([point for query in asked if (point := query.point) is not None])
-        said = verdicts(images, calibration, points, confidence, exact=exact)
-        yield from ((hits, one) for (hits, _), one in zip(found, said, strict=True))
-    else:
-        yield from ((hits[:k], of_hits(calibration, hits, confidence)) for hits, _ in found)
+    points = np.stack([query.point for query in asked if query.point is not None])
+    if found is None:
+        return hits_and_verdicts(images, calibration, points, k or 10, confidence, exact=exact)
+    return zip(found, verdicts(images, calibration, points, confidence, exact=exact), strict=True)
 
 
 def _write_page(

@@ -5,7 +5,7 @@ quarter of the classes is left out of the index, so that their images have no ri
 only right groups. What `hierarchy.verdict` learns, it learns of the index alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,9 @@ import numpy as np
 from hiercli import neighbours
 from hiercli.collection import Collection
 from hiercli.errors import DataError
-from hiercli.hierarchy.verdict import CONFIDENCE, NEIGHBOURS, Calibration, Verdict
+from hiercli.hierarchy.calibrating import calibrate
+from hiercli.hierarchy.kinds import Kinds
+from hiercli.hierarchy.verdict import CONFIDENCE, NEIGHBOURS, Verdict
 
 PRECISION = 0.9
 _BINS = 10
@@ -84,8 +86,7 @@ def judge(
         raise DataError("expected images of two classes or more, with labels")
     known = images[[place for place, label in enumerate(images.labels) if label]]
     index, queries = _parted(known, seed)
-    calibration = Calibration.of(index)
-    lines = known.lineages
+    calibration = calibrate(index)
     labels = list(index.labels or ())
     verdicts: list[Verdict] = []
     nearest, first = [], []
@@ -99,30 +100,20 @@ def judge(
             first.append(own[0])
         if progress:
             progress(len(verdicts), len(queries))
-    kinds = calibration.kinds
-    leaves = {name: leaf for leaf, name in enumerate(kinds.names[: kinds.num_classes])}
-
-    def are_right(verdict: Verdict, label: str) -> list[bool]:
-        """Of the kinds that were considered."""
-        chain = kinds.chain(leaves[verdict.kinds[0][0]]) if verdict.kinds else []
-        if label in leaves:
-            true = set(kinds.chain(leaves[label]))
-            return [kind in true for kind in chain]
-        line = lines.get(label, ())
-        groups = dict(zip(known.level_names, line, strict=True)) if line else {}
-        # A group is its name and all above it.
-        same = [kind >= kinds.num_classes and groups.get(kinds.levels[kind]) == kinds.names[kind]
-                for kind in chain]  # fmt: skip
-        return [all(same[place:]) for place in range(len(chain))]
-
     truth = list(queries.labels or ())
-    sure, came, named = [], [], []
-    for verdict, label in zip(verdicts, truth, strict=True):
-        right = are_right(verdict, label)
-        sure += [probability for _, _, probability in verdict.kinds]
-        came += right
-        if verdict.name:
-            named.append(right[[kind[2] >= confidence for kind in verdict.kinds].index(True)])
+    lines = known.lineages
+    groups = {
+        label: dict(zip(known.level_names, line, strict=True)) for label, line in lines.items()
+    }
+    right = [
+        _are_right(calibration.kinds, verdict, label, groups.get(label, {}))
+        for verdict, label in zip(verdicts, truth, strict=True)
+    ]
+    named = [
+        own[[sure >= confidence for _, _, sure in verdict.kinds].index(True)]
+        for verdict, own in zip(verdicts, right, strict=True)
+        if verdict.name
+    ]
     best = [verdict.kinds[0] if verdict.kinds else ("", "", 0.0) for verdict in verdicts]
     by_verdict = np.array([kind[0] == label for kind, label in zip(best, truth, strict=True)])
     by_distance = np.array([own == label for own, label in zip(first, truth, strict=True)])
@@ -136,15 +127,36 @@ def judge(
         named_class=float(
             np.mean([bool(v.kinds) and v.kinds[0][2] >= confidence for v in verdicts])
         ),
-        calibration_error=_calibration_error(np.array(sure), np.array(came)),
+        calibration_error=_calibration_error(
+            np.array([sure for verdict in verdicts for _, _, sure in verdict.kinds]),
+            np.array([one for own in right for one in own]),
+        ),
         coverage=_coverage(curves[0]),
         coverage_by_distance=_coverage(curves[1]),
         foreign=float(np.mean([verdict.is_foreign for verdict in verdicts])),
         num_queries=len(truth),
-        num_unknown=sum(label not in leaves for label in truth),
+        num_unknown=sum(label not in calibration.kinds.leaves for label in truth),
         curve=curves[0],
         curve_by_distance=curves[1],
     )
+
+
+def _are_right(kinds: Kinds, verdict: Verdict, label: str, groups: Mapping[str, str]) -> list[bool]:
+    """Which of the kinds that were considered are those of an image.
+
+    Args:
+        kinds: of the index.
+        verdict: on the image.
+        label: its class, which the index need not have.
+        groups: its groups by level.
+    """
+    chain = kinds.chain(kinds.leaves[verdict.kinds[0][0]]) if verdict.kinds else []
+    if label in kinds.leaves:
+        true = set(kinds.chain(kinds.leaves[label]))
+        return [kind in true for kind in chain]
+    # A group is its name and all above it; a class that is not there cannot be named.
+    same = [groups.get(kinds.levels[kind]) == kinds.names[kind] for kind in chain]
+    return [place > 0 and all(same[place:]) for place in range(len(chain))]
 
 
 def _parted(known: Collection, seed: int) -> tuple[Collection, Collection]:

@@ -13,7 +13,7 @@ import numpy as np
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError
 from hiercli.files import parse_json, sync_folder
-from hiercli.index import database, generation, kinds, renewal
+from hiercli.index import database, generation, kinds, renewal, verdicts
 from hiercli.index.catalogue import Catalogue, version_of
 from hiercli.index.locations import Locations, catalogue_path, draft_path, split, with_logs
 from hiercli.index.pending import Pending
@@ -21,12 +21,6 @@ from hiercli.index.schema import SCHEMA, VERSION, Row, delta_checksum, facts_che
 from hiercli.index.sync import Plan, Scope, within
 from hiercli.index.tables import Tables
 from hiercli.labels import merged_levels
-
-_OTHERS = 0.05
-"""Share of the images that are new, gone or of another class, from which on verdicts are learned
-anew."""
-_FEW = 2000
-"""Images of which one in a new class is enough."""
 
 
 class LocalStore:
@@ -360,39 +354,11 @@ class LocalStore:
         self.tables.drop_thumbnails(self._parted, every=told["thumbnails"] != "1")
         self._parted.clear()
         told |= renewal.renewed(self.index, self.catalogue, told, self.tables, renew, progress)
-        if self._is_other(told, count):
-            from hiercli.index import verdicts  # most updates do without
-
-            names = parse_json(told["level_names"])
-            told["calibration"] = verdicts.learned(self.tables, names, float(told["c"]))
-            told["calibrated"] = str(count)
+        told |= verdicts.renewed(self.index, told, self.tables)
         added, removed = self.tables.delta()
         told["delta"] = delta_checksum(added, removed)
         told["checksum"] = facts_checksum(told)
         self.database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", told.items())
-
-    def _is_other(self, told: dict[str, str], count: int) -> bool:
-        """Whether the images are others than those from which verdicts were learned."""
-        calibration, run = told.get("calibration", ""), self.database.execute
-        if abs(count - int(told.get("calibrated", 0))) > _OTHERS * count:
-            return True
-        classes = run("SELECT id, label, levels FROM classes WHERE label != ''").fetchall()
-        if not calibration:
-            return False  # as few as then
-        from hiercli.index import verdicts
-
-        try:
-            known = verdicts.known_groups(calibration, self.index)
-        except FileFormatError:
-            return True
-        ask = "SELECT count(*) FROM images WHERE class = ?"
-        new = sum(
-            run(ask, (number,)).fetchone()[0]
-            for number, label, levels in classes
-            if label not in known
-            or not {pair for pair in groups_of(levels).items() if pair[1]} <= known[label]
-        )
-        return new > (_OTHERS * count if count > _FEW else 0)
 
     def _remove(self, ids: Collection[int]) -> None:
         for number in ids:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -13,15 +14,56 @@ from hiercli.index.schema import groups_of
 from hiercli.index.searchable import Hit, Searchable, answers
 from hiercli.index.tables import Tables
 
+_ENOUGH = NEIGHBOURS + 1
+"""Hits that a verdict needs: one may be the query itself."""
+_OTHERS = 0.05
+"""Share of the images that are new, gone or of another class, from which on it is learned anew."""
+_FEW = 2000
+"""Images of which one in a new class is enough."""
 
-def learned(tables: Tables, level_names: Sequence[str], c: float) -> str:
-    """A calibration of the images of a catalogue, as text; empty where they have no classes.
+
+# -- what an index keeps --------------------------------------------------------------------------
+
+
+def renewed(index: Path, told: dict[str, str], tables: Tables) -> dict[str, str]:
+    """Learn anew how far verdicts can be trusted, where the images are others than before.
 
     Args:
-        tables: inside a transaction.
-        level_names: of the levels, fine to coarse.
-        c: curvature magnitude.
+        index: FAISS file.
+        told: facts of the catalogue as it will be.
+        tables: of it.
+
+    Returns:
+        the facts that change; none where the images are the same, or nearly.
     """
+    if not _are_others(index, told, tables):
+        return {}
+    return {"calibration": _learned(told, tables), "calibrated": told["count"]}
+
+
+def _are_others(index: Path, told: dict[str, str], tables: Tables) -> bool:
+    count, run = int(told["count"]), tables.database.execute
+    if abs(count - int(told.get("calibrated", 0))) > _OTHERS * count:
+        return True
+    try:
+        calibration = read(told.get("calibration", ""), index)
+    except FileFormatError:
+        return True
+    if calibration is None:
+        return False  # as few as then
+    known = calibration.kinds.groups()
+    new = 0
+    for number, label, levels in run("SELECT id, label, levels FROM classes WHERE label != ''"):
+        groups = {pair for pair in groups_of(levels).items() if pair[1]}
+        if label not in known or not groups <= known[label]:
+            new += run("SELECT count(*) FROM images WHERE class = ?", (number,)).fetchone()[0]
+    return new > (_OTHERS * count if count > _FEW else 0)
+
+
+def _learned(told: dict[str, str], tables: Tables) -> str:
+    """A calibration as text; empty where the images have no classes."""
+    from hiercli.hierarchy.calibrating import calibrate  # most updates do without
+
     rows = tables.database.execute(
         "SELECT images.id, label, levels FROM images JOIN classes ON classes.id = class "
         "WHERE label != '' ORDER BY images.id"
@@ -30,21 +72,21 @@ def learned(tables: Tables, level_names: Sequence[str], c: float) -> str:
         return ""
     ids, blocks = zip(*tables.blocks(), strict=True)
     places = np.searchsorted(np.concatenate(ids), [number for number, _, _ in rows])
-    points = np.concatenate(blocks)[places]
+    names = parse_json(told["level_names"])
     groups = [groups_of(text) for _, _, text in rows]
     try:
         images = Collection(
-            points=points, labels=[label for _, label, _ in rows], c=c,
-            levels=[tuple(own.get(name, "") for name in level_names) for own in groups]
-            if level_names else None, level_names=tuple(level_names),
+            points=np.concatenate(blocks)[places], labels=[label for _, label, _ in rows],
+            levels=[tuple(own.get(name, "") for name in names) for own in groups]
+            if names else None, level_names=tuple(names), c=float(told["c"]),
         )  # fmt: skip
-        return json.dumps(Calibration.of(images).to_dict(), ensure_ascii=False)
+        return json.dumps(calibrate(images).to_dict(), ensure_ascii=False)
     except HierError:  # too few images, or a damaged point, of which searching says more
         return ""
 
 
 def read(text: str, index: object) -> Calibration | None:
-    """What `learned` wrote; ``None`` for an empty text.
+    """The calibration that an index keeps as text; ``None`` for an empty one.
 
     Raises:
         FileFormatError: it is something else.
@@ -56,24 +98,11 @@ def read(text: str, index: object) -> Calibration | None:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, DataError) as error:
         raise FileFormatError(
             f"the calibration of {index} is damaged ({str(error)[:200]}). Run `hier index compact "
-            f"{index}` to make it anew"
+            f"{index}` to calibrate again"
         ) from error
 
 
-def known_groups(text: str, index: object) -> dict[str, frozenset[tuple[str, str]]]:
-    """Level and name of the groups of each class that a calibration, as text, knows.
-
-    Raises:
-        FileFormatError: it is damaged.
-    """
-    known = read(text, index)
-    kinds = None if known is None else known.kinds
-    if kinds is None:
-        return {}
-    return {
-        label: frozenset((kinds.levels[kind], kinds.names[kind]) for kind in kinds.chain(leaf)[1:])
-        for label, leaf in kinds.leaves.items()
-    }
+# -- verdicts -------------------------------------------------------------------------------------
 
 
 def calibration_of(
@@ -86,19 +115,20 @@ def calibration_of(
         progress: called with (done, total) images compared.
 
     Raises:
-        InputError: its images have no labels, or one class only.
+        InputError: its images have no labels, or too few.
         FileFormatError: what it keeps is damaged.
     """
-    stored = images.calibration
-    if stored is not None:
+    if (stored := images.calibration) is not None:
         return stored
+    from hiercli.hierarchy.calibrating import calibrate
+
     rows = [row for row in images.rows() if row.label]
     try:
         if not rows:
             raise DataError("expected images with labels, found none")
-        return Calibration.of(images.collection_of(rows), progress)
+        return calibrate(images.collection_of(rows), progress)
     except DataError as error:
-        raise InputError(f"there can be no verdicts: {error}") from error
+        raise InputError(f"verdicts are not possible: {error}") from error
 
 
 def verdicts(
@@ -110,11 +140,24 @@ def verdicts(
     exact: bool = False,
 ) -> Iterator[Verdict]:
     """The verdict on each of the points (Q, D), searched block by block as they are asked for."""
-    for hits in answers(images, points, NEIGHBOURS + 1, exact=exact):
-        yield of_hits(calibration, hits, confidence)
+    for hits in answers(images, points, _ENOUGH, exact=exact):
+        yield _of(hits, calibration, confidence)
 
 
-def of_hits(calibration: Calibration, hits: Sequence[Hit], confidence: float) -> Verdict:
-    """The verdict on one query, from its nearest images."""
+def hits_and_verdicts(
+    images: Searchable,
+    calibration: Calibration,
+    points: np.ndarray,
+    k: int,
+    confidence: float = CONFIDENCE,
+    *,
+    exact: bool = False,
+) -> Iterator[tuple[list[Hit], Verdict]]:
+    """The k nearest images of each of the points (Q, D), and the verdict, by one search."""
+    for hits in answers(images, points, max(k, _ENOUGH), exact=exact):
+        yield hits[:k], _of(hits, calibration, confidence)
+
+
+def _of(hits: Sequence[Hit], calibration: Calibration, confidence: float) -> Verdict:
     distances = np.array([hit.distance for hit in hits])
     return calibration.verdict(distances, [hit.label for hit in hits], confidence)

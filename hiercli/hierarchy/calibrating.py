@@ -1,0 +1,170 @@
+"""How far the verdicts of an index can be trusted, learned from its own images.
+
+Some of them are looked for among the others, once as they are and once with their whole class left
+out, as if it were not known yet. That gives verdicts of which it is known whether they are right.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from hiercli import neighbours
+from hiercli.collection import Collection
+from hiercli.errors import DataError
+from hiercli.hierarchy.kinds import Kinds
+from hiercli.hierarchy.verdict import FEATURES, NEIGHBOURS, SAME, Calibration, sigmoid
+
+LEAST = 10
+"""Images from which something can be learned."""
+_MOST_ASKED = 1000
+_ROWS = 16_384
+_LEAST_SPREAD = 0.05
+"""Of distances to the nearest image, over their mean: a few say little of how they vary."""
+_UNKNOWN = 0.2
+"""How much an image whose class was left out counts beside one whose class is known."""
+_FAR = 0.95
+"""Share of the images of unknown classes that count as something like what is known."""
+_RIDGE = 1e-3
+
+Near = tuple[np.ndarray, np.ndarray]
+"""Distances of the nearest images, nearest first, and the numbers of their classes."""
+
+
+def calibrate(
+    collection: Collection, progress: Callable[[int, int], None] | None = None
+) -> Calibration:
+    """Learn from images, at most 1,000 of which are looked for among all.
+
+    Examples:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> middles = rng.normal(size=(8, 1, 16)) * 0.2
+        >>> points = (middles + 0.02 * rng.normal(size=(8, 12, 16))).reshape(96, 16)
+        >>> labels = [f"kind{number // 12}" for number in range(96)]
+        >>> known = calibrate(Collection(points=points, labels=labels, c=0.1))
+        >>> known.verdict(np.full(20, 0.2), ["kind3"] * 20).name
+        'kind3'
+        >>> known.verdict(np.full(20, 9.0), ["kind3"] * 20).is_foreign
+        True
+
+    Args:
+        collection: with labels; without c, distances are those of directions.
+        progress: called with (done, total) images compared.
+
+    Raises:
+        DataError: fewer than two classes, or fewer than `LEAST` images to learn from.
+    """
+    if collection.labels is None or len(collection.classes) < 2:
+        raise DataError("expected images of two classes or more, with labels")
+    kinds = Kinds.of(collection)
+    place = {name: number for number, name in enumerate(collection.classes)}
+    codes = np.array([place[label] for label in collection.labels])
+    counts = np.bincount(codes)
+    if (several := int(counts[counts > 1].sum())) < LEAST:
+        raise DataError(
+            f"expected at least {LEAST} images of classes with two images or more, found {several}"
+        )
+    asked = np.unique(np.linspace(0, len(codes) - 1, min(_MOST_ASKED, len(codes))).astype(int))
+    own, others = _neighbours(collection, codes, asked, progress)
+    known = [near for near, at in zip(own, asked, strict=True) if counts[codes[at]] > 1]
+    nearest = np.array([near[0][0] for near in known if len(near[0])])
+    gaps = [near[0][-1] - near[0][0] for near in known if len(near[0])]
+    if not len(nearest):
+        raise DataError("expected images that differ, found copies of each other")
+    scale = max(float(np.median(gaps)) / 2, 1e-6)
+    middle = float(nearest.mean())
+    spread = max(float(nearest.std()), _LEAST_SPREAD * middle, 1e-6)
+    strange = np.array([near[0][0] for near in others if len(near[0])])
+    farthest = max(float(np.quantile(strange, _FAR)), float(np.quantile(nearest, 0.99)))
+    draft = Calibration(kinds, scale, middle, spread, (0.0,) * FEATURES, farthest)
+    weights = _weights(draft, codes[asked], ((own, 1.0), (others, _UNKNOWN)))
+    return dataclasses.replace(draft, weights=weights)
+
+
+def _weights(
+    draft: Calibration, codes: np.ndarray, regimes: Sequence[tuple[list[Near], float]]
+) -> tuple[float, ...]:
+    """Weights of the logistic model.
+
+    Args:
+        draft: without them.
+        codes: (Q,) class of each image that was looked for.
+        regimes: the neighbours of each, and how much they count.
+    """
+    rows, right, weight = [], [], []
+    for found, share in regimes:
+        for near, code in zip(found, codes.tolist(), strict=True):
+            if len(near[0]):
+                chain, evidence = draft.evidence(*near)
+                true = set(draft.kinds.chain(code))
+                rows.append(evidence)
+                right += [kind in true for kind in chain]
+                weight += [share] * len(chain)
+    return _fit(np.concatenate(rows), np.array(right, float), np.array(weight))
+
+
+def _fit(rows: np.ndarray, right: np.ndarray, weight: np.ndarray) -> tuple[float, ...]:
+    """Weights of a logistic model, kept small where the images leave them open."""
+    from scipy.optimize import minimize
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        score = rows @ weights
+        value = (weight * (np.logaddexp(0, score) - right * score)).sum() / weight.sum()
+        slope = rows.T @ (weight * (sigmoid(score) - right)) / weight.sum()
+        return value + _RIDGE * (weights @ weights) / 2, slope + _RIDGE * weights
+
+    found = minimize(loss, np.zeros(rows.shape[1]), jac=True, method="L-BFGS-B").x
+    return tuple(float(weight) for weight in found)
+
+
+def _neighbours(
+    collection: Collection,
+    codes: np.ndarray,
+    asked: np.ndarray,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[Near], list[Near]]:
+    """Distances and classes of the nearest images of some, as if these were not in the index.
+
+    An image that is left out leaves its class one vote fewer than it would have; so that this is no
+    handicap, each other class does without one image too. Copies count as the image itself.
+
+    Returns:
+        of all other images; of those of other classes.
+    """
+    c = collection.c
+    points = collection.points
+    if c is None:
+        points = points / np.linalg.norm(points, axis=1, keepdims=True).clip(1e-12)
+    queries = points[asked] if c is None else neighbours.as_queries(points[asked], c)
+    spare = np.zeros(len(codes), bool)
+    order = np.random.default_rng(0).permutation(len(codes))
+    spare[order[np.unique(codes[order], return_index=True)[1]]] = True
+    spare &= np.bincount(codes)[codes] > 1
+    # Products find the candidates, distances in float64 put them in order.
+    best: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for start in range(0, len(points), _ROWS):
+        block = np.arange(start, min(start + _ROWS, len(points)))
+        product = queries @ (points[block] if c is None else neighbours.lift(points[block], c)).T
+        same = codes[asked, None] == codes[block]
+        left_out = (asked[:, None] == block) | (spare[block] & ~same)
+        for hidden, found in zip((left_out, same), best, strict=True):
+            seen = np.where(hidden, -np.inf, product)
+            many = min(2 * NEIGHBOURS, len(block))
+            near = np.argpartition(-seen, many - 1, axis=1)[:, :many]
+            found.append(np.where(np.take_along_axis(hidden, near, 1), -1, block[near]))
+        if progress:
+            progress(int(block[-1]) + 1, len(points))
+    results: tuple[list[Near], list[Near]] = ([], [])
+    for found, result in zip(best, results, strict=True):
+        for at, near in zip(asked, np.concatenate(found, axis=1), strict=True):
+            near = near[near >= 0]
+            if c is None:
+                far = 1 - points[near].astype(np.float64) @ points[at].astype(np.float64)
+                order = np.argsort(far, kind="stable")
+                far, near = far[order], near[order]
+            else:
+                far, near = neighbours.order(points[at], points[near], near, c, len(near))
+            told = far > SAME
+            result.append((far[told][:NEIGHBOURS], codes[near[told][:NEIGHBOURS]]))
+    return results
