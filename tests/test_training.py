@@ -28,7 +28,7 @@ from hiercli.errors import InputError, TrainingError
 from hiercli.evaluation.comparison import Comparison
 from hiercli.geometry import poincare
 from hiercli.images import Preprocessing
-from hiercli.nn import backbone
+from hiercli.nn import backbone, pooling
 from hiercli.nn.embedder import fingerprint
 from hiercli.reports import curves
 from hiercli.training import checkpoint, device, recipe, trainer
@@ -174,9 +174,9 @@ def test_only_an_unseeded_sampler_ignores_the_seed(photos: Path, tmp_path: Path)
 def test_gem_pooling_lies_between_mean_and_maximum() -> None:
     x = torch.rand(2, 5, 7, 7, generator=torch.Generator().manual_seed(0))
     flat = x.flatten(2)
-    assert torch.allclose(backbone.GeM(1.0)(x).flatten(1), flat.mean(2))
-    assert torch.allclose(backbone.GeM()(x).flatten(1), flat.square().mean(2).sqrt())
-    assert torch.allclose(backbone.GeM(400.0)(x).flatten(1), flat.amax(2), rtol=0.02)
+    assert torch.allclose(pooling.GeM(1.0)(x).flatten(1), flat.mean(2))
+    assert torch.allclose(pooling.GeM()(x).flatten(1), flat.square().mean(2).sqrt())
+    assert torch.allclose(pooling.GeM(400.0)(x).flatten(1), flat.amax(2), rtol=0.02)
     small = {"backbone": "test_efficientnet", "weights": "none", "train_size": 32, "eval_size": 32}
     torch.manual_seed(0)
     plain, preprocessing = checkpoint.new_embedder(recipe.load("hier", small | {"pooling": ""}))
@@ -196,7 +196,7 @@ def test_gem_pooling_lies_between_mean_and_maximum() -> None:
     for other in ("test_vit", "swin_tiny_patch4_window7_224"):
         with pytest.raises(InputError, match="pooling gem"):
             backbone.create(other, weights="none", pooling="gem")
-    assert torch.isfinite(backbone.GeM().half()(torch.full((1, 1, 2, 2), 3e4).half())).all()
+    assert torch.isfinite(pooling.GeM().half()(torch.full((1, 1, 2, 2), 3e4).half())).all()
 
 
 def test_a_run_starts_from_what_the_backbone_knows(photos: Path, tmp_path: Path) -> None:

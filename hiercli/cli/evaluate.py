@@ -113,15 +113,7 @@ def evaluate(
                 scored, data, data_root=data_root, nested=nested, taxonomy=taxonomy, strict=strict,
                 abstain=abstain, progress=told,
             )  # fmt: skip
-    for note in found.notes:
-        say(f"note: {note}")
-    for problem in found.problems:
-        warn(problem)
-    if json_output:
-        key = "dataset" if points is None else "points"
-        print(json.dumps(_as_json(found, key, per_class and points is None)))
-    else:
-        _show(found, data if points is None else str(points), per_class, points is None)
+    _report(found, data if points is None else str(points), per_class, points is None, json_output)
     if found.judgement is not None and plot is not None:
         from hiercli.reports import judgement
 
@@ -130,6 +122,20 @@ def evaluate(
         say(f"{plot}: a plot of the scores of the hierarchy")
     if found.problems:
         raise typer.Exit(EXIT_SKIPPED)
+
+
+def _report(
+    found: "Evaluation", name: str, per_class: bool, is_test: bool, json_output: bool
+) -> None:
+    for note in found.notes:
+        say(f"note: {note}")
+    for problem in found.problems:
+        warn(problem)
+    if json_output:
+        key = "dataset" if is_test else "points"
+        print(json.dumps(_as_json(found, key, per_class and is_test)))
+    else:
+        _show(found, name, per_class, is_test)
 
 
 def _require_usable(

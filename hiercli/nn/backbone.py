@@ -8,7 +8,7 @@ from typing import Any, cast
 import timm
 import torch
 from timm.data import resolve_model_data_config
-from timm.layers import SelectAdaptivePool2d, resample_abs_pos_embed
+from timm.layers import resample_abs_pos_embed
 from timm.models import (
     PretrainedCfg,
     get_deprecated_models,
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from hiercli.errors import FileFormatError, InputError
 from hiercli.images import Preprocessing
 from hiercli.nn import tensor_file
+from hiercli.nn.pooling import average_pool, pool_by_gem
 
 DEFAULT = "tf_efficientnet_lite0"
 """The backbone whose ImageNet weights come with an installed package, so it works offline."""
@@ -98,8 +99,8 @@ def create(
     if not hasattr(model, "reset_classifier"):
         raise InputError(f"{name} does not classify images. Choose another backbone")
     cast(Any, model).reset_classifier(0)
-    if pooling == "gem" or (pooling == "auto" and _average_pool(model) is not None):
-        _pool_by_gem(model, name)
+    if pooling == "gem" or (pooling == "auto" and average_pool(model) is not None):
+        pool_by_gem(model, name)
     try:
         num_features(model, size)
     except _SizeError as error:
@@ -183,47 +184,6 @@ def _advice(name: str, options: dict[str, Any], size: int, size_option: str) -> 
 
 def _images(size: int) -> str:
     return f"images of {size} x {size} pixels"
-
-
-class GeM(nn.Module):
-    """Generalised mean over places, (B, F, H, W) -> (B, F, 1, 1): few strong places count more.
-
-    Radenovic, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation" (2018),
-    equation 3, with a power that is not learned. Negative inputs count as zero.
-
-    Args:
-        power: 1 is the average, infinity the maximum.
-    """
-
-    def __init__(self, power: float = 2.0) -> None:
-        super().__init__()
-        # Among the weights, so that the fingerprint tells it from an average.
-        self.register_buffer("power", torch.tensor(power))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, F, H, W) -> (B, F, 1, 1)."""
-        power = self.get_buffer("power")
-        x = x.clamp(min=1e-6)
-        largest = x.amax(dim=(2, 3), keepdim=True)  # taken out, or half precision would overflow
-        mean: Tensor = (x / largest).pow(power).mean(dim=(2, 3), keepdim=True)
-        return largest * mean.pow(1 / power)
-
-
-def _pool_by_gem(model: nn.Module, name: str) -> None:
-    pool = _average_pool(model)
-    if pool is None:
-        raise InputError(
-            f"pooling gem replaces the average pooling of a convolutional network, and {name} has "
-            "no average pooling. Choose another pooling or backbone"
-        )
-    pool.add_module("pool", GeM())
-
-
-def _average_pool(model: nn.Module) -> SelectAdaptivePool2d | None:
-    """The one layer that averages over places, where a model has it."""
-    pools = [module for module in model.modules() if isinstance(module, SelectAdaptivePool2d)]
-    one = pools[0] if len(pools) == 1 else None
-    return one if one is not None and isinstance(one.pool, nn.AdaptiveAvgPool2d) else None
 
 
 def num_features(model: nn.Module, image_size: int) -> int:

@@ -125,18 +125,7 @@ class Run:
         self.world = world
         self.device = choose_device(recipe.machine.device)
         self.judge = Judge(recipe, dataset, self.device, world, reporter)
-        readable = self._readable(dataset.train)
-        if dataset.validation:
-            self.training, self.validation = readable, self._readable(dataset.validation)
-        else:
-            self.training, self.validation = split_validation(
-                readable, recipe.data.validation_share, recipe.run.seed
-            )
-        self.names = class_names(self.training)
-        if len(self.names) < 2:
-            raise DataError(f"expected at least 2 training classes, found {len(self.names)}")
-        self.labels = class_ids(self.training, self.names)
-        self.images = digest(self.training)
+        group_counts = self._take(dataset)
         self.sampler = ClassBalancedSampler(
             self.labels,
             batch_size=recipe.data.batch_size,
@@ -151,13 +140,7 @@ class Run:
             keep_freed_memory()
         schedule.freeze(recipe, self.embedder)
         self.embedder.to(self.device).to(memory_format=torch.channels_last)
-        self.groups, counts = group_ids(self.training, len(dataset.level_names))
-        if recipe.loss.level_weight and not any(counts):
-            reporter.warned(
-                "--level-weight has no effect: the classes have no known levels. Use a table with "
-                "columns of levels, or --nested"
-            )
-        self.objective = Objective(recipe, len(self.names), counts).to(self.device)
+        self.objective = Objective(recipe, len(self.names), group_counts).to(self.device)
         self.feed = Feed(
             recipe,
             self.training,
@@ -190,6 +173,29 @@ class Run:
         self.recent: list[tuple[Tensor, Tensor]] = []
 
     # -- setting up ------------------------------------------------------------------------
+
+    def _take(self, dataset: Dataset) -> list[int]:
+        """Part what is learned from and what is held out; returns the groups of each level."""
+        recipe = self.recipe
+        readable = self._readable(dataset.train)
+        if dataset.validation:
+            self.training, self.validation = readable, self._readable(dataset.validation)
+        else:
+            self.training, self.validation = split_validation(
+                readable, recipe.data.validation_share, recipe.run.seed
+            )
+        self.names = class_names(self.training)
+        if len(self.names) < 2:
+            raise DataError(f"expected at least 2 training classes, found {len(self.names)}")
+        self.labels = class_ids(self.training, self.names)
+        self.images = digest(self.training)
+        self.groups, counts = group_ids(self.training, len(dataset.level_names))
+        if recipe.loss.level_weight and not any(counts):
+            self.reporter.warned(
+                "--level-weight has no effect: the classes have no levels. Use a table with "
+                "columns of levels, or --nested"
+            )
+        return counts
 
     def _readable(self, records: Sequence[Record]) -> tuple[Record, ...]:
         """Leave out, with a word, what cannot even be opened; damage further in is found later."""
