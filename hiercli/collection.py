@@ -5,7 +5,7 @@ A `Collection` is the one type that index, hierarchy, evaluation and reports are
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -144,12 +144,7 @@ class Collection:
 
         Of images of one class, that which says most counts.
         """
-        found: dict[str, tuple[str, ...]] = {}
-        for label, groups in zip(self.labels or (), self.levels or (), strict=False):
-            known = sum(map(bool, groups))
-            if known > sum(map(bool, found.get(label, ()))):
-                found[label] = groups
-        return found
+        return lineages_of(zip(self.labels or (), self.levels or (), strict=False))
 
     @property
     def complete_lineages(self) -> dict[str, tuple[str, ...]]:
@@ -194,6 +189,16 @@ class Collection:
         from hiercli import collection_files
 
         collection_files.write(self, Path(target))
+
+
+def lineages_of(pairs: Iterable[tuple[str, tuple[str, ...]]]) -> dict[str, tuple[str, ...]]:
+    """The groups of each class of which any is known: those that say most, of labels and groups."""
+    found: dict[str, tuple[str, ...]] = {}
+    for label, groups in pairs:
+        known = sum(map(bool, groups))
+        if known > sum(map(bool, found.get(label, ()))):
+            found[label] = groups
+    return found
 
 
 def concatenate(collections: Sequence[Collection]) -> Collection:

@@ -21,6 +21,7 @@ from hiercli.index import contents, kinds, lists
 from hiercli.index.searcher import Searcher
 
 DIM = 128
+GROUPS = 1000
 QUERIES = 500
 ROUNDS = 5
 SIZES = (100_000, 1_000_000)
@@ -36,18 +37,24 @@ def main() -> None:
             compare(count, c, radius)
 
 
+def group_numbers(count: int, seed: int) -> np.ndarray:
+    """(count,) group of each point of a cloud in groups."""
+    return np.random.default_rng((seed, 1)).integers(0, GROUPS, count)
+
+
 def cloud(
     count: int, c: float, radius: float, seed: int, dim: int = DIM, *, grouped: bool = True
 ) -> np.ndarray:
     """(count, dim) float32 points at half of the radius or more; in a thousand groups, or none."""
-    groups = np.random.default_rng(0).normal(size=(1000, dim)).astype(np.float32)
+    groups = np.random.default_rng(0).normal(size=(GROUPS, dim)).astype(np.float32)
+    numbers = group_numbers(count, seed)
     rng = np.random.default_rng(seed)
     points = np.empty((count, dim), np.float32)
     for first in range(0, count, STEP):
         size = min(STEP, count - first)
         direction = rng.normal(size=(size, dim)).astype(np.float32)
         if grouped:
-            direction = groups[rng.integers(0, len(groups), size)] + 0.3 * direction
+            direction = groups[numbers[first : first + size]] + 0.3 * direction
         direction *= rng.uniform(radius / 2, radius, (size, 1)) / np.linalg.norm(
             direction, axis=1, keepdims=True
         )

@@ -1,6 +1,7 @@
 """What an index costs as it grows: `make bench-scale`.
 
-Points of the ball in groups, and without any, are made an index of each type by `Index.build`.
+Points of the ball in groups, and without any, are made an index of each type by `Index.build`, in
+384 dimensions, 10,000,000 and more in 128; a group is a class, of which verdicts are learned.
 Measured are: seconds to build; bytes on disk for each byte of float32 points; a cold `hier search`
 (a new process, median of 7, and its peak memory), its query a point; queries a second once it is
 open, hits and all, and their recall@10 against float64; beside them FAISS alone on the same
@@ -10,7 +11,9 @@ one alone; updates of 1 and of 1,000 new images and removal of 1,000, whose poin
 cost nothing to make; opening, `verify` and `compact`.
 
 Each row is written to `scale.json` when it is done and not measured again; `scale.md` is made of
-it. Sizes and types may be named: ``python tests/bench_scale.py 100000,1000000 flat,ivf``.
+it. Sizes, types, and groups or none may be named:
+
+    python tests/bench_scale.py 100000,1000000 flat,ivf grouped,none
 """
 
 import contextlib
@@ -33,7 +36,7 @@ from typing import Any
 import faiss
 import numpy as np
 import usearch.index
-from bench_index import cloud, euclidean, share, truth
+from bench_index import cloud, euclidean, group_numbers, share, truth
 from bench_startup import Scattered, measured
 from PIL import Image
 
@@ -51,10 +54,14 @@ QUERIES = 200
 ROUNDS = 3
 MANY = 1000
 USEARCH = "usearch"
+LARGE = 10**7
+FEW_DIMENSIONS = 128
+"""Of the points of an index from that size on."""
 BESIDE = 50
 """Processes that search at the same time."""
 COLUMNS = {
-    "points": "points", "grouped": "groups", "type": "type", "build": "build s", "disk": "disk",
+    "points": "points", "dimensions": "dimensions", "grouped": "groups", "type": "type",
+    "build": "build s", "disk": "disk",
     "cold": "cold s", "cold_few": "cold s, 1,000 points",
     "beside": "CPU with 50 beside", "peak": "peak MB", "open": "open ms",
     "recall": "recall", "warm": "queries/s", "plain": "FAISS queries/s", "ratio": "ratio",
@@ -66,22 +73,26 @@ COLUMNS = {
 class Quick(Scattered):
     """Likewise, of images that take no time to prepare."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__(default_model(), device="cpu")
         small = dataclasses.replace(self.metadata.preprocessing, size=8)
-        self.metadata = dataclasses.replace(self.metadata, preprocessing=small)
+        dim = self.metadata.embedding_dim if size < LARGE else FEW_DIMENSIONS
+        self.metadata = dataclasses.replace(self.metadata, preprocessing=small, embedding_dim=dim)
 
 
 def main() -> None:
     """Measure what is not in the table yet, and write it anew."""
     sizes = (
-        [int(size) for size in sys.argv[1].split(",")] if sys.argv[1:] else [10**4, 10**5, 10**6]
+        [int(size) for size in sys.argv[1].split(",")]
+        if sys.argv[1:]
+        else [10**4, 10**5, 10**6, 10**7]
     )
     types = sys.argv[2].split(",") if sys.argv[2:] else [*kinds.INDEX_TYPES[1:], USEARCH]
+    groups = sys.argv[3].split(",") if sys.argv[3:] else ["grouped", "none"]
     table = HERE / "scale.json"
     rows: list[dict[str, Any]] = json.loads(table.read_text()) if table.exists() else []
     for size in sizes:
-        for grouped in (True, False):
+        for grouped in (group == "grouped" for group in groups):
             for index_type in types:
                 key = {"points": size, "grouped": grouped, "type": index_type}
                 if any(key.items() <= row.items() for row in rows):
@@ -100,13 +111,14 @@ def main() -> None:
 
 def measure(folder: Path, size: int, grouped: bool, index_type: str) -> dict[str, Any]:
     """One row of the table."""
-    encoder = Quick()
+    encoder = Quick(size)
     c, dim = encoder.c, encoder.embedding_dim
     points = cloud(size, c, 2.3, 1, dim, grouped=grouped)
     queries = cloud(QUERIES, c, 2.3, 2, dim, grouped=grouped)
     index, few = folder / "idx.faiss", folder / "few.faiss"
     row: dict[str, Any] = {"dimensions": dim}
-    collection = Collection(points=points, c=c, fingerprint=encoder.fingerprint)
+    labels = [f"group {number}" for number in group_numbers(size, 1)] if grouped else None
+    collection = Collection(points=points, labels=labels, c=c, fingerprint=encoder.fingerprint)
     row["build"] = seconds(partial(Index.build, index, collection, index_type))
     Index.build(few, Collection(points=points[:1000], c=c, fingerprint=encoder.fingerprint))
     on_disk = sum(
@@ -123,7 +135,7 @@ def measure(folder: Path, size: int, grouped: bool, index_type: str) -> dict[str
         row["beside"] = with_others(folder / "q.npy", index)
     row["open"] = 1000 * statistics.median(seconds(lambda: close(index)) for _ in range(ROUNDS))
     warm(row, index, index_type, points, queries)
-    del points, collection
+    del points, labels, collection
     gc.collect()
     for name, count in (("one", 1), ("many", MANY)):
         album = folder / name
@@ -178,7 +190,7 @@ def with_others(query: Path, index: Path) -> float:
 
 def measure_usearch(folder: Path, size: int, grouped: bool) -> dict[str, Any]:
     """The row of usearch: a graph over the points of the ball, by Euclidean distance."""
-    encoder = Quick()
+    encoder = Quick(size)
     c, dim = encoder.c, encoder.embedding_dim
     points = cloud(size, c, 2.3, 1, dim, grouped=grouped)
     queries = cloud(QUERIES, c, 2.3, 2, dim, grouped=grouped)
@@ -244,8 +256,8 @@ def as_table(rows: list[dict[str, Any]]) -> str:
     """The table as Markdown."""
     lines = [
         "# An index as it grows", "",
-        f"`make bench-scale`: {rows[0]['dimensions']} dimensions, FAISS {faiss.__version__} with "
-        f"{faiss.omp_get_max_threads()} threads. Disk is the catalogue's bytes for each byte of "
+        f"`make bench-scale`: FAISS {faiss.__version__} with {faiss.omp_get_max_threads()} "
+        "threads. Disk is the catalogue's bytes for each byte of "
         "float32 points, without the FAISS file. The ratio is of queries a second, ours with paths "
         "and labels over FAISS's own on the same points with Euclidean distance.", "",
         "| " + " | ".join(COLUMNS.values()) + " |", "|" + " --: |" * len(COLUMNS),

@@ -10,6 +10,7 @@ from scipy.spatial.distance import squareform
 from hiercli import Collection
 from hiercli.errors import DataError
 from hiercli.evaluation.taxonomy import (
+    class_distances,
     dendrogram_purity,
     joined_at,
     judge,
@@ -18,6 +19,7 @@ from hiercli.evaluation.taxonomy import (
     one_each,
     triplet_accuracy,
 )
+from hiercli.geometry import poincare
 from hiercli.labels import Record
 
 LINEAGES = [("a", "x"), ("a", "x"), ("b", "x"), ("c", "y"), ("c", "y")]
@@ -36,6 +38,23 @@ def test_distances_that_are_the_taxonomy_score_one() -> None:
         "linkage_purity@genus": 1.0, "linkage_purity@family": 1.0, "linkage_correlation": 1.0,
         "triplet_accuracy": 1.0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("c", [0.5, None])
+def test_distances_of_classes_are_those_of_their_midpoints(c: float | None) -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(60, 4)) / 4
+    names = ["a", "b", "c"]
+    labels = [names[number] for number in rng.integers(0, 3, 60)]
+    middles = []
+    for name in names:
+        own = points[[label == name for label in labels]]
+        middle = own.mean(axis=0) if c is None else poincare.midpoint(own, c)
+        middles.append(middle / np.linalg.norm(middle))
+    expected = 1 - np.array(middles) @ np.array(middles).T
+    assert class_distances(points, labels, names, c) == pytest.approx(expected, abs=1e-11)
+    few = class_distances(points, labels, names[:2], c)
+    assert few == pytest.approx(expected[:2, :2], abs=1e-11)
 
 
 def test_purity_by_hand() -> None:

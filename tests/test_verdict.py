@@ -1,5 +1,6 @@
 """Verdicts: what a query is, how sure that is, and when nothing is like it."""
 
+import dataclasses
 import json
 import shutil
 import sqlite3
@@ -15,8 +16,10 @@ from hiercli.collection import Collection
 from hiercli.errors import DataError, FileFormatError, InputError
 from hiercli.evaluation import abstention
 from hiercli.geometry import poincare
+from hiercli.hierarchy import calibrating
 from hiercli.hierarchy.calibrating import calibrate
 from hiercli.hierarchy.kinds import Kinds
+from hiercli.hierarchy.labelled import Labelled
 from hiercli.hierarchy.verdict import NEIGHBOURS, Calibration, Verdict
 from hiercli.index import update, verdicts
 from hiercli.index.index import Index
@@ -70,12 +73,12 @@ def judged(known: Calibration, index: Collection, queries: Collection) -> list[V
 
 
 def test_kinds_are_classes_and_the_groups_above_them() -> None:
-    kinds = Kinds.of(images(["wren", "jay", "oak", "holm", "wren"]))
+    kinds = Kinds.of(Labelled.of(images(["wren", "jay", "oak", "holm", "wren"])))
     named = [[kinds.names[kind] for kind in kinds.chain(leaf)] for leaf in range(4)]
     assert named == [["holm", "Quercus", "trees"], ["jay", "Garrulus", "birds"],
                      ["oak", "Quercus", "trees"], ["wren", "Troglodytes", "birds"]]  # fmt: skip
     assert kinds.size(kinds.names.index("birds")) == 2
-    grown = Kinds.of(images(["wren", "jay", "oak", "holm"], levels=False))
+    grown = Kinds.of(Labelled.of(images(["wren", "jay", "oak", "holm"], levels=False)))
     assert grown.num_classes == 4
     assert len(grown.names) == 4 + 2, "the join of all says nothing"
 
@@ -85,7 +88,7 @@ def test_a_group_that_lacks_is_passed_over() -> None:
     some = Collection(
         points=np.eye(3) / 10, labels=["x", "y", "z"], levels=lines, level_names=("genus", "family")
     )
-    kinds = Kinds.of(some)
+    kinds = Kinds.of(Labelled.of(some))
     named = [[kinds.names[kind] for kind in kinds.chain(leaf)] for leaf in range(3)]
     assert named == [["x", "a1", "f"], ["y", "f"], ["z"]]
 
@@ -96,7 +99,7 @@ def test_probabilities_are_those_that_come_true(levels: bool) -> None:
     index, queries = world(1, 0.5), world(2, 0.5, per_class=40)
     if not levels:
         index = Collection(points=index.points, labels=index.labels, c=index.c)
-    known = calibrate(index)
+    known = calibrate(Labelled.of(index))
     sure, right = [], []
     for verdict, label in zip(judged(known, index, queries), queries.labels or (), strict=True):
         leaf = known.kinds.names.index(label)
@@ -115,9 +118,40 @@ def test_probabilities_are_those_that_come_true(levels: bool) -> None:
     assert error < 0.05
 
 
+@pytest.mark.parametrize("c", [0.1, None])
+def test_a_calibration_does_not_hang_on_how_many_points_are_read_at_once(
+    c: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = world(1, 0.4, per_class=30)
+    whole = Labelled.of(Collection(points=index.points, labels=index.labels, c=c))
+    expected = calibrate(whole)
+    monkeypatch.setattr(calibrating, "_ROWS", 7)
+    parts = dataclasses.replace(whole, blocks=lambda: iter(np.split(index.points, [5, 90, 400])))
+    found = calibrate(parts)
+    assert found.kinds == expected.kinds
+    np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-6)
+    assert found.farthest == pytest.approx(expected.farthest)
+
+
+def test_an_index_learns_what_its_points_say(tmp_path: Path) -> None:
+    """Read from the tables block by block, with images without labels among them."""
+    some = world(1, 0.4)
+    expected = calibrate(Labelled.of(some))
+    labels = [name for label in some.labels or () for name in (label, "")]
+    points = np.repeat(some.points, 2, axis=0)
+    points[1::2] = -points[1::2]
+    levels = [line for line in some.levels or () for _ in range(2)]
+    both = Collection(points=points, labels=labels, levels=levels, c=0.1)
+    with Index.build(tmp_path / "idx.faiss", both) as made:
+        found = made.reader.calibration
+    assert found is not None
+    assert found.kinds == expected.kinds
+    np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-6)
+
+
 def test_the_group_is_named_where_the_class_is_not_sure() -> None:
     index, queries = world(1, 0.4), world(2, 0.4)
-    found = judged(calibrate(index), index, queries)
+    found = judged(calibrate(Labelled.of(index)), index, queries)
     named = [verdict for verdict in found if verdict.level == "level1"]
     assert len(named) > len(found) / 2
     truth = [label[4] for label in queries.labels or ()]
@@ -132,7 +166,7 @@ def test_the_group_is_named_where_the_class_is_not_sure() -> None:
 
 def test_what_is_far_from_everything_is_foreign() -> None:
     index = world(1)
-    known = calibrate(index)
+    known = calibrate(Labelled.of(index))
     far = Collection(points=-index.points[:20], c=0.1)
     assert all(verdict.is_foreign for verdict in judged(known, index, far))
     near = judged(known, index, world(2))
@@ -146,13 +180,13 @@ def test_what_is_far_from_everything_is_foreign() -> None:
 
 
 def test_higher_groups_are_never_less_sure() -> None:
-    for verdict in judged(calibrate(world(1)), world(1), world(3)):
+    for verdict in judged(calibrate(Labelled.of(world(1))), world(1), world(3)):
         sure = [probability for _, _, probability in verdict.kinds]
         assert sure == sorted(sure)
 
 
 def test_it_comes_back_as_it_was_written() -> None:
-    known = calibrate(world(1))
+    known = calibrate(Labelled.of(world(1)))
     assert Calibration.from_dict(json.loads(json.dumps(known.to_dict()))) == known
 
 
@@ -166,16 +200,16 @@ def test_it_comes_back_as_it_was_written() -> None:
     ],
 )  # fmt: skip
 def test_what_a_file_says_of_it_is_not_believed(change: dict[str, object]) -> None:
-    told = calibrate(world(1)).to_dict() | change
+    told = calibrate(Labelled.of(world(1))).to_dict() | change
     with pytest.raises(FileFormatError, match="index compact"):
         verdicts.read(json.dumps(told), "idx.faiss")
 
 
 def test_too_little_to_learn_from() -> None:
     with pytest.raises(DataError, match="two classes"):
-        calibrate(images(["wren", "wren"]))
+        calibrate(Labelled.of(images(["wren", "wren"])))
     with pytest.raises(DataError, match="at least 10 images of classes with two"):
-        calibrate(images(["wren", "jay", *["oak"] * 9]))
+        calibrate(Labelled.of(images(["wren", "jay", *["oak"] * 9])))
 
 
 def test_an_index_keeps_it_and_learns_anew_when_it_has_grown(
@@ -320,7 +354,7 @@ def test_verdicts_are_scored_on_the_command_line(tmp_path: Path, inside: Hier) -
 
 def judged_right(index: Collection, queries: Collection) -> tuple[float, float]:
     """Mean probability of the first class of each query, and how often it is right."""
-    found = judged(calibrate(index), index, queries)
+    found = judged(calibrate(Labelled.of(index)), index, queries)
     first = [
         (verdict.kinds[0], label)
         for verdict, label in zip(found, queries.labels or (), strict=True)
@@ -350,7 +384,7 @@ def test_an_image_of_the_index_has_no_vote_on_itself() -> None:
     wrong = list(index.labels or ())
     wrong[:5] = ["kind24"] * 5
     index = Collection(points=index.points, labels=wrong, levels=index.levels, c=0.1)
-    for verdict in judged(calibrate(index), index, index[:5]):
+    for verdict in judged(calibrate(Labelled.of(index)), index, index[:5]):
         assert verdict.name != "kind24"
 
 
@@ -358,7 +392,7 @@ def test_a_level_called_class_is_no_class() -> None:
     index, queries = world(1, 0.4), world(2, 0.4)
     index = Collection(points=index.points, labels=index.labels, levels=index.levels, c=0.1,
                        level_names=("class",))  # fmt: skip
-    found = judged(calibrate(index), index, queries)
+    found = judged(calibrate(Labelled.of(index)), index, queries)
     assert any("class not sure" in str(verdict) for verdict in found)
 
 

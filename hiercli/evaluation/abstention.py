@@ -15,6 +15,7 @@ from hiercli.collection import Collection
 from hiercli.errors import DataError
 from hiercli.hierarchy.calibrating import calibrate
 from hiercli.hierarchy.kinds import Kinds
+from hiercli.hierarchy.labelled import Labelled
 from hiercli.hierarchy.verdict import CONFIDENCE, NEIGHBOURS, Verdict
 
 PRECISION = 0.9
@@ -86,7 +87,7 @@ def judge(
         raise DataError("expected images of two classes or more, with labels")
     known = images[[place for place, label in enumerate(images.labels) if label]]
     index, queries = _parted(known, seed)
-    calibration = calibrate(index)
+    calibration = calibrate(Labelled.of(index))
     labels = list(index.labels or ())
     verdicts: list[Verdict] = []
     nearest, first = [], []

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.cluster.hierarchy import average, cophenet
+from scipy.sparse import csr_array
 from scipy.spatial.distance import squareform
 from scipy.stats import spearmanr
 
 from hiercli.collection import Collection
 from hiercli.errors import DataError
-from hiercli.geometry import poincare
+from hiercli.geometry import lorentz
+from hiercli.hierarchy.labelled import blocks_of
 from hiercli.labels import Record
 
 
@@ -127,13 +129,37 @@ def class_distances(
         names: C of them.
         c: curvature magnitude, or ``None`` for plain features, whose mean is taken.
     """
-    codes = np.asarray(labels)
-    wide = points.astype(np.float64)
-    members = [wide[codes == name] for name in names]
-    means = np.stack(
-        [own.mean(axis=0) if c is None else poincare.midpoint(own, c) for own in members]
-    )
-    unit = means / np.linalg.norm(means, axis=1, keepdims=True).clip(np.finfo(float).tiny)
+    place = {name: number for number, name in enumerate(names)}
+    codes = np.array([place.get(label, -1) for label in labels], np.int64)
+    return midpoint_distances(codes, blocks_of(points), len(names), c)
+
+
+def midpoint_distances(
+    codes: np.ndarray, blocks: Iterable[np.ndarray], num_classes: int, c: float | None
+) -> np.ndarray:
+    """`class_distances` of points that are read a block at a time.
+
+    Args:
+        codes: (N,) class of each, -1 for none of them.
+        blocks: their points (M, D), in order.
+        num_classes: C.
+        c: see there.
+    """
+    sums: np.ndarray | float = 0.0
+    start = 0
+    for block in blocks:
+        wide = block.astype(np.float64)
+        if c is not None:  # a midpoint lies where the sum on the hyperboloid points to
+            wide = lorentz.from_poincare(wide, c)[:, 1:]
+        own = codes[start : start + len(block)]
+        (rows,) = np.nonzero(own >= 0)
+        members = csr_array(
+            (np.ones(len(rows)), (own[rows], rows)), shape=(num_classes, len(block))
+        )
+        sums = sums + members @ wide
+        start += len(block)
+    assert isinstance(sums, np.ndarray), "no class without images"
+    unit = sums / np.linalg.norm(sums, axis=1, keepdims=True).clip(np.finfo(float).tiny)
     # Rounded, so that classes in one place do not come in an order made by the last digits.
     distances: np.ndarray = (1 - unit @ unit.T).round(12)
     return distances

@@ -10,15 +10,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hiercli import neighbours
-from hiercli.collection import Collection
 from hiercli.errors import DataError
 from hiercli.hierarchy.kinds import Kinds
+from hiercli.hierarchy.labelled import Labelled
 from hiercli.hierarchy.verdict import FEATURES, NEIGHBOURS, SAME, Calibration, sigmoid
 
 LEAST = 10
 """Images from which something can be learned."""
 _MOST_ASKED = 1000
-_ROWS = 16_384
+_ROWS = 4096
+"""Images that are compared at a time."""
+_CANDIDATES = 2 * NEIGHBOURS
 _LEAST_SPREAD = 0.05
 """Of distances to the nearest image, over their mean: a few say little of how they vary."""
 _UNKNOWN = 0.2
@@ -31,42 +33,40 @@ Near = tuple[np.ndarray, np.ndarray]
 """Distances of the nearest images, nearest first, and the numbers of their classes."""
 
 
-def calibrate(
-    collection: Collection, progress: Callable[[int, int], None] | None = None
-) -> Calibration:
+def calibrate(images: Labelled, progress: Callable[[int, int], None] | None = None) -> Calibration:
     """Learn from images, at most 1,000 of which are looked for among all.
 
     Examples:
         >>> import numpy as np
+        >>> from hiercli.collection import Collection
         >>> rng = np.random.default_rng(0)
         >>> middles = rng.normal(size=(8, 1, 16)) * 0.2
         >>> points = (middles + 0.02 * rng.normal(size=(8, 12, 16))).reshape(96, 16)
         >>> labels = [f"kind{number // 12}" for number in range(96)]
-        >>> known = calibrate(Collection(points=points, labels=labels, c=0.1))
+        >>> known = calibrate(Labelled.of(Collection(points=points, labels=labels, c=0.1)))
         >>> known.verdict(np.full(20, 0.2), ["kind3"] * 20).name
         'kind3'
         >>> known.verdict(np.full(20, 9.0), ["kind3"] * 20).is_foreign
         True
 
     Args:
-        collection: with labels; without c, distances are those of directions.
+        images: without c, distances are those of directions.
         progress: called with (done, total) images compared.
 
     Raises:
         DataError: fewer than two classes, or fewer than `LEAST` images to learn from.
     """
-    if collection.labels is None or len(collection.classes) < 2:
+    codes = images.codes
+    if len(images.classes) < 2:
         raise DataError("expected images of two classes or more, with labels")
-    kinds = Kinds.of(collection)
-    place = {name: number for number, name in enumerate(collection.classes)}
-    codes = np.array([place[label] for label in collection.labels])
     counts = np.bincount(codes)
     if (several := int(counts[counts > 1].sum())) < LEAST:
         raise DataError(
             f"expected at least {LEAST} images of classes with two images or more, found {several}"
         )
+    kinds = Kinds.of(images)
     asked = np.unique(np.linspace(0, len(codes) - 1, min(_MOST_ASKED, len(codes))).astype(int))
-    own, others = _neighbours(collection, codes, asked, progress)
+    own, others = _neighbours(images, asked, progress)
     known = [near for near, at in zip(own, asked, strict=True) if counts[codes[at]] > 1]
     nearest = np.array([near[0][0] for near in known if len(near[0])])
     gaps = [near[0][-1] - near[0][0] for near in known if len(near[0])]
@@ -119,10 +119,7 @@ def _fit(rows: np.ndarray, right: np.ndarray, weight: np.ndarray) -> tuple[float
 
 
 def _neighbours(
-    collection: Collection,
-    codes: np.ndarray,
-    asked: np.ndarray,
-    progress: Callable[[int, int], None] | None,
+    images: Labelled, asked: np.ndarray, progress: Callable[[int, int], None] | None
 ) -> tuple[list[Near], list[Near]]:
     """Distances and classes of the nearest images of some, as if these were not in the index.
 
@@ -132,39 +129,80 @@ def _neighbours(
     Returns:
         of all other images; of those of other classes.
     """
-    c = collection.c
-    points = collection.points
-    if c is None:
-        points = points / np.linalg.norm(points, axis=1, keepdims=True).clip(1e-12)
-    queries = points[asked] if c is None else neighbours.as_queries(points[asked], c)
+    codes = images.codes
+    queries = _lifted(images.points(asked), images.c, is_query=True)
     spare = np.zeros(len(codes), bool)
     order = np.random.default_rng(0).permutation(len(codes))
     spare[order[np.unique(codes[order], return_index=True)[1]]] = True
     spare &= np.bincount(codes)[codes] > 1
-    # Products find the candidates, distances in float64 put them in order.
-    best: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for start in range(0, len(points), _ROWS):
-        block = np.arange(start, min(start + _ROWS, len(points)))
-        product = queries @ (points[block] if c is None else neighbours.lift(points[block], c)).T
-        same = codes[asked, None] == codes[block]
-        left_out = (asked[:, None] == block) | (spare[block] & ~same)
-        for hidden, found in zip((left_out, same), best, strict=True):
-            seen = np.where(hidden, -np.inf, product)
-            many = min(2 * NEIGHBOURS, len(block))
-            near = np.argpartition(-seen, many - 1, axis=1)[:, :many]
-            found.append(np.where(np.take_along_axis(hidden, near, 1), -1, block[near]))
-        if progress:
-            progress(int(block[-1]) + 1, len(points))
-    results: tuple[list[Near], list[Near]] = ([], [])
-    for found, result in zip(best, results, strict=True):
-        for at, near in zip(asked, np.concatenate(found, axis=1), strict=True):
+    best = _Candidates(len(asked)), _Candidates(len(asked))
+    start = 0
+    for points in images.blocks():
+        for some in np.split(points, range(_ROWS, len(points), _ROWS)):
+            block = np.arange(start, start + len(some))
+            products = queries @ _lifted(some, images.c).T
+            same = codes[asked, None] == codes[block]
+            left_out = (asked[:, None] == block) | (spare[block] & ~same)
+            for hidden, found in zip((left_out, same), best, strict=True):
+                found.add(np.where(hidden, -np.inf, products), block)
+            start += len(some)
+            if progress:
+                progress(start, len(codes))
+    return best[0].nearest(images, asked), best[1].nearest(images, asked)
+
+
+def _lifted(points: np.ndarray, c: float | None, *, is_query: bool = False) -> np.ndarray:
+    """Rows whose products with those of queries are the larger, the nearer they are."""
+    if c is None:
+        unit: np.ndarray = points / np.linalg.norm(points, axis=1, keepdims=True).clip(1e-12)
+        return unit
+    return neighbours.as_queries(points, c) if is_query else neighbours.lift(points, c)
+
+
+class _Candidates:
+    """The images with the largest products so far, which distances in float64 put in order.
+
+    Args:
+        count: queries.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._products = np.full((count, _CANDIDATES), -np.inf, np.float32)
+        self._positions = np.full((count, _CANDIDATES), -1)
+
+    def add(self, products: np.ndarray, positions: np.ndarray) -> None:
+        """Take the best of further images into account.
+
+        Args:
+            products: (Q, M), -inf for those that do not count.
+            positions: (M,) of the images.
+        """
+        least = self._products.min(axis=1)
+        some = np.flatnonzero((products > least[:, None]).any(axis=0))
+        merged = np.concatenate([self._products, products[:, some]], axis=1)
+        at = np.concatenate(
+            [self._positions, np.broadcast_to(positions[some], (len(merged), len(some)))], axis=1
+        )
+        near = np.argpartition(-merged, _CANDIDATES - 1, axis=1)[:, :_CANDIDATES]
+        self._products = np.take_along_axis(merged, near, axis=1)
+        self._positions = np.take_along_axis(at, near, axis=1)
+
+    def nearest(self, images: Labelled, asked: np.ndarray) -> list[Near]:
+        """Distances and classes of the nearest images of each that was asked for (Q,)."""
+        self._positions[np.isneginf(self._products)] = -1
+        needed = np.union1d(self._positions[self._positions >= 0], asked)
+        points = images.points(needed)
+        result = []
+        for at, near in zip(np.searchsorted(needed, asked), self._positions, strict=True):
             near = near[near >= 0]
-            if c is None:
-                far = 1 - points[near].astype(np.float64) @ points[at].astype(np.float64)
+            candidates = points[np.searchsorted(needed, near)]
+            if images.c is None:
+                ways = _lifted(np.stack([points[at], *candidates]).astype(np.float64), None)
+                far = 1 - ways[1:] @ ways[0]
                 order = np.argsort(far, kind="stable")
                 far, near = far[order], near[order]
             else:
-                far, near = neighbours.order(points[at], points[near], near, c, len(near))
+                far, near = neighbours.order(points[at], candidates, near, images.c, len(near))
             told = far > SAME
-            result.append((far[told][:NEIGHBOURS], codes[near[told][:NEIGHBOURS]]))
-    return results
+            result.append((far[told][:NEIGHBOURS], images.codes[near[told][:NEIGHBOURS]]))
+        return result

@@ -6,8 +6,8 @@ from typing import Self
 
 import numpy as np
 
-from hiercli.collection import Collection
 from hiercli.errors import DataError
+from hiercli.hierarchy.labelled import Labelled
 from hiercli.hierarchy.naming import common_name, said_by_all
 
 CLASS = "class"
@@ -32,18 +32,14 @@ class Kinds:
     num_classes: int
 
     @classmethod
-    def of(cls, collection: Collection) -> Self:
-        """The classes of images and their levels; where no level is known, a tree of their points.
-
-        Args:
-            collection: with labels.
-        """
-        classes = collection.classes
+    def of(cls, images: Labelled) -> Self:
+        """The classes and their levels; where no level is known, a tree of the images' points."""
+        classes = images.classes
         kinds = cls(list(classes), [CLASS] * len(classes), [-1] * len(classes), len(classes))
-        if collection.lineages:
-            kinds._add_levels(collection)
+        if images.lineages:
+            kinds._add_levels(images)
         elif 2 < len(classes) <= _MOST_CLASSES:
-            kinds._grow(collection)
+            kinds._grow(images)
         return kinds
 
     def _add(self, name: str, level: str) -> int:
@@ -53,10 +49,10 @@ class Kinds:
         self.parents.append(-1)
         return len(self.names) - 1
 
-    def _add_levels(self, collection: Collection) -> None:
-        lines = [collection.lineages.get(label, ()) for label in collection.classes]
+    def _add_levels(self, images: Labelled) -> None:
+        lines = [images.lineages.get(label, ()) for label in images.classes]
         below = list(range(len(lines)))  # the highest kind so far above each class
-        for place, level in enumerate(collection.level_names):
+        for place, level in enumerate(images.level_names):
             numbers: dict[tuple[str, ...], int] = {}
             for leaf, line in enumerate(lines):
                 if line and line[place]:
@@ -64,15 +60,15 @@ class Kinds:
                         numbers[line[place:]] = self._add(line[place], level)
                     self.parents[below[leaf]] = below[leaf] = numbers[line[place:]]
 
-    def _grow(self, collection: Collection) -> None:
+    def _grow(self, images: Labelled) -> None:
         """Add the joins of a tree of the classes, but the last, which says nothing."""
         from scipy.cluster.hierarchy import average  # searching does without
         from scipy.spatial.distance import squareform
 
-        from hiercli.evaluation.taxonomy import class_distances
+        from hiercli.evaluation.taxonomy import midpoint_distances
 
-        classes = collection.classes
-        far = class_distances(collection.points, collection.labels or (), classes, collection.c)
+        classes = images.classes
+        far = midpoint_distances(images.codes, images.blocks(), len(classes), images.c)
         np.fill_diagonal(far, 0.0)
         said = said_by_all(classes)
         members = [[leaf] for leaf in range(len(classes))]

@@ -354,7 +354,7 @@ class LocalStore:
         self.tables.drop_thumbnails(self._parted, every=told["thumbnails"] != "1")
         self._parted.clear()
         told |= renewal.renewed(self.index, self.catalogue, told, self.tables, renew, progress)
-        told |= verdicts.renewed(self.index, told, self.tables)
+        told |= verdicts.renewed(self.index, told, self.tables, progress)
         added, removed = self.tables.delta()
         told["delta"] = delta_checksum(added, removed)
         told["checksum"] = facts_checksum(told)

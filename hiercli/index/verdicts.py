@@ -1,15 +1,17 @@
 """What the images of an index say of a query; how sure they are is learned when they are placed."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from hiercli.collection import Collection
+from hiercli.collection import lineages_of, require_in_ball
 from hiercli.errors import DataError, FileFormatError, HierError, InputError
 from hiercli.files import parse_json
+from hiercli.hierarchy.labelled import Labelled
 from hiercli.hierarchy.verdict import CONFIDENCE, NEIGHBOURS, Calibration, Verdict
+from hiercli.index.kinds import Progress
 from hiercli.index.schema import groups_of
 from hiercli.index.searchable import Hit, Searchable, answers
 from hiercli.index.tables import Tables
@@ -25,20 +27,23 @@ _FEW = 2000
 # -- what an index keeps --------------------------------------------------------------------------
 
 
-def renewed(index: Path, told: dict[str, str], tables: Tables) -> dict[str, str]:
+def renewed(
+    index: Path, told: dict[str, str], tables: Tables, progress: Progress | None
+) -> dict[str, str]:
     """Learn anew how far verdicts can be trusted, where the images are others than before.
 
     Args:
         index: FAISS file.
         told: facts of the catalogue as it will be.
         tables: of it.
+        progress: called with (done, total) images compared.
 
     Returns:
         the facts that change; none where the images are the same, or nearly.
     """
     if not _are_others(index, told, tables):
         return {}
-    return {"calibration": _learned(told, tables), "calibrated": told["count"]}
+    return {"calibration": _learned(told, tables, progress), "calibrated": told["count"]}
 
 
 def _are_others(index: Path, told: dict[str, str], tables: Tables) -> bool:
@@ -60,29 +65,60 @@ def _are_others(index: Path, told: dict[str, str], tables: Tables) -> bool:
     return new > (_OTHERS * count if count > _FEW else 0)
 
 
-def _learned(told: dict[str, str], tables: Tables) -> str:
+def _learned(told: dict[str, str], tables: Tables, progress: Progress | None) -> str:
     """A calibration as text; empty where the images have no classes."""
     from hiercli.hierarchy.calibrating import calibrate  # most updates do without
 
-    rows = tables.database.execute(
-        "SELECT images.id, label, levels FROM images JOIN classes ON classes.id = class "
-        "WHERE label != '' ORDER BY images.id"
-    ).fetchall()
-    if len({label for _, label, _ in rows}) < 2:
+    images = _labelled(told, tables)
+    if len(images.classes) < 2:
         return ""
-    ids, blocks = zip(*tables.blocks(), strict=True)
-    places = np.searchsorted(np.concatenate(ids), [number for number, _, _ in rows])
-    names = parse_json(told["level_names"])
-    groups = [groups_of(text) for _, _, text in rows]
     try:
-        images = Collection(
-            points=np.concatenate(blocks)[places], labels=[label for _, label, _ in rows],
-            levels=[tuple(own.get(name, "") for name in names) for own in groups]
-            if names else None, level_names=tuple(names), c=float(told["c"]),
-        )  # fmt: skip
-        return json.dumps(calibrate(images).to_dict(), ensure_ascii=False)
+        return json.dumps(calibrate(images, progress).to_dict(), ensure_ascii=False)
     except HierError:  # too few images, or a damaged point, of which searching says more
         return ""
+
+
+def _labelled(told: dict[str, str], tables: Tables) -> Labelled:
+    """The images with labels."""
+    run, c = tables.database.execute, float(told["c"])
+    level_names = tuple(parse_json(told["level_names"]))
+    named = run("SELECT id, label, levels FROM classes WHERE label != '' ORDER BY id").fetchall()
+    classes = sorted({label for _, label, _ in named})
+    numbers = np.array([number for number, _, _ in named], np.int64)
+    place = {name: code for code, name in enumerate(classes)}
+    codes = np.array([place[label] for _, label, _ in named], np.int64)
+    # One row for each of them: there may be millions.
+    pairs = np.fromiter(run("SELECT id, class FROM images ORDER BY id"), np.dtype((np.int64, 2)))
+    pairs = pairs[np.isin(pairs[:, 1], numbers)]
+    ids = pairs[:, 0]
+
+    def blocks() -> Iterator[np.ndarray]:
+        left = len(ids)
+        for some, points in tables.blocks():
+            known = points[np.isin(some, ids, assume_unique=True)]
+            require_in_ball(known, c, "the points of an index")
+            left -= len(known)
+            yield known
+        if left:
+            raise DataError("expected a point for each image")
+
+    def points(positions: np.ndarray) -> np.ndarray:
+        found = tables.points(ids[positions].tolist())[1]
+        require_in_ball(found, c, "the points of an index")
+        return found
+
+    return Labelled(
+        classes=classes,
+        codes=codes[np.searchsorted(numbers, pairs[:, 1])],
+        blocks=blocks,
+        points=points,
+        lineages=lineages_of(
+            (label, tuple(groups_of(levels).get(name, "") for name in level_names))
+            for _, label, levels in named
+        ),
+        level_names=level_names,
+        c=c,
+    )
 
 
 def read(text: str, index: object) -> Calibration | None:
@@ -105,9 +141,7 @@ def read(text: str, index: object) -> Calibration | None:
 # -- verdicts -------------------------------------------------------------------------------------
 
 
-def calibration_of(
-    images: Searchable, progress: Callable[[int, int], None] | None = None
-) -> Calibration:
+def calibration_of(images: Searchable, progress: Progress | None = None) -> Calibration:
     """What an index keeps, or else what can be learned of its images now.
 
     Args:
@@ -126,7 +160,7 @@ def calibration_of(
     try:
         if not rows:
             raise DataError("expected images with labels, found none")
-        return calibrate(images.collection_of(rows), progress)
+        return calibrate(Labelled.of(images.collection_of(rows)), progress)
     except DataError as error:
         raise InputError(f"verdicts are not possible: {error}") from error
 
