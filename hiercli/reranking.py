@@ -27,7 +27,7 @@ def rerank(query: np.ndarray, candidates: np.ndarray, c: float | None) -> np.nda
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> own, others = 0.2 + 0.05 * rng.normal(size=(2, 20, 8))
-        >>> others[:, 0] -= 0.2
+        >>> others[:, 0] -= 0.4
         >>> order = rerank(own[0], np.concatenate([others, own[1:]]), 0.1)
         >>> sorted(order[:19].tolist()) == list(range(20, 39))
         True

@@ -83,9 +83,7 @@ class Quick(Scattered):
 def main() -> None:
     """Measure what is not in the table yet, and write it anew."""
     sizes = (
-        [int(size) for size in sys.argv[1].split(",")]
-        if sys.argv[1:]
-        else [10**4, 10**5, 10**6, 10**7]
+        [int(size) for size in sys.argv[1].split(",")] if sys.argv[1:] else [10**4, 10**5, 10**6]
     )
     types = sys.argv[2].split(",") if sys.argv[2:] else [*kinds.INDEX_TYPES[1:], USEARCH]
     groups = sys.argv[3].split(",") if sys.argv[3:] else ["grouped", "none"]

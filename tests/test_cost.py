@@ -6,9 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import paint
+from test_index import Colours
 
 from hiercli import neighbours
+from hiercli.collection import Collection
 from hiercli.evaluation import retrieval
+from hiercli.index import database
+from hiercli.index.index import Index
+from hiercli.index.update import update
 
 
 def test_a_gallery_is_lifted_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,3 +49,37 @@ def test_a_tree_of_an_encoder_opens_no_inference(exported: Path) -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_an_update_costs_the_change_and_not_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's own steps, of the second update: the first one makes the classes known."""
+    execute = database._Limited.execute
+    total = 0
+
+    def counting(self: database._Limited, *words: object) -> object:
+        nonlocal total
+        total += self.steps
+        return execute(self, *words)
+
+    monkeypatch.setattr(database, "_STEPS_AT_ONCE", 1)
+    monkeypatch.setattr(database, "_LEAST_STEPS", 10**9)
+    monkeypatch.setattr(database._Limited, "execute", counting)
+    steps = {}
+    for count in (300, 6000):
+        rng = np.random.default_rng(0)
+        points = 0.1 * rng.normal(size=(count, 12))
+        labels = [f"kind{number % 10}" for number in range(count)]
+        index, album = tmp_path / f"{count}.faiss", tmp_path / f"album{count}"
+        encoder = Colours()
+        Index.build(
+            index, Collection(points=points, labels=labels, c=0.1, fingerprint="colours"), "flat"
+        ).close()
+        for number in range(2):
+            paint(album / "kind0" / f"{number}.png", number)
+            total = 0
+            update(index, [album], encoder)
+        steps[count] = total
+    assert steps[300] > 300
+    assert steps[6000] < 1.5 * steps[300]

@@ -8,7 +8,9 @@ import torch
 from test_interpolating import SMALL
 from torch.nn import functional
 
+from hiercli.data import manifest
 from hiercli.data.records import Dataset, Record, group_ids
+from hiercli.errors import DataError
 from hiercli.evaluation import relevance, taxonomy
 from hiercli.losses.levels import GroupProxies, ranking_loss, shared_levels
 from hiercli.training import recipe, trainer
@@ -135,6 +137,66 @@ def test_training_uses_levels(photos: Path, tmp_path: Path, way: str) -> None:
     plain = trainer.Run(settings, Dataset("x", records, ()), tmp_path, ear, World())
     assert "no effect" in told[0]
     assert "levels" not in plain._one_step(torch.randn(8, 3, 32, 32), list(range(8)))
+
+
+def test_images_that_are_known_only_to_a_group_take_part_in_it(
+    photos: Path, tmp_path: Path
+) -> None:
+    """A table in which the last class has lost its labels, but not its groups."""
+    rows = ["path,label,parity,all,split"]
+    for path in sorted(photos.rglob("*.jpg")):
+        name = path.parent.name
+        label = "" if name == "kind3" else name
+        rows.append(f"{path},{label},{int(name[-1]) % 2},everything,train")
+    table = tmp_path / "some.csv"
+    table.write_text("\n".join(rows) + "\n")
+    dataset = manifest.load(table)
+    unlabelled = len([row for row in rows if ",," in row])
+    assert unlabelled
+    assert len(dataset.coarse) == unlabelled
+    assert "kind3" not in dataset.train_classes
+    settings = recipe.load("fast", {**SMALL, "level_weight": 1.0, "validation_share": 0.0})
+    run = trainer.Run(settings, dataset, tmp_path, Silence(), World())
+    assert run.names == dataset.train_classes
+    assert (run.labels < 0).sum() == unlabelled
+    assert len(np.unique(run.labels[run.labels < 0])) == unlabelled, "no two are of one class"
+    drawn = {index for batch in run.sampler.batches(0) for index in batch}
+    coarse = np.flatnonzero(run.labels < 0)
+    assert drawn & set(coarse.tolist())
+    some = [*np.flatnonzero(run.labels == 0)[:2], *np.flatnonzero(run.labels == 1)[:2], *coarse[:2]]
+    points = torch.randn(6, settings.model.embedding_dim).requires_grad_()
+    parts = {}
+    for name, weight in (("levels", 1.0), ("none", 0.0)):
+        run.objective.recipe = settings.replace(level_weight=weight, hier_weight=0.0)
+        loss, _ = run.objective(
+            points, torch.from_numpy(run.labels[some]), None, run.generator,
+            groups=torch.from_numpy(run.groups[some]),
+        )  # fmt: skip
+        (parts[name],) = torch.autograd.grad(loss, points)
+    assert parts["levels"][4:].abs().max() > 0
+    assert parts["none"][4:].abs().max() == 0, "the losses on classes pass them over"
+    told: list[str] = []
+    ear = Silence()
+    ear.warned = told.append  # type: ignore[method-assign]
+    without = trainer.Run(settings.replace(level_weight=0.0), dataset, tmp_path, ear, World())
+    assert (without.labels >= 0).all()
+    assert f"{unlabelled} images without a label ignored" in told[0]
+
+
+def test_a_row_without_label_and_group_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "some.csv"
+    table.write_text("path,label,genus\na.jpg,x,g\nb.jpg,,\n")
+    with pytest.raises(DataError, match="row 2 has neither a label nor a group"):
+        manifest.load(table)
+
+
+def test_images_without_a_label_cannot_be_tested_on(tmp_path: Path) -> None:
+    lines = [f"{name}{n}.jpg,{name},g,train" for name in "abcd" for n in range(2)]
+    table = tmp_path / "some.csv"
+    table.write_text("\n".join(["path,label,genus,split", *lines, "z.jpg,,g,test"]) + "\n")
+    dataset = manifest.load(table)
+    assert not dataset.query
+    assert any("1 image without a label ignored" in note for note in dataset.notes)
 
 
 def test_levels_that_are_not_known_do_no_harm(photos: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`hier eval`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,6 +57,7 @@ def evaluate(
             "how often it is right, and whether the probabilities come true.",
         ),
     ] = False,
+    rerank: options.Rerank = False,
     per_class: Annotated[
         bool, typer.Option("--per-class", help="Add a row for each class.")
     ] = False,
@@ -90,6 +92,8 @@ def evaluate(
     - `hier eval --points vectors.npz --taxonomy birds.nwk`
 
     - `hier eval --model birds.onnx --data cub --abstain`
+
+    - `hier eval --model birds.onnx --data cub --rerank`
     """
     given = [option for option in (checkpoint, model, backbone) if option is not None]
     if points is None and len(given) != 1:
@@ -98,8 +102,8 @@ def evaluate(
         options.refuse(context, options.OF_BACKBONE, "--backbone")
     _require_usable(plot, taxonomy, [points, checkpoint, model], points is not None)
     if points is not None:
-        _only(context, {"--points", "--model", "--taxonomy", "--plot", "--abstain", "--json"})
-        found = _of_points(points, model, taxonomy, plot, abstain)
+        _only(context, _WITH_POINTS)
+        found = _of_points(points, model, taxonomy, plot, abstain, rerank)
     else:
         from hiercli.evaluation.evaluate import evaluate as score
 
@@ -111,7 +115,7 @@ def evaluate(
         with stages() as told:
             found = score(
                 scored, data, data_root=data_root, nested=nested, taxonomy=taxonomy, strict=strict,
-                abstain=abstain, progress=told,
+                abstain=abstain, reranked=rerank, progress=told,
             )  # fmt: skip
     _report(found, data if points is None else str(points), per_class, points is None, json_output)
     if found.judgement is not None and plot is not None:
@@ -158,16 +162,23 @@ def _require_usable(
         )
 
 
-def _only(context: typer.Context, goes_with: set[str]) -> None:
-    if other := [name for name in options.given(context) if name not in goes_with]:
+_WITH_POINTS = ("--model", "--taxonomy", "--plot", "--abstain", "--rerank", "--json")
+
+
+def _only(context: typer.Context, goes_with: Sequence[str]) -> None:
+    if other := set(options.given(context)) - {"--points", *goes_with}:
         raise InputError(
-            "--points can be combined only with --model (the encoder of the points), --taxonomy, "
-            f"--plot, --abstain and --json, got {other[0]}"
+            f"--points can be combined only with {', '.join(goes_with)}, got {min(other)}"
         )
 
 
 def _of_points(
-    points: Path, model: Path | None, taxonomy: str | None, plot: Path | None, abstain: bool
+    points: Path,
+    model: Path | None,
+    taxonomy: str | None,
+    plot: Path | None,
+    abstain: bool,
+    rerank: bool,
 ) -> "Evaluation":
     from hiercli.evaluation.evaluate import evaluate_points
     from hiercli.files import require_apart
@@ -179,7 +190,12 @@ def _of_points(
         require_apart(plot, collection.paths or ())
     with stages() as told:
         return evaluate_points(
-            collection, taxonomy, name=str(points), abstain=abstain, progress=told
+            collection,
+            taxonomy,
+            name=str(points),
+            abstain=abstain,
+            reranked=rerank,
+            progress=told,
         )
 
 
@@ -209,6 +225,7 @@ def _show(found: "Evaluation", name: str, per_class: bool, is_test: bool) -> Non
     values = {**found.retrieval.to_dict(), **found.agreement}
     rows = [[key, f"{value:g}"] for key, value in values.items()]
     title = f"{name}: {found.num_classes} test classes" if is_test else name
+    title += ", hits re-ranked" if found.reranked else ""
     table(title, ["", "test" if is_test else "score"], rows)
     if (verdicts := found.abstention) is not None:
         unknown = f", {verdicts.num_unknown} of classes that the index does not have"

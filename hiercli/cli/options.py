@@ -93,6 +93,14 @@ TreeModel = Annotated[
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")
 ]
+Rerank = Annotated[
+    bool,
+    typer.Option(
+        "--rerank",
+        help="Correct the order of the nearest 100 images: those come first whose own nearest "
+        "images are the same as the query's.",
+    ),
+]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Stop if an image or a folder cannot be read.")
 ]

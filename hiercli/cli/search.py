@@ -105,6 +105,7 @@ def search(
             help="Name a class or group only if it is right with this probability.",
         ),
     ] = 0.9,
+    rerank: options.Rerank = False,
     exact: Annotated[
         bool,
         typer.Option("--exact", help="Compare the query with every image, for every index type."),
@@ -157,11 +158,15 @@ def search(
 
     - `hier search query.jpg --index idx.faiss --level 2`
 
+    - `hier search query.jpg --index idx.faiss --rerank`
+
     - `hier search query.jpg --index milvus://localhost:19530/birds`
     """
     max_distance = radius if max_distance is None else max_distance
     if level is not None and max_distance is not None:
         raise InputError("--level and --max-distance cannot be combined. Give one of them")
+    if level is not None and rerank:
+        raise InputError("--level and --rerank cannot be combined. Give one of them")
     if csv_output and verdict:
         raise InputError("--csv has no column for verdicts. Use --json")
     if csv_output and json_output:
@@ -194,10 +199,12 @@ def search(
             raise InputError(
                 f"{counted(len(problems), 'query', 'queries')} cannot be read, {len(asked)} can"
             )
-        hits = _find(asked, images, tree, level, k, max_distance, conditions, unique, exact)
+        hits = _find(asked, images, tree, level, k, max_distance, conditions, unique, exact, rerank)
         found: Iterable[Answer] = ((own, None) for own in hits)
         if not csv_output and _has_verdicts(images, verdict):
-            is_plain = level is None and max_distance is None and not (conditions or unique)
+            is_plain = (
+                level is None and max_distance is None and not (conditions or unique or rerank)
+            )
             found = _with_verdicts(None if is_plain else hits, asked, images, k, confidence, exact)
         if html is not None:
             found = list(found)
@@ -275,6 +282,7 @@ def _find(
     conditions: Sequence[tuple[str, str]],
     unique: bool,
     exact: bool,
+    rerank: bool,
 ) -> Iterable[Sequence["Hit"]]:
     """The hits of each query, as they are asked for."""
     import numpy as np
@@ -288,7 +296,7 @@ def _find(
     most = 10 if k is None and max_distance is None else k
     within = math.inf if max_distance is None else max_distance
     yield from answers(images, points, most, max_distance=within, unique=unique,
-                       where=conditions, exact=exact)  # fmt: skip
+                       where=conditions, exact=exact, reranked=rerank)  # fmt: skip
 
 
 def _in_breadth(

@@ -84,7 +84,9 @@ def _checked(dataset: Dataset, to_train: bool) -> Dataset:
             f"expected at least 2 training classes in {dataset.name}, found {len(classes)}: "
             f"{', '.join(classes) or 'none'}. Add a class"
         )
-    parts = (dataset.train, dataset.validation, dataset.query, dataset.gallery or ())
+    parts = (
+        dataset.train, dataset.coarse, dataset.validation, dataset.query, dataset.gallery or ()
+    )  # fmt: skip
     for record in itertools.chain(*parts):
         if "\0" in str(record.path):
             raise DataError(
@@ -97,7 +99,7 @@ def _checked(dataset: Dataset, to_train: bool) -> Dataset:
 def _overlaps(dataset: Dataset) -> list[str]:
     """A sentence for each part to be judged by that shares files with what is learned from."""
     place = Places()
-    learned = {place(record.path) for record in dataset.train}
+    learned = {place(record.path) for record in (*dataset.train, *dataset.coarse)}
     notes = []
     for name, part in (
         ("test", (*dataset.query, *(dataset.gallery or ()))),

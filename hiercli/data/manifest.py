@@ -37,7 +37,7 @@ class Table:
     notes: list[str]
 
 
-def read(file: Path, *, require_labels: bool = False) -> Table:
+def read(file: Path, *, to_train: bool = False) -> Table:
     """Read a manifest.
 
     Columns, in capitals or small letters: ``path`` (or ``image``, ``file``, ``filename``);
@@ -47,7 +47,8 @@ def read(file: Path, *, require_labels: bool = False) -> Table:
 
     Args:
         file: the table.
-        require_labels: refuse one without a column of labels.
+        to_train: refuse one without a column of labels; but a row may lack a label if it names a
+            group at some level.
 
     Raises:
         DataError: columns are missing or stand twice, a cell is empty or no text, a split has
@@ -60,7 +61,7 @@ def read(file: Path, *, require_labels: bool = False) -> Table:
         next((spelled[name] for name in names if name in spelled), None)
         for names in (PATH_COLUMNS, LABEL_COLUMNS, ("split",))
     )
-    if path_column is None or (label_column is None and require_labels):
+    if path_column is None or (label_column is None and to_train):
         hint = ". Separate the columns with commas" if any(";" in name for name in columns) else ""
         raise DataError(
             f"{file}: expected the columns path and label, found {', '.join(columns)[:200]}{hint}"
@@ -72,26 +73,33 @@ def read(file: Path, *, require_labels: bool = False) -> Table:
     if not paths:
         raise DataError(f"{file}: expected rows of path and label, found none")
     images = [file.parent / path for path in paths]
+    levels = [name for name in columns if name not in (path_column, label_column, split_column)]
     if label_column is None:
         names = [labels.own_folder(image) for image in images]
         others.append(
             f"{file} has no column label, so the folder names of the images are the labels"
         )
     else:
-        names = labels.require_all(columns[label_column], "label", file)
+        names = [name or "" for name in columns[label_column]]
+        if not (to_train and levels):
+            labels.require_all(columns[label_column], "label", file)
     splits = None if split_column is None else _splits(columns[split_column], file)
-    levels = [name for name in columns if name not in (path_column, label_column, split_column)]
     rows = [
         Row(number, labels.as_label(label), tuple(labels.as_label(cell or "") for cell in line))
         for number, (label, *line) in enumerate(
             zip(names, *(columns[level] for level in levels), strict=True), 1
         )
     ]
-    kept, notes = usable_levels(levels, rows, file)
+    kept, notes = usable_levels(levels, [row for row in rows if row.label], file)
     listed = _Listed(file)
     records, parts = [], []
     for place, (row, image) in enumerate(zip(rows, images, strict=True)):
         record = Record(image, row.label, tuple(row.line[level] for level in kept))
+        if not (record.label or any(record.levels)):
+            raise DataError(
+                f"{file}: row {row.number} has neither a label nor a group. Fill in one, or delete "
+                "the row"
+            )
         split = splits[place] if splits else ""
         if listed.is_new(record, row.number, split):
             records.append(record)
@@ -118,16 +126,32 @@ def load(file: Path, *, test_share: float | None = None, seed: int = 0) -> Datas
         DataError: as `read`; also query rows without gallery rows, or too few classes.
         InputError: as `read`.
     """
-    table = read(file, require_labels=True)
+    table = read(file, to_train=True)
     sides: dict[str, list[Record]] = {name: [] for name in _SPLITS}
+    coarse, others = [], 0
     for record, split in zip(table.records, table.splits or ["train"] * len(table.records),
                              strict=True):  # fmt: skip
-        sides[split].append(record)
-    train = tuple(sides["train"])
+        if record.label:
+            sides[split].append(record)
+        elif split == "train":
+            coarse.append(record)
+        else:
+            others += 1
+    train, notes = tuple(sides["train"]), list(table.notes)
+    if others:
+        notes.append(
+            f"{file}: {counted(others, 'image')} without a label ignored, as their split is not "
+            "train"
+        )
     if table.splits is None:
         train, test = split_classes(train, test_share, seed, file)
         return Dataset(
-            str(file), train, test, level_names=table.level_names, notes=tuple(table.notes)
+            str(file),
+            train,
+            test,
+            level_names=table.level_names,
+            notes=tuple(notes),
+            coarse=tuple(coarse),
         )
     if test_share is not None:
         raise DataError(
@@ -145,7 +169,8 @@ def load(file: Path, *, test_share: float | None = None, seed: int = 0) -> Datas
         tuple(sides["gallery"]) or None,
         level_names=table.level_names,
         validation=tuple(sides["validation"]),
-        notes=tuple(table.notes),
+        notes=tuple(notes),
+        coarse=tuple(coarse),
     )
 
 

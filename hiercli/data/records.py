@@ -31,6 +31,7 @@ class Dataset:
         validation: photographs to choose by, where the user set some aside; else training holds out
             some of its classes.
         notes: what people should know of how the data set was read, each a sentence.
+        coarse: further photographs to learn from, without a label, of which only groups are known.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Dataset:
     problems: tuple[str, ...] = ()
     validation: tuple[Record, ...] = ()
     notes: tuple[str, ...] = ()
+    coarse: tuple[Record, ...] = ()
 
     @property
     def train_classes(self) -> list[str]:

@@ -59,6 +59,7 @@ class Evaluation:
         problems: images that were passed over, with the reason.
         notes: what people should know, each a sentence.
         abstention: of the verdicts that the images give of each other, where that was asked for.
+        reranked: whether hits were scored in the order that `reranking` gives them.
     """
 
     name: str
@@ -69,10 +70,13 @@ class Evaluation:
     problems: list[str]
     notes: list[str]
     abstention: Abstention | None = None
+    reranked: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The scores by name."""
         found: dict[str, Any] = {**self.retrieval.to_dict(), **self.agreement}
+        if self.reranked:
+            found["reranked"] = True
         if self.judgement is not None:
             found["judgement"] = self.judgement.columns
         if self.abstention is not None:
@@ -89,6 +93,7 @@ def evaluate(
     taxonomy: Path | str | None = None,
     strict: bool = False,
     abstain: bool = False,
+    reranked: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score an encoder on the test classes of a data set.
@@ -110,6 +115,7 @@ def evaluate(
             the data set.
         strict: stop where an image cannot be read.
         abstain: score verdicts on the test images too, see `abstention`.
+        reranked: score hits in the order that `reranking` gives them.
         progress: called with (stage, done, total).
 
     Raises:
@@ -155,7 +161,7 @@ def evaluate(
     retrieval = score(
         queries.points, _labels(queries),
         None if gallery is None else gallery.points, None if gallery is None else _labels(gallery),
-        c=queries.c, recall_at=dataset.recall_at,
+        c=queries.c, recall_at=dataset.recall_at, reranked=reranked,
         progress=lambda done, total: told("searching", done, total),
     )  # fmt: skip
     notes += retrieval.notes
@@ -168,7 +174,9 @@ def evaluate(
     judged = None if known is None else _judge(queries, known, notes, told)
     verdicts = _abstention(queries, notes, told) if abstain else None
     count = len(class_names(dataset.query))
-    return Evaluation(dataset.name, retrieval, agreement, judged, count, problems, notes, verdicts)
+    return Evaluation(
+        dataset.name, retrieval, agreement, judged, count, problems, notes, verdicts, reranked
+    )
 
 
 def evaluate_points(
@@ -177,6 +185,7 @@ def evaluate_points(
     *,
     name: str = "points",
     abstain: bool = False,
+    reranked: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score vectors with labels: each searches all others. No proxies are needed.
@@ -192,6 +201,7 @@ def evaluate_points(
         taxonomy: judge the hierarchy against a CSV, a Newick tree, or ``own``: their own levels.
         name: for the report.
         abstain: score verdicts too, see `abstention`.
+        reranked: score hits in the order that `reranking` gives them.
         progress: called with (stage, done, total).
 
     Raises:
@@ -213,14 +223,14 @@ def evaluate_points(
         known = lineages.read(Path(taxonomy), collection.classes)
         notes += known.notes
     retrieval = score(
-        collection.points, collection.labels, c=collection.c,
+        collection.points, collection.labels, c=collection.c, reranked=reranked,
         progress=lambda done, total: told("searching", done, total),
     )  # fmt: skip
     notes += retrieval.notes
     judged = _judge(collection, known, notes, told) if len(collection.classes) > 1 else None
     return Evaluation(
         name, retrieval, {}, judged, len(collection.classes), [], notes,
-        _abstention(collection, notes, told) if abstain else None,
+        _abstention(collection, notes, told) if abstain else None, reranked,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from hiercli.errors import DataError
 from hiercli.neighbours import Gallery
+from hiercli.reranking import CANDIDATES, rerank
 
 _QUERIES_AT_A_TIME = 1024
 
@@ -72,6 +73,7 @@ def score(
     *,
     c: float | None,
     recall_at: Sequence[int] = (1, 2, 4, 8),
+    reranked: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> RetrievalScores:
     """Score queries against a gallery, or against each other with self-matches left out.
@@ -84,6 +86,7 @@ def score(
         gallery_labels: N class names; they come with ``gallery``.
         c: curvature magnitude, or ``None`` to rank by cosine.
         recall_at: the K of Recall@K.
+        reranked: correct the order of the nearest by what is near them, see `reranking`.
         progress: called with (done, total) queries.
 
     Raises:
@@ -120,10 +123,13 @@ def score(
     parts, firsts = [], []
     for start in range(0, len(answerable), _QUERIES_AT_A_TIME):
         block = answerable[start : start + _QUERIES_AT_A_TIME]
-        depth = int(max(ks[-1], to_find[block].max()))
+        depth = int(max(ks[-1], to_find[block].max(), CANDIDATES if reranked else 0))
         _, found = searched.nearest(queries[block], depth + itself)
         if itself:
             found = _without(found, block)
+        if reranked:
+            for query, row in zip(queries[block], found[:, :CANDIDATES], strict=True):
+                row[:] = row[rerank(query, gallery[row], c)]
         right = stored[found] == asked[block, None]
         firsts.append(right[:, 0])
         parts.append(_block_scores(right, to_find[block], ks))

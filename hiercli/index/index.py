@@ -204,6 +204,7 @@ class Index:
         where: Sequence[tuple[str, str]] = (),
         unique: bool = False,
         exact: bool = False,
+        rerank: bool = False,
     ) -> list[Any]:
         """The nearest images by hyperbolic distance, nearest first.
 
@@ -219,6 +220,7 @@ class Index:
                 ``("label", "*warbler")``: label, path or the name of a level.
             unique: count images of the same content once, as copies of the nearest.
             exact: compare every point, for every index type.
+            rerank: correct the order of the nearest 100 by what is near them, see `reranking`.
 
         Returns:
             a list of `Hit` for one query, a list of such lists for several.
@@ -233,7 +235,7 @@ class Index:
         points, is_one = self._points(query)
         found = list(
             answers(self.reader, points, k, max_distance=max_distance, where=where, unique=unique,
-                    exact=exact)
+                    exact=exact, reranked=rerank)
         )  # fmt: skip
         return found[0] if is_one else found
 

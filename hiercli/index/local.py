@@ -333,7 +333,7 @@ class LocalStore:
         run = self.database.execute
         run("DELETE FROM pending WHERE id IN (SELECT id FROM images)")
         # What no image has yet goes on waiting for the run that needs it.
-        placed = "pending WHERE content IN (SELECT content FROM images)"
+        placed = "pending WHERE EXISTS (SELECT 1 FROM images WHERE content = pending.content)"
         run(f"DELETE FROM points WHERE id IN (SELECT id FROM {placed})")
         run(f"DELETE FROM {placed}")
         run("DELETE FROM classes WHERE NOT EXISTS (SELECT 1 FROM images WHERE class = classes.id)")

@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +16,7 @@ from hiercli.encoder.metadata import Metadata
 from hiercli.errors import HierError, InputError, MismatchError
 from hiercli.images import Picture
 from hiercli.index.schema import Row, groups_of, readable
+from hiercli.reranking import CANDIDATES, rerank
 from hiercli.wording import counted
 
 if TYPE_CHECKING:
@@ -221,11 +222,30 @@ class Searchable(Protocol):
 
 
 def answers(
-    images: Searchable, points: np.ndarray, k: int | None, **options: Any
+    images: Searchable, points: np.ndarray, k: int | None, *, reranked: bool = False, **options: Any
 ) -> Iterator[list[Hit]]:
-    """The hits of each of the points (Q, D), searched block by block as they are asked for."""
+    """The hits of each of the points (Q, D), searched block by block as they are asked for.
+
+    Args:
+        images: the index.
+        points: of the queries.
+        k: hits of each, or all.
+        reranked: correct the order of the nearest `reranking.CANDIDATES` hits.
+        options: of `Searchable.search`.
+    """
+    depth = max(k, CANDIDATES) if reranked and k is not None else k
     for first in range(0, len(points), _QUERIES_AT_ONCE):
-        yield from images.search(points[first : first + _QUERIES_AT_ONCE], k, **options)
+        block = points[first : first + _QUERIES_AT_ONCE]
+        for query, hits in zip(block, images.search(block, depth, **options), strict=True):
+            yield _reranked(query, hits, images.c)[:k] if reranked else hits
+
+
+def _reranked(query: np.ndarray, hits: list[Hit], c: float) -> list[Hit]:
+    if not hits:
+        return hits
+    order = rerank(query, np.stack([hit.point for hit in hits[:CANDIDATES]]), c)
+    ordered = [hits[place] for place in order] + hits[CANDIDATES:]
+    return [replace(hit, rank=rank) for rank, hit in enumerate(ordered, 1)]
 
 
 def encoder_file(images: Searchable, index: Path | str) -> Path:

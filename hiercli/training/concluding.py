@@ -91,7 +91,8 @@ def _chosen_by(run: "Run", share: float) -> str:
 
 def _place_classes(run: "Run", held: checkpoint.Trained, share: float) -> None:
     """Write into ``best.pt`` the midpoint of each class's images, each embedded once."""
-    points, kept = run.judge.embed(held.embedder, run.training)
+    known = [record for record in run.training if record.label]
+    points, kept = run.judge.embed(held.embedder, known)
     if not kept:
         raise DataError(
             "no training image can be read any more. Restore the images, then resume with --resume"

@@ -56,9 +56,9 @@ class TrainingPhotos(TorchDataset[tuple[Tensor, str]]):
         self.seed = seed
         # A small crop is enlarged, so it needs the picture at more than the crop's size.
         self.side = round(size / math.sqrt(crop_scale_min))
-        self._members: dict[str, list[int]] = {}
+        self._members: dict[tuple[str, ...], list[int]] = {}
         for place, record in enumerate(records):
-            self._members.setdefault(record.label, []).append(place)
+            self._members.setdefault(_kind(record), []).append(place)
         self._cached: list[np.ndarray | str] = []
 
     def cache(
@@ -115,7 +115,7 @@ class TrainingPhotos(TorchDataset[tuple[Tensor, str]]):
 
     def successors(self, index: int) -> Iterator[int]:
         """The photograph's index, then those that stand in for it where it is damaged."""
-        own = self._members[self.records[index].label]
+        own = self._members[_kind(self.records[index])]
         first = bisect.bisect_left(own, index)
         yield from own[first:]
         yield from own[:first]
@@ -129,6 +129,11 @@ class TrainingPhotos(TorchDataset[tuple[Tensor, str]]):
                 return Image.fromarray(pixels), problem
             problem = problem or pixels
         raise nothing_whole(self.records[index].label, problem)
+
+
+def _kind(record: Record) -> tuple[str, ...]:
+    """What the photographs that can stand in for one have in common."""
+    return (record.label,) if record.label else record.levels
 
 
 def nothing_whole(label: str, problem: str) -> DataError:

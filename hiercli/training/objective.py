@@ -65,16 +65,19 @@ class Objective(nn.Module):
 
         Args:
             points: (B, D) in the ball.
-            labels: (B,) class ids.
+            labels: (B,) class ids; an image without a class has a negative number of its own.
             known: (B, F) centred features before training; ``None`` without relational term.
             generator: source of HIER's draws.
             dtype: arithmetic of the backbone, and with ``half_precision_loss`` of the metric loss;
                 all others compute in float32.
             groups: (B, L) known groups at each level, -1 where one is not known.
         """
+        own = labels >= 0
         halved = self.recipe.loss.half_precision_loss and dtype != torch.float32
         with torch.autocast(points.device.type, dtype, enabled=halved):
-            metric_loss = self.metric(points, labels).float()
+            metric_loss = (
+                self.metric(points[own], labels[own]).float() if own.any() else 0 * points.sum()
+            )
         parts = {self.recipe.loss.loss: metric_loss}
         loss = parts[self.recipe.loss.loss]
         if self.recipe.hierarchy.hier_weight:
@@ -88,7 +91,10 @@ class Objective(nn.Module):
             loss = loss + self.recipe.loss.level_weight * parts["levels"]
         if known is not None:
             parts["relations"] = relational_loss(
-                points, labels, known, temperature=self.recipe.loss.relation_temperature
+                points[own],
+                labels[own],
+                known[own],
+                temperature=self.recipe.loss.relation_temperature,
             )
             loss = loss + self.recipe.loss.relation_weight * parts["relations"]
         return loss, {name: part.detach() for name, part in parts.items()}

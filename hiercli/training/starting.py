@@ -48,7 +48,7 @@ def start_from_known(
         objective: with its proxies, hierarchical and of classes.
         judge: it embeds the photographs.
         training: the N photographs to learn from.
-        labels: (N,) their class ids.
+        labels: (N,) their class ids, negative for those without a class.
         groups: (N, L) their groups at known levels above the classes, -1 where one is not known.
 
     Returns:
@@ -65,9 +65,10 @@ def start_from_known(
         return None
     small = replace(judge.preprocessing, size=recipe.data.train_size)
     features, kept = judge.embed(embedder, training, small, "features")
-    if len(np.unique(labels[kept])) < len(np.unique(labels)):
+    count = int(labels.max()) + 1
+    if len(np.unique(labels[kept][labels[kept] >= 0])) < count:
         raise DataError(
-            f"some of the {len(np.unique(labels))} training classes have no readable image: "
+            f"some of the {count} training classes have no readable image: "
             + "; ".join(judge.problems[:3])
         )
     on_device = torch.from_numpy(features).to(judge.device)
@@ -79,23 +80,25 @@ def start_from_known(
         radius=recipe.model.initial_radius,
     )
     tangent = poincare.clip(embedder.tangent(on_device), recipe.model.clip_radius).cpu().numpy()
+    of_class = labels[kept] >= 0
     if grown:
-        told = groups[kept] if recipe.loss.level_weight else None
-        places = grow_proxies(tangent, labels[kept], recipe.hierarchy.num_proxies, told)
+        told = groups[kept][of_class] if recipe.loss.level_weight else None
+        places = grow_proxies(
+            tangent[of_class], labels[kept][of_class], recipe.hierarchy.num_proxies, told
+        )
         objective.hier.proxies.copy_(torch.from_numpy(places))
     if placed:
-        count = int(labels.max()) + 1
         means = _means(tangent, labels[kept], count)
         place_class_proxies(objective.metric, torch.from_numpy(means))
         for loss, own in zip(objective.levels.levels, groups.T, strict=False):
-            if (count := int(own.max()) + 1) > 0:
-                means = _means(tangent, own[kept], count)
+            if own.max() >= 0:
+                means = _means(tangent, own[kept], int(own.max()) + 1)
                 place_class_proxies(loss, torch.from_numpy(means))
     if not recipe.loss.relation_weight:
         return None
     centred = features - features.mean(axis=0)
     known = np.zeros((len(training), features.shape[1]), np.float32)
-    for label in np.unique(labels):
+    for label in range(count):
         # Another photograph of its class stands in for a damaged one.
         known[labels == label] = centred[labels[kept] == label].mean(axis=0)
     known[kept] = centred

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -127,7 +128,7 @@ class Run:
         self.judge = Judge(recipe, dataset, self.device, world, reporter)
         group_counts = self._take(dataset)
         self.sampler = ClassBalancedSampler(
-            self.labels,
+            self._piles(),
             batch_size=recipe.data.batch_size,
             samples_per_class=recipe.data.samples_per_class,
             seed=recipe.run.seed if recipe.data.seeded_sampler else 0,
@@ -187,7 +188,12 @@ class Run:
         self.names = class_names(self.training)
         if len(self.names) < 2:
             raise DataError(f"expected at least 2 training classes, found {len(self.names)}")
-        self.labels = class_ids(self.training, self.names)
+        coarse = self._coarse(dataset)
+        # Images without a class are of no class but their own.
+        self.labels = np.concatenate(
+            [class_ids(self.training, self.names), -1 - np.arange(len(coarse))]
+        )
+        self.training = (*self.training, *coarse)
         self.images = digest(self.training)
         self.groups, counts = group_ids(self.training, len(dataset.level_names))
         if recipe.loss.level_weight and not any(counts):
@@ -196,6 +202,24 @@ class Run:
                 "columns of levels, or --nested"
             )
         return counts
+
+    def _coarse(self, dataset: Dataset) -> tuple[Record, ...]:
+        """The images of which only groups are known, where these are learned from."""
+        if not dataset.coarse or self.recipe.loss.level_weight:
+            return self._readable(dataset.coarse)
+        self.reporter.warned(
+            f"{counted(len(dataset.coarse), 'image')} without a label ignored. Use --level-weight "
+            "to train on their groups"
+        )
+        return ()
+
+    def _piles(self) -> np.ndarray:
+        """What batches are balanced by (N,): the class of each image, or else its group."""
+        piles, numbers = self.labels.copy(), dict[tuple[str, ...], int]()
+        for place in np.flatnonzero(piles < 0):
+            levels = self.training[place].levels
+            piles[place] = len(self.names) + numbers.setdefault(levels, len(numbers))
+        return piles
 
     def _readable(self, records: Sequence[Record]) -> tuple[Record, ...]:
         """Leave out, with a word, what cannot even be opened; damage further in is found later."""
@@ -277,7 +301,7 @@ class Run:
         size, wanted = self.sampler.batch_size, self.recipe.data.batch_size
         held = "" if self.dataset.validation else ", held out"
         return {
-            "train": _counted(self.training),
+            "train": self._learned(),
             "validate": _counted(self.validation, held)
             if self.validation else "none, so the last epoch is chosen",
             "test": _counted(tested) if tested else "nothing",
@@ -285,6 +309,11 @@ class Run:
             + (f" ({wanted} were asked for, of {len(self.names)} classes)"
                if size < wanted else ""),
         }  # fmt: skip
+
+    def _learned(self) -> str:
+        known = [r for r in self.training if r.label]
+        coarse = len(self.training) - len(known)
+        return _counted(known) + (f"; {coarse} without a label, by their groups" if coarse else "")
 
     def _out_of_patience(self) -> bool:
         waited = self.epoch - self.best_epoch
