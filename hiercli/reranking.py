@@ -8,7 +8,7 @@ import numpy as np
 
 from hiercli.geometry import poincare
 
-CANDIDATES = 100
+CANDIDATES = 200
 """Hits of a query among which the order is corrected, if not more are wanted."""
 _NEAR = 20
 """Neighbours that may be reciprocal (k1 of the paper)."""

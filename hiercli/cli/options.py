@@ -97,7 +97,7 @@ Rerank = Annotated[
     bool,
     typer.Option(
         "--rerank",
-        help="Correct the order of the nearest 100 images: those come first whose own nearest "
+        help="Correct the order of the nearest 200 images: those come first whose own nearest "
         "images are the same as the query's.",
     ),
 ]

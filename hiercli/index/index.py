@@ -220,7 +220,7 @@ class Index:
                 ``("label", "*warbler")``: label, path or the name of a level.
             unique: count images of the same content once, as copies of the nearest.
             exact: compare every point, for every index type.
-            rerank: correct the order of the nearest 100 by what is near them, see `reranking`.
+            rerank: correct the order of the nearest 200 by what is near them, see `reranking`.
 
         Returns:
             a list of `Hit` for one query, a list of such lists for several.
