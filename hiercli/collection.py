@@ -18,6 +18,10 @@ from hiercli.errors import InputError, MismatchError
 from hiercli.labels import Record
 
 
+_ROWS = 65_536
+"""Points that are checked at a time."""
+
+
 @dataclass(frozen=True, eq=False)
 class Collection:
     """Embedded images.
@@ -252,9 +256,11 @@ def require_in_ball(points: np.ndarray, c: float, source: Path | str) -> None:
     Raises:
         InputError: some do not, or are no numbers.
     """
-    # Not so where a number is none, or infinite.
-    if not (c * np.square(points.astype(np.float64)).sum(axis=1) < 1).all():
-        raise InputError(
-            f"expected {source} inside the ball of curvature -{c:g}, but some points lie outside "
-            "it or are not finite. Use the c of the encoder that embedded them"
-        )
+    for start in range(0, len(points), _ROWS):  # copies in float64 of all may not fit
+        block = points[start : start + _ROWS].astype(np.float64)
+        # Not so where a number is none, or infinite.
+        if not (c * np.square(block).sum(axis=1) < 1).all():
+            raise InputError(
+                f"expected {source} inside the ball of curvature -{c:g}, but some points lie "
+                "outside it or are not finite. Use the c of the encoder that embedded them"
+            )

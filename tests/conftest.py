@@ -28,7 +28,7 @@ from hiercli.index.searchable import Hit
 TINY = ["--backbone", "test_efficientnet", "--weights", "none", "--embedding-dim", "16",
         "--train-size", "32", "--eval-size", "32", "--batch-size", "8", "--num-proxies", "12",
         "--epochs", "2", "--workers", "0", "--precision", "fp32", "--validation-share", "0.25",
-        "--num-neighbours", "4", "--no-interpolate"]  # fmt: skip
+        "--num-neighbours", "4", "--no-interpolate", "--no-image-depth"]  # fmt: skip
 """Flags that make a training run of seconds."""
 
 

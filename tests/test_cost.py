@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,14 @@ def test_an_update_costs_the_change_and_not_the_index(
         steps[count] = total
     assert steps[300] > 300
     assert steps[6000] < 1.5 * steps[300]
+
+
+def test_a_collection_is_checked_without_a_copy_of_all() -> None:
+    points = np.full((1_000_000, 32), 0.01, np.float32)
+    tracemalloc.start()
+    try:
+        Collection(points=points, c=0.1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.6 * points.nbytes, "copies in float64 are four times as large"

@@ -563,11 +563,16 @@ def test_common_ancestors_and_levels(own: bool) -> None:
         assert (np.diff(far[:size]) >= 0).all() and (np.diff(far[size:]) >= 0).all()
 
 
-def test_specificity_is_how_far_out_a_point_lies() -> None:
-    branches = Branches(metadata())
-    near, far = (poincare.expmap0(np.eye(8)[0] * r, C) for r in (0.5, 2.0))
-    assert branches.specificity(near) == pytest.approx(0.5 / 2.3)
-    assert branches.specificity(far) == pytest.approx(2.0 / 2.3)
+def test_specificity_is_the_share_of_photos_that_lie_further_in() -> None:
+    lengths = np.linspace(1.0, 2.0, 101)
+    directions = np.random.default_rng(0).normal(size=(101, 8))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    points = poincare.expmap0(directions * lengths[:, None], C).astype(np.float32)
+    branches = Branches(metadata(), points)
+    assert branches.has_depth
+    for length, share in ((0.5, 0.0), (1.0, 0.0), (1.25, 0.25), (1.9, 0.9), (2.2, 1.0)):
+        point = poincare.expmap0(np.eye(8)[0] * length, C)
+        assert branches.specificity(point) == pytest.approx(share, abs=1e-3)
 
 
 def test_an_encoder_without_depth_says_nothing_of_it() -> None:

@@ -22,6 +22,7 @@ SMALL: dict[str, Any] = {
     "backbone": "test_efficientnet", "weights": "none", "train_size": 32, "eval_size": 32,
     "batch_size": 8, "workers": 0, "epochs": 2, "warmup_epochs": 0, "validation_share": 0.25,
     "num_proxies": 12, "embedding_dim": 16, "freeze_batch_norm": True, "precision": "fp32",
+    "image_depth": False,
 }  # fmt: skip
 
 

@@ -27,10 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import t
 
 from hiercli.cli.render import TrainingProgress
 from hiercli.data import catalogue, demo
 from hiercli.data.records import Dataset, Record, split_validation
+from hiercli.evaluation.relevance import score_levels
 from hiercli.evaluation.retrieval import score
 from hiercli.evaluation.taxonomy import judge_points
 from hiercli.training.embedding import TorchEncoder
@@ -40,12 +42,15 @@ from hiercli.training.trainer import train
 HERE = Path(__file__).parent
 COLUMNS = ("data", "variant", "seed", "recall@1", "map@r", "linkage_purity@genus",
            "linkage_purity@family", "linkage_purity@order", "linkage_correlation",
-           "triplet_accuracy", "lca_deeper", "photo_radius", "proxy_radius", "effective_rank",
+           "triplet_accuracy", "h-ap", "severity", "lca_deeper", "photo_radius", "proxy_radius",
+           "effective_rank",
            "validation_recall@1", "validation_map@r", "validation_linkage_correlation",
-           "interpolation", "seconds")  # fmt: skip
-SHOWN = COLUMNS[3:11]
+           "validation_h-ap", "validation_severity", "interpolation", "seconds")  # fmt: skip
+SHOWN = COLUMNS[3:13]
 HELD_OUT = ("validation_recall@1", "validation_map@r", "validation_linkage_correlation",
-            "interpolation")  # fmt: skip
+            "validation_h-ap", "validation_severity", "interpolation")  # fmt: skip
+PAIRS = (("d", "a"), ("d", "e"), ("d", "f"), ("g", "d"))
+"""Variants whose difference is told."""
 DATA = ("cub", "cars", "cub-family", "flora", "flora-small")
 
 
@@ -126,7 +131,9 @@ def raw(dataset: Dataset, common: dict[str, Any], held_out: float | None, seed: 
     images = encoder.embed_records(records, dataset.level_names)
     found = score(images.points, images.labels or (), c=None, recall_at=(1,)).to_dict()
     if dataset.level_names:
+        ranked = score_levels(images)
         found |= judge_points(images).to_dict()
+        found |= {"h-ap": ranked.average_precision, "severity": ranked.severity}
     return {f"validation_{name}": value for name, value in found.items()} if held_out else found
 
 
@@ -181,7 +188,28 @@ def table(
                 cells = [spread([row[key] for row in found]) for key in columns]
                 lines.append(f"| {variant}: {title} | {len(found)} | " + " | ".join(cells) + " |")
         lines.append("")
+        for first, second in PAIRS:
+            lines += [pair for pair in paired(rows, name, first, second) if pair]
     return "\n".join(lines)
+
+
+def paired(
+    rows: dict[tuple[str, str, str], dict[str, str]], name: str, first: str, second: str
+) -> list[str]:
+    """A line on the difference of two variants by seed, with its 95 % interval (Student's t)."""
+    parts = []
+    for key in ("recall@1", "map@r", "validation_recall@1", "validation_map@r"):
+        values = []
+        for (data, variant, seed), row in rows.items():
+            # What no seed changes has one row.
+            other = rows.get((data, second, seed)) or rows.get((data, second, "0"), {})
+            if (data, variant) == (name, first) and row[key] and other.get(key):
+                values.append(float(row[key]) - float(other[key]))
+        if len(values) > 1:
+            half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+            mean = np.mean(values)
+            parts.append(f"{key} {mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})")
+    return [f"{first} - {second}: {', '.join(parts)}", ""] if parts else []
 
 
 def spread(values: list[str]) -> str:

@@ -57,6 +57,21 @@ def evaluate(
             "how often it is right, and whether the probabilities come true.",
         ),
     ] = False,
+    specificity: Annotated[
+        bool,
+        typer.Option(
+            "--specificity",
+            help="Also score the depth of images: whether it predicts wrong first hits, and falls "
+            "when images are blurred, darkened, occluded, cropped or noisy.",
+        ),
+    ] = False,
+    foreign: Annotated[
+        str | None,
+        typer.Option(
+            help="With --specificity: also whether depth tells the test images from these, of "
+            "other kinds (a benchmark, a folder or a table)."
+        ),
+    ] = None,
     rerank: options.Rerank = False,
     per_class: Annotated[
         bool, typer.Option("--per-class", help="Add a row for each class.")
@@ -94,10 +109,14 @@ def evaluate(
     - `hier eval --model birds.onnx --data cub --abstain`
 
     - `hier eval --model birds.onnx --data cub --rerank`
+
+    - `hier eval --model birds.onnx --data cub --specificity --foreign cars`
     """
     given = [option for option in (checkpoint, model, backbone) if option is not None]
     if points is None and len(given) != 1:
         raise InputError(f"expected one of --checkpoint, --model and --backbone, got {len(given)}")
+    if foreign is not None and not specificity:
+        raise InputError("--foreign belongs to --specificity. Add --specificity")
     if backbone is None:
         options.refuse(context, options.OF_BACKBONE, "--backbone")
     _require_usable(plot, taxonomy, [points, checkpoint, model], points is not None)
@@ -115,7 +134,8 @@ def evaluate(
         with stages() as told:
             found = score(
                 scored, data, data_root=data_root, nested=nested, taxonomy=taxonomy, strict=strict,
-                abstain=abstain, reranked=rerank, progress=told,
+                abstain=abstain, reranked=rerank, specificity=specificity, foreign=foreign,
+                progress=told,
             )  # fmt: skip
     _report(found, data if points is None else str(points), per_class, points is None, json_output)
     if found.judgement is not None and plot is not None:
@@ -232,6 +252,9 @@ def _show(found: "Evaluation", name: str, per_class: bool, is_test: bool) -> Non
         told = counted(verdicts.num_queries, "query", "queries")
         title = f"verdicts on {told}{unknown if verdicts.num_unknown else ''}"
         table(title, ["", "share"], [[key, f"{x:g}"] for key, x in verdicts.to_dict().items()])
+    if (deep := found.specificity) is not None:
+        rows = [[key, f"{x:g}"] for key, x in deep.to_dict().items()]
+        table("depth of images (specificity)", ["", "score"], rows)
     if per_class:
         first = min(found.retrieval.recall_at)
         detail = [

@@ -138,9 +138,10 @@ def search(
 
     --json prints one object for each query:
     {"query", "results": [{"rank", "path", "label", "levels", "distance", "copies"}], "verdict":
-    {"name", "level", "probability", "is_foreign", "kinds", "text"}}. With
+    {"name", "level", "probability", "is_foreign", "kinds", "specificity", "text"}}. With
     --branches, each result also has {"branch": {"id", "name", "radius"}}, and each query has
-    "specificity": 0 (abstract) to 1 (specific), or null if the encoder has not learned depth.
+    "specificity": the share of the images in the index that are less clear, 0 to 1, or null if the
+    encoder has not learned depth.
 
     Examples:
 

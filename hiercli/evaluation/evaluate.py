@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hiercli.collection import Collection
-from hiercli.data import catalogue
+from hiercli.data import catalogue, listing
 from hiercli.data.records import Dataset, class_names, require_answers
 from hiercli.data.taxonomy import Taxonomy
 from hiercli.encoder.encoder import Encoder
@@ -16,6 +16,8 @@ from hiercli.errors import DataError, InputError
 from hiercli.evaluation import abstention, judgement, lineages
 from hiercli.evaluation.abstention import Abstention
 from hiercli.evaluation.retrieval import RetrievalScores, score
+from hiercli.evaluation.specificity import Specificity
+from hiercli.evaluation.specificity import judge as judge_depth
 from hiercli.evaluation.taxonomy import judge_points, known_lineages
 from hiercli.labels import Record
 from hiercli.wording import counted
@@ -60,6 +62,7 @@ class Evaluation:
         notes: what people should know, each a sentence.
         abstention: of the verdicts that the images give of each other, where that was asked for.
         reranked: whether hits were scored in the order that `reranking` gives them.
+        specificity: what the depth of images tells, where that was asked for.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Evaluation:
     notes: list[str]
     abstention: Abstention | None = None
     reranked: bool = False
+    specificity: Specificity | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The scores by name."""
@@ -81,6 +85,8 @@ class Evaluation:
             found["judgement"] = self.judgement.columns
         if self.abstention is not None:
             found["abstention"] = self.abstention.to_dict()
+        if self.specificity is not None:
+            found["specificity"] = self.specificity.to_dict()
         return found
 
 
@@ -94,6 +100,8 @@ def evaluate(
     strict: bool = False,
     abstain: bool = False,
     reranked: bool = False,
+    specificity: bool = False,
+    foreign: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score an encoder on the test classes of a data set.
@@ -116,6 +124,9 @@ def evaluate(
         strict: stop where an image cannot be read.
         abstain: score verdicts on the test images too, see `abstention`.
         reranked: score hits in the order that `reranking` gives them.
+        specificity: score the depth of images too, see `specificity`.
+        foreign: with ``specificity``, data of another kind, as for ``data``: the test images of a
+            benchmark, or all images of a folder.
         progress: called with (stage, done, total).
 
     Raises:
@@ -142,6 +153,7 @@ def evaluate(
     # Before the work, which a taxonomy of other classes would waste.
     known = None if taxonomy is None else _taxonomy(taxonomy, dataset)
     notes += known.notes if known else ()
+    strange = () if foreign is None else _foreign(str(foreign), data_root)
     notes += _familiar(dataset, scored.class_names)
 
     def embedded(records: Sequence[Record], stage: str) -> Collection:
@@ -174,8 +186,17 @@ def evaluate(
     judged = None if known is None else _judge(queries, known, notes, told)
     verdicts = _abstention(queries, notes, told) if abstain else None
     count = len(class_names(dataset.query))
+    deep = None
+    if specificity:
+        try:
+            deep = judge_depth(
+                scored, queries, retrieval.right, retrieval.places, strange,
+                lambda done, total: told("scoring depth", done, total),
+            )  # fmt: skip
+        except DataError as error:
+            notes.append(f"depth cannot be scored: {error}")
     return Evaluation(
-        dataset.name, retrieval, agreement, judged, count, problems, notes, verdicts, reranked
+        dataset.name, retrieval, agreement, judged, count, problems, notes, verdicts, reranked, deep
     )
 
 
@@ -242,6 +263,13 @@ def _opened(encoder: "Scorable | Path | str") -> Scorable:
     from hiercli.training.embedding import TorchEncoder
 
     return TorchEncoder.from_checkpoint(Path(encoder))
+
+
+def _foreign(data: str, root: Path | None) -> Sequence[Record]:
+    """The test images of a benchmark, or all images of a folder or table."""
+    if data in catalogue.NAMES:
+        return catalogue.load(data, root, to_train=False).query
+    return listing.gather([Path(data)]).records
 
 
 def _labels(collection: Collection) -> Sequence[str]:

@@ -21,7 +21,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hiercli.collection import Collection
 from hiercli.errors import DataError
+from hiercli.evaluation.taxonomy import lca_heights
 from hiercli.geometry import poincare
 
 MOST_QUERIES = 2000
@@ -83,6 +85,21 @@ def score(
     return score_each(points, codes, [heights], c=c, precision_at=precision_at, progress=progress)[
         0
     ]
+
+
+def score_levels(images: Collection) -> RelevanceScores:
+    """`score` images by their own levels; those of classes whose levels lack are left out.
+
+    Raises:
+        DataError: as `score`.
+    """
+    lines = images.complete_lineages
+    place = {name: number for number, name in enumerate(lines)}
+    kept = [row for row, label in enumerate(images.labels or ()) if label in lines]
+    if not kept:
+        raise DataError("expected classes with levels, found none")
+    codes = np.array([place[(images.labels or ())[row]] for row in kept])
+    return score(images.points[kept], codes, lca_heights(list(lines.values())), c=images.c)
 
 
 def score_each(

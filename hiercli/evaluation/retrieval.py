@@ -30,6 +30,7 @@ class RetrievalScores:
         unanswerable: queries whose class has no other photograph; they are left out.
         right: (Q,) bool, for each query that is not left out whether the nearest is of its class.
         labels: the classes of these Q queries.
+        places: (Q,) their positions among all queries.
     """
 
     recall_at: dict[int, float]
@@ -41,6 +42,7 @@ class RetrievalScores:
     unanswerable: int
     right: np.ndarray
     labels: list[str]
+    places: np.ndarray
 
     @property
     def notes(self) -> list[str]:
@@ -153,6 +155,7 @@ def score(
         unanswerable=len(queries) - len(answerable),
         right=np.concatenate(firsts),
         labels=[query_labels[int(place)] for place in answerable],
+        places=answerable,
     )
 
 

@@ -93,9 +93,10 @@ class Branches:
     def __init__(
         self, metadata: "Metadata", points: np.ndarray | None = None, labels: Sequence[str] = ()
     ) -> None:
-        self._c, self._clip_radius = metadata.c, metadata.clip_radius
+        self._c = metadata.c
         judged_by = metadata.class_points if points is None else points
         self.has_depth = depth.carries_depth(judged_by, metadata.proxies, metadata.c)
+        self._radii = depth.radii(judged_by, metadata.c)
         self._names = list(metadata.class_names)
         self._middles = metadata.class_points.astype(np.float64)
         unique = sorted(set(labels))
@@ -171,8 +172,5 @@ class Branches:
         return own[best], far[best]
 
     def specificity(self, point: np.ndarray) -> float | None:
-        """How far out a point lies, 0 to 1 at the clip radius; ``None`` where radii say nothing."""
-        if not self.has_depth:
-            return None
-        length = float(np.linalg.norm(poincare.logmap0(point.astype(np.float64), self._c)))
-        return min(1.0, length / self._clip_radius)
+        """Share of the photos that lie nearer to the origin; ``None`` where radii say nothing."""
+        return depth.specificity(point, self._radii, self._c) if self.has_depth else None

@@ -11,6 +11,7 @@ import numpy as np
 
 from hiercli import neighbours
 from hiercli.errors import DataError
+from hiercli.hierarchy import depth
 from hiercli.hierarchy.kinds import Kinds
 from hiercli.hierarchy.labelled import Labelled
 from hiercli.hierarchy.verdict import FEATURES, NEIGHBOURS, SAME, Calibration, sigmoid
@@ -79,7 +80,16 @@ def calibrate(images: Labelled, progress: Callable[[int, int], None] | None = No
     farthest = max(float(np.quantile(strange, _FAR)), float(np.quantile(nearest, 0.99)))
     draft = Calibration(kinds, scale, middle, spread, (0.0,) * FEATURES, farthest)
     weights = _weights(draft, codes[asked], ((own, 1.0), (others, _UNKNOWN)))
-    return dataclasses.replace(draft, weights=weights)
+    return dataclasses.replace(draft, weights=weights, radii=_radii(images, asked))
+
+
+def _radii(images: Labelled, asked: np.ndarray) -> tuple[float, ...]:
+    """Of some images, see `Calibration`."""
+    c, proxies = images.c, images.proxies
+    if c is None or proxies is None or not len(proxies):
+        return ()
+    points = images.points(asked)
+    return tuple(depth.radii(points, c)) if depth.carries_depth(points, proxies, c) else ()
 
 
 def _weights(

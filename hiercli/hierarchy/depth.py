@@ -6,6 +6,8 @@ import numpy as np
 
 from hiercli.geometry import poincare
 
+NUM_RADII = 21
+_STEPS = np.linspace(0, 1, NUM_RADII)
 _VARIED = 0.005
 """Spread of radii, as a share of their mean, below which all lie on one sphere."""
 _NEARER = 0.95
@@ -25,6 +27,29 @@ def carries_depth(points: np.ndarray, proxies: np.ndarray, c: float) -> bool:
     inner = radius_of(proxies.astype(np.float64), c)
     varied = radius.std() > _VARIED * radius.mean()
     return bool(varied and np.median(inner) < _NEARER * np.median(radius))
+
+
+def radii(points: np.ndarray, c: float) -> np.ndarray:
+    """Distances from the origin below which 0, 5, ..., 100 % of some points (N, D) lie, (21,)."""
+    quantiles: np.ndarray = np.quantile(radius_of(points.astype(np.float64), c), _STEPS)
+    return quantiles
+
+
+def specificity(point: np.ndarray, others: np.ndarray, c: float) -> float:
+    """Share of other images that lie nearer to the origin, 0 to 1.
+
+    Examples:
+        >>> line = np.linspace(0.1, 0.9, 9)[:, None] * np.array([[1.0, 0.0]])
+        >>> specificity(np.array([0.0, 0.5]), radii(line, 1.0), 1.0)
+        0.5
+
+    Args:
+        point: (D,).
+        others: (21,) of the other images, see `radii`.
+        c: curvature magnitude.
+    """
+    own = radius_of(point.astype(np.float64), c)
+    return round(float(np.interp(own, others, _STEPS)), 4)
 
 
 def radius_of(points: np.ndarray, c: float) -> np.ndarray:

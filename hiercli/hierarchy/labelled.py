@@ -30,6 +30,7 @@ class Labelled:
         lineages: the groups of each class of which any is known, fine to coarse.
         level_names: names of their levels.
         c: curvature magnitude, or ``None`` for plain features.
+        proxies: (P, D) hierarchical proxies of the encoder, where they are known.
     """
 
     classes: list[str]
@@ -39,6 +40,7 @@ class Labelled:
     lineages: dict[str, tuple[str, ...]]
     level_names: tuple[str, ...]
     c: float | None
+    proxies: np.ndarray | None = None
 
     @classmethod
     def of(cls, collection: Collection) -> Self:
@@ -53,6 +55,7 @@ class Labelled:
             lineages=collection.lineages,
             level_names=collection.level_names,
             c=collection.c,
+            proxies=collection.proxies,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from hiercli.hierarchy.depth import NUM_RADII
 from hiercli.hierarchy.kinds import CLASS, Kinds
 
 NEIGHBOURS = 20
@@ -20,6 +21,8 @@ NEIGHBOURS = 20
 SAME = 1e-4
 """Distance up to which an image is the query itself, or a copy of it, and has no vote."""
 CONFIDENCE = 0.9
+UNCLEAR = 0.02
+"""Specificity below which people are told."""
 FEATURES = 10
 _MOST_WEIGHT = 1e6
 
@@ -41,6 +44,8 @@ class Verdict:
         is_foreign: nothing like it is in the index.
         kinds: from the class with the most votes upwards: name, level and probability of each;
             empty where it is foreign, or no image near it has a class.
+        specificity: share of the images of the index that are less clear and more unusual, 0 to 1;
+            ``None`` where the encoder does not tell.
     """
 
     name: str
@@ -48,8 +53,13 @@ class Verdict:
     probability: float
     is_foreign: bool
     kinds: list[tuple[str, str, float]]
+    specificity: float | None = None
 
     def __str__(self) -> str:
+        unclear = self.specificity is not None and self.specificity < UNCLEAR
+        return self._said() + (", an unclear or unusual image" if unclear else "")
+
+    def _said(self) -> str:
         if self.is_foreign:
             return "nothing like this in the index"
         if not self.kinds:
@@ -82,6 +92,7 @@ class Calibration:
         middle, spread: mean and standard deviation of the distance to the nearest image.
         weights: of the logistic model, one for each kind of evidence.
         farthest: distance of the nearest image from which on nothing is like it.
+        radii: of the images, see `depth.radii`; none where they say nothing.
     """
 
     kinds: Kinds
@@ -90,6 +101,7 @@ class Calibration:
     spread: float
     weights: tuple[float, ...]
     farthest: float
+    radii: tuple[float, ...] = ()
 
     def verdict(
         self, distances: np.ndarray, labels: Sequence[str], confidence: float = CONFIDENCE
@@ -174,7 +186,10 @@ class Calibration:
             raise ValueError("weights out of range, or a class that stands twice")
         if min(numbers["scale"], numbers["spread"]) <= 0:
             raise ValueError("a scale that is not above 0")
-        return cls(kinds, weights=weights, **numbers)
+        radii = tuple(float(radius) for radius in values.get("radii", ()))
+        if len(radii) not in (0, NUM_RADII) or not np.isfinite(radii).all():
+            raise ValueError("radii that are none")
+        return cls(kinds, weights=weights, radii=radii, **numbers)
 
 
 def _evidence(share: np.ndarray, far: float, size: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What the images of an index say of a query; how sure they are is learned when they are placed."""
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from hiercli.collection import lineages_of, require_in_ball
 from hiercli.errors import DataError, FileFormatError, HierError, InputError
 from hiercli.files import parse_json
+from hiercli.hierarchy import depth
 from hiercli.hierarchy.labelled import Labelled
 from hiercli.hierarchy.verdict import CONFIDENCE, NEIGHBOURS, Calibration, Verdict
 from hiercli.index.kinds import Progress
@@ -118,6 +120,7 @@ def _labelled(told: dict[str, str], tables: Tables) -> Labelled:
         ),
         level_names=level_names,
         c=c,
+        proxies=tables.proxies(),
     )
 
 
@@ -174,8 +177,8 @@ def verdicts(
     exact: bool = False,
 ) -> Iterator[Verdict]:
     """The verdict on each of the points (Q, D), searched block by block as they are asked for."""
-    for hits in answers(images, points, _ENOUGH, exact=exact):
-        yield _of(hits, calibration, confidence)
+    for point, hits in zip(points, answers(images, points, _ENOUGH, exact=exact), strict=True):
+        yield _of(point, hits, calibration, confidence, images.c)
 
 
 def hits_and_verdicts(
@@ -188,10 +191,17 @@ def hits_and_verdicts(
     exact: bool = False,
 ) -> Iterator[tuple[list[Hit], Verdict]]:
     """The k nearest images of each of the points (Q, D), and the verdict, by one search."""
-    for hits in answers(images, points, max(k, _ENOUGH), exact=exact):
-        yield hits[:k], _of(hits, calibration, confidence)
+    found = answers(images, points, max(k, _ENOUGH), exact=exact)
+    for point, hits in zip(points, found, strict=True):
+        yield hits[:k], _of(point, hits, calibration, confidence, images.c)
 
 
-def _of(hits: Sequence[Hit], calibration: Calibration, confidence: float) -> Verdict:
+def _of(
+    point: np.ndarray, hits: Sequence[Hit], calibration: Calibration, confidence: float, c: float
+) -> Verdict:
     distances = np.array([hit.distance for hit in hits])
-    return calibration.verdict(distances, [hit.label for hit in hits], confidence)
+    verdict = calibration.verdict(distances, [hit.label for hit in hits], confidence)
+    if not calibration.radii:
+        return verdict
+    clear = depth.specificity(point, np.array(calibration.radii), c)
+    return dataclasses.replace(verdict, specificity=clear)

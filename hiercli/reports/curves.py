@@ -8,7 +8,9 @@ from hiercli.files import replacing
 _SHARES = ("lca_deeper", "dead_proxies")
 _LENGTHS = ("photo_radius", "proxy_radius")
 _PERCENT = ("validation_recall@1", "validation_map@r")
-_UNSEEN = ("effective_rank", "photo_radius_spread", "proxy_radius_spread")
+_UNSEEN = (
+    "effective_rank", "photo_radius_spread", "proxy_radius_spread", "validation_severity",
+)  # fmt: skip
 
 
 def draw(rows: list[dict[str, Any]], target: Path) -> None:
@@ -18,7 +20,9 @@ def draw(rows: list[dict[str, Any]], target: Path) -> None:
     epochs = [row["epoch"] for row in rows]
     # Some are only there from a later epoch on.
     keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "epoch"]
-    agreement = [key for key in keys if key.startswith("validation_") and key not in _PERCENT]
+    agreement = [
+        key for key in keys if key.startswith("validation_") and key not in (*_PERCENT, *_UNSEEN)
+    ]
     elsewhere = (*_SHARES, *_LENGTHS, *_PERCENT, *agreement, *_UNSEEN)
     panels = (
         ("Training losses", "loss", [key for key in keys if key not in elsewhere]),

@@ -12,7 +12,7 @@ from hiercli.errors import DataError
 from hiercli.evaluation.retrieval import RetrievalScores
 from hiercli.geometry import poincare
 from hiercli.reports import curves
-from hiercli.training import checkpoint
+from hiercli.training import checkpoint, image_depth
 from hiercli.training.interpolating import choose
 from hiercli.training.run_folder import read_metrics
 
@@ -57,6 +57,8 @@ def conclude(run: "Run") -> Result:
     if not len(held.class_points):
         if run.start is not None and run.recipe.run.epochs:
             held, share = choose(run, run.start, held)
+        if run.recipe.model.image_depth:
+            image_depth.learn(run, held)
         _place_classes(run, held, share)
     scores: dict[str, float] = {}
     retrieval = None

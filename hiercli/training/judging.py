@@ -1,5 +1,6 @@
 """A run's encoder, judged: on held-out training classes each epoch, on test classes once."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from hiercli.collection import Collection
 from hiercli.data.records import Dataset, Record
 from hiercli.errors import DataError, TrainingError
+from hiercli.evaluation import relevance
 from hiercli.evaluation.retrieval import RetrievalScores, score
 from hiercli.evaluation.taxonomy import judge_points
 from hiercli.files import write_text
@@ -146,6 +148,12 @@ class Judge:
             images = Collection.of_records(
                 points, records, self.dataset.level_names, c=self.recipe.model.c
             )
-            return judge_points(images).to_dict()
+            found = judge_points(images).to_dict()
         except DataError:
             return {}
+        with contextlib.suppress(DataError):  # no two images are related
+            ranked = relevance.score_levels(images)
+            found |= {"h-ap": ranked.average_precision}
+            if np.isfinite(ranked.severity):
+                found |= {"severity": ranked.severity}
+        return found

@@ -118,6 +118,11 @@ class Model(Group):
         most=1,
     )
     learned_radius: bool = _setting(False, "Let the head learn direction and norm separately")
+    image_depth: bool = _setting(
+        False,
+        "Place unclear and unusual images nearer the origin, after the last epoch (only with "
+        "--learned-radius)",
+    )
     initial_radius: float = _setting(
         0.0, "Scale embeddings to this mean norm at the start (0: do not scale)", least=0
     )
@@ -136,6 +141,10 @@ class Model(Group):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.image_depth and not self.learned_radius:
+            raise InputError(
+                "image_depth needs learned_radius. Use --learned-radius or --no-image-depth"
+            )
         if self.initial_radius >= self.clip_radius:
             raise _refused(
                 "initial_radius",
