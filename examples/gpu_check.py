@@ -262,7 +262,7 @@ def same_loss(device: torch.device) -> None:
             distances, *drawn.to(place), temperature=0.1, margin=0.1, noise_ij=own[0],
             noise_ijk=own[1],
         )  # fmt: skip
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         assert both.grad is not None
         return loss.item(), both.grad.double().cpu()
 

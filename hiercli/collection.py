@@ -17,7 +17,6 @@ from hiercli.bounds import is_curvature
 from hiercli.errors import InputError, MismatchError
 from hiercli.labels import Record
 
-
 _ROWS = 65_536
 """Points that are checked at a time."""
 

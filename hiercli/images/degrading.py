@@ -59,12 +59,9 @@ def _box(
     width: int, height: int, share: float, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
     """Left, top, width and height of a box somewhere, with a share of both sides."""
-    sides = [round(share * side) for side in (width, height)]
-    left, top = (
-        int(rng.integers(0, whole - own + 1))
-        for whole, own in zip((width, height), sides, strict=True)
-    )
-    return left, top, *sides
+    own = round(share * width), round(share * height)
+    left = int(rng.integers(0, width - own[0] + 1))
+    return left, int(rng.integers(0, height - own[1] + 1)), *own
 
 
 def _shuffled(picture: Image.Image, rng: np.random.Generator) -> Image.Image:

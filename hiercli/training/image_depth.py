@@ -22,11 +22,14 @@ from hiercli.training.checkpoint import Trained
 if TYPE_CHECKING:
     from hiercli.training.trainer import Run
 
-_IMAGES = 600
-"""Held-out and training images, and as many worse copies, that it is learned from."""
-_SHUFFLED = 120
+_PLAIN = 1000
+"""Held-out and training images that it is learned from."""
+_WORSE, _SHUFFLED = 600, 120
+"""Copies of some of them, degraded and shuffled."""
 _LEAST_STRENGTH = 0.1
-_RIDGE = 0.3
+_LOST = 0.5
+"""How much an image at full strength of degradation lacks, if its nearest image is right."""
+_RIDGE = 1.0
 _SPREAD = 0.1
 """Standard deviation of the log-odds of lengths; with 0.2 unseen classes lose MAP@R."""
 
@@ -43,13 +46,14 @@ def learn(run: "Run", held: Trained) -> None:
     assert embedder.radius is not None
     assert embedder.to_poincare.clip_radius is not None
     known = [record for record in (*run.validation, *run.training) if record.label]
-    evenly = np.unique(np.linspace(0, len(known) - 1, min(_IMAGES, len(known))).astype(int))
+    evenly = np.unique(np.linspace(0, len(known) - 1, min(_PLAIN, len(known))).astype(int))
     plain = [known[place] for place in evenly]
     rng = np.random.default_rng(run.recipe.run.seed)
-    kinds = [str(kind) for kind in rng.choice(degrading.DEGRADATIONS, len(plain))]
-    strengths = rng.uniform(_LEAST_STRENGTH, 1, len(plain))
+    degraded = rng.permutation(len(plain))[:_WORSE]
+    kinds = [str(kind) for kind in rng.choice(degrading.DEGRADATIONS, len(degraded))]
+    strengths = rng.uniform(_LEAST_STRENGTH, 1, len(degraded))
     senseless = rng.permutation(len(plain))[:_SHUFFLED]
-    sources = np.concatenate([np.arange(len(plain)), senseless])
+    sources = np.concatenate([degraded, senseless])
     with tempfile.TemporaryDirectory() as folder:
         written = degrading.write(
             [plain[place].path for place in sources],
@@ -63,7 +67,7 @@ def learn(run: "Run", held: Trained) -> None:
         of_copies, kept_copies = run.judge.embed(embedder, copies, what="features")
     worse = [worse[place] for place in kept_copies]
     source = np.concatenate([np.array(kept, int), sources[worse]])
-    lost = np.concatenate([strengths, np.ones(len(senseless))])[worse]
+    lost = np.concatenate([_LOST * strengths, np.ones(len(senseless))])[worse]
     clear = np.concatenate([np.ones(len(kept)), 1 - lost])
     together = torch.from_numpy(np.concatenate([features, of_copies])).to(run.device)
     tangent = embedder.tangent(together)
