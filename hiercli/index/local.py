@@ -406,12 +406,13 @@ class LocalStore:
         return points[content]
 
     def put(self, rows: Iterable[Row]) -> None:
-        """Add rows with their points under their own ids, inside `changing`."""
-        for row in rows:
-            self.tables.put_row(row)
-            self.tables.put_point(row.id, row.point)
-            self._count += 1
-            self._next_id = max(self._next_id, row.id + 1)
+        """Add the first rows, with their points under their own ids, inside `changing`."""
+        with self.tables.indexed_afterwards():
+            for row in rows:
+                self.tables.put_row(row)
+                self.tables.put_point(row.id, row.point)
+                self._count += 1
+                self._next_id = max(self._next_id, row.id + 1)
 
     @contextmanager
     def _failing(self) -> Iterator[None]:

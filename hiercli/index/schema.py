@@ -15,7 +15,12 @@ from hiercli.files import parse_json
 from hiercli.images import State
 
 VERSION = "8"
-SCHEMA = """
+SECOND_INDEXES = {
+    "images_by_content": "CREATE INDEX images_by_content ON images (content)",
+    "images_by_class": "CREATE INDEX images_by_class ON images (class)",
+}
+"""Of the table of images, beside that of their paths."""
+SCHEMA = f"""
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE folders (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, checksum BLOB NOT NULL);
 CREATE TABLE classes (
@@ -28,8 +33,8 @@ CREATE TABLE images (
     changed_ns INTEGER NOT NULL, checksum BLOB NOT NULL
 );
 CREATE UNIQUE INDEX images_by_path ON images (folder, name);
-CREATE INDEX images_by_content ON images (content);
-CREATE INDEX images_by_class ON images (class);
+{SECOND_INDEXES["images_by_content"]};
+{SECOND_INDEXES["images_by_class"]};
 CREATE TABLE points (id INTEGER PRIMARY KEY, point BLOB NOT NULL, checksum BLOB NOT NULL);
 CREATE TABLE added (id INTEGER PRIMARY KEY);
 CREATE TABLE removed (id INTEGER PRIMARY KEY);

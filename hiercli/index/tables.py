@@ -2,12 +2,20 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from hiercli.index.catalogue import Catalogue
 from hiercli.index.locations import Locations, split
-from hiercli.index.schema import COLUMNS, POINTS_AT_ONCE, Row, point_checksum, short_hash
+from hiercli.index.schema import (
+    COLUMNS,
+    POINTS_AT_ONCE,
+    SECOND_INDEXES,
+    Row,
+    point_checksum,
+    short_hash,
+)
 
 
 class Tables:
@@ -33,6 +41,15 @@ class Tables:
             f"INSERT OR REPLACE INTO images ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (*values, short_hash(values)),
         )
+
+    @contextmanager
+    def indexed_afterwards(self) -> Iterator[None]:
+        """Sort the images by content and class when all are there, not one by one."""
+        for name in SECOND_INDEXES:
+            self.database.execute(f"DROP INDEX {name}")
+        yield
+        for statement in SECOND_INDEXES.values():
+            self.database.execute(statement)
 
     def put_point(self, number: int, point: bytes) -> None:
         self.database.execute(
