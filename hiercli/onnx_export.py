@@ -167,6 +167,7 @@ def _describe(file: Path, encoder: Trained, proof: dict[str, Any]) -> str:
         class_points=encoder.class_points.numpy(),
         proxies=encoder.proxies.numpy(),
         proof=proof,
+        image_depth=encoder.recipe.model.image_depth,
     )
     model = onnx.load(str(file))
     # The exporter notes for each node where in the source it came from, paths of this machine too.

@@ -568,8 +568,8 @@ def test_specificity_is_the_share_of_photos_that_lie_further_in() -> None:
     directions = np.random.default_rng(0).normal(size=(101, 8))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     points = poincare.expmap0(directions * lengths[:, None], C).astype(np.float32)
-    branches = Branches(metadata(), points)
-    assert branches.has_depth
+    own = dataclasses.replace(metadata(), image_depth=True)
+    branches = Branches(own, points)
     for length, share in ((0.5, 0.0), (1.0, 0.0), (1.25, 0.25), (1.9, 0.9), (2.2, 1.0)):
         point = poincare.expmap0(np.eye(8)[0] * length, C)
         assert branches.specificity(point) == pytest.approx(share, abs=1e-3)
@@ -580,6 +580,7 @@ def test_an_encoder_without_depth_says_nothing_of_it() -> None:
     scale = 1.8 / np.linalg.norm(flat.class_points, axis=1, keepdims=True)
     saturated = flat.class_points * scale
     same = Metadata(**{**vars(flat), "class_points": saturated, "proxies": saturated})
+    assert not Branches(same).has_depth
     assert Branches(same).specificity(saturated[0]) is None
 
 

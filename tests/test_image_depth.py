@@ -1,5 +1,6 @@
 """Depth of images: unclear ones lie nearer the origin, and people are told."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -136,35 +137,39 @@ def test_scores_of_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         specificity.judge(Lengths(), same, right, np.arange(28))
 
 
-def test_an_index_says_how_clear_a_query_is(tmp_path: Path) -> None:
+def test_an_index_says_how_clear_a_query_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(0)
     direction = np.repeat(rng.normal(size=(4, 6)), 25, axis=0) + 0.3 * rng.normal(size=(100, 6))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     points = poincare.expmap0(direction * np.linspace(1, 2, 100)[:, None], 0.1)
     labels = [f"kind{number // 25}" for number in range(100)]
-    inner = poincare.expmap0(0.3 * rng.normal(size=(5, 6)), 0.1).astype(np.float32)
-    known = calibrate(Labelled.of(Collection(points=points, labels=labels, c=0.1, proxies=inner)))
+    some = Collection(points=points, labels=labels, c=0.1)
+    known = calibrate(dataclasses.replace(Labelled.of(some), image_depth=True))
     assert len(known.radii) == depth.NUM_RADII
     assert Calibration.from_dict(json.loads(json.dumps(known.to_dict()))) == known
     for damage in ([1.0], [float("nan")] * depth.NUM_RADII, "x" * depth.NUM_RADII):
         with pytest.raises(ValueError):
             Calibration.from_dict(known.to_dict() | {"radii": damage})
-    without = calibrate(Labelled.of(Collection(points=points, labels=labels, c=0.1)))
-    assert without.radii == (), "no proxies, so radii need not mean anything"
-    own = Collection(points=points, labels=labels, c=0.1, proxies=inner)
-    with Index.build(tmp_path / "idx.faiss", own) as made:
+    assert calibrate(Labelled.of(some)).radii == (), "radii need not mean anything"
+    Index.build(tmp_path / "idx.faiss", some).close()
+    with Index(tmp_path / "idx.faiss") as made:
+        assert made.identify(points[90]).specificity is None
+    monkeypatch.setattr(Calibration, "from_dict", lambda _: known)
+    with Index(tmp_path / "idx.faiss") as made:
         clear, unclear = made.identify(np.stack([points[90], 0.4 * points[10]]))
-        assert clear.specificity == pytest.approx(0.9, abs=0.02)
-        assert unclear.specificity == 0
-        assert str(unclear).endswith(", an unclear or unusual image")
-    with Index.build(
-        tmp_path / "flat.faiss", Collection(points=points, labels=labels, c=0.1)
-    ) as at:
-        assert at.identify(points[90]).specificity is None
+    assert clear.specificity == pytest.approx(0.9, abs=0.02)
+    assert unclear.specificity == 0
+    assert str(unclear).endswith(", an unclear or unusual image")
     assert "unclear" not in str(Verdict("a", "class", 0.95, False, [("a", "class", 0.95)], 0.5))
 
 
-def test_on_the_command_line(photos: Path, tmp_path: Path, inside: Hier) -> None:
+def test_on_the_command_line(
+    photos: Path, tmp_path: Path, inside: Hier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(specificity, "_SIDE", 32)
+    monkeypatch.setattr(specificity, "_DEGRADED", 8)
     run, model = tmp_path / "run", tmp_path / "deep.onnx"
     words = ["train", "--data", photos, "--out", run, *TINY, "--image-depth", "--no-untrained"]
     assert inside(*words).returncode == 0
@@ -178,6 +183,10 @@ def test_on_the_command_line(photos: Path, tmp_path: Path, inside: Hier) -> None
         "eval", "--model", model, "--data", photos, "--specificity", "--foreign", photos / "kind0"
     )
     assert done.returncode == 0, done.stderr.decode()
+    index, query = tmp_path / "idx.faiss", sorted(photos.rglob("*.jpg"))[0]
+    assert inside("embed", photos, "--model", model, "--index", index).returncode == 0
+    done = inside("search", query, "--index", index, "--json")
+    assert 0 <= json.loads(done.stdout)["verdict"]["specificity"] <= 1
     done = inside("eval", "--model", model, "--data", photos, "--foreign", photos)
     assert done.returncode == 2
     assert "--foreign belongs to --specificity" in done.stderr.decode()

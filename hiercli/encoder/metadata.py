@@ -36,6 +36,7 @@ class Metadata:
         proxies: (P, D) hierarchical proxies in the ball.
         proof: what the export measured against the checkpoint, or a variant against float32.
         precision: of the backbone: fp32, fp16 or int8.
+        image_depth: whether unclear images lie nearer the origin, see `training.image_depth`.
     """
 
     fingerprint: str
@@ -50,6 +51,7 @@ class Metadata:
     proxies: np.ndarray
     proof: dict[str, Any] = field(default_factory=dict)
     precision: str = "fp32"
+    image_depth: bool = False
 
     def to_properties(self) -> dict[str, str]:
         """Text by key, as ONNX metadata holds it."""
@@ -65,6 +67,7 @@ class Metadata:
             "class_names": self.class_names,
             "proof": self.proof,
             "precision": self.precision,
+            "image_depth": self.image_depth,
         }
         return {
             KEY: json.dumps(facts),
@@ -103,6 +106,7 @@ class Metadata:
                 proxies=_unpack(properties[f"{KEY}.proxies"], source),
                 proof=dict(facts["proof"]),
                 precision=facts["precision"],
+                image_depth=facts.get("image_depth") is True,
             )
             metadata._check()
         except (

@@ -96,6 +96,7 @@ class Branches:
         self._c = metadata.c
         judged_by = metadata.class_points if points is None else points
         self.has_depth = depth.carries_depth(judged_by, metadata.proxies, metadata.c)
+        self._image_depth = metadata.image_depth
         self._radii = depth.radii(judged_by, metadata.c)
         self._names = list(metadata.class_names)
         self._middles = metadata.class_points.astype(np.float64)
@@ -172,5 +173,5 @@ class Branches:
         return own[best], far[best]
 
     def specificity(self, point: np.ndarray) -> float | None:
-        """Share of the photos that lie nearer to the origin; ``None`` where radii say nothing."""
-        return depth.specificity(point, self._radii, self._c) if self.has_depth else None
+        """Share of the photos that lie nearer to the origin; ``None`` where that says nothing."""
+        return depth.specificity(point, self._radii, self._c) if self._image_depth else None

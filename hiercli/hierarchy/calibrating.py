@@ -85,11 +85,9 @@ def calibrate(images: Labelled, progress: Callable[[int, int], None] | None = No
 
 def _radii(images: Labelled, asked: np.ndarray) -> tuple[float, ...]:
     """Of some images, see `Calibration`."""
-    c, proxies = images.c, images.proxies
-    if c is None or proxies is None or not len(proxies):
+    if images.c is None or not images.image_depth:
         return ()
-    points = images.points(asked)
-    return tuple(depth.radii(points, c)) if depth.carries_depth(points, proxies, c) else ()
+    return tuple(depth.radii(images.points(asked), images.c))
 
 
 def _weights(

@@ -30,7 +30,7 @@ class Labelled:
         lineages: the groups of each class of which any is known, fine to coarse.
         level_names: names of their levels.
         c: curvature magnitude, or ``None`` for plain features.
-        proxies: (P, D) hierarchical proxies of the encoder, where they are known.
+        image_depth: whether unclear images lie nearer the origin.
     """
 
     classes: list[str]
@@ -40,7 +40,7 @@ class Labelled:
     lineages: dict[str, tuple[str, ...]]
     level_names: tuple[str, ...]
     c: float | None
-    proxies: np.ndarray | None = None
+    image_depth: bool = False
 
     @classmethod
     def of(cls, collection: Collection) -> Self:
@@ -55,7 +55,6 @@ class Labelled:
             lineages=collection.lineages,
             level_names=collection.level_names,
             c=collection.c,
-            proxies=collection.proxies,
         )
 
 

@@ -166,12 +166,6 @@ class Tables:
         self.database.executemany("INSERT INTO proxies VALUES (?, ?)", enumerate(rows))
         return short_hash(rows).hex()
 
-    def proxies(self) -> np.ndarray:
-        """What `put_proxies` was given, (P, D)."""
-        rows = self.database.execute("SELECT point FROM proxies ORDER BY id").fetchall()
-        flat = np.frombuffer(b"".join(row for (row,) in rows), "<f4")
-        return flat.reshape(len(rows), self._dim)
-
     def set_quarantine(
         self, freed: Iterable[bytes], passed_over: Iterable[tuple[bytes, str]]
     ) -> None:

@@ -164,6 +164,7 @@ def _wanted(
     return facts_of(encoder.fingerprint, encoder.c, encoder.embedding_dim, encoder.path) | {
         "index_type": index_type or before.get("index_type", "auto"),
         "thumbnails": before.get("thumbnails", "1") if thumbnails is None else str(int(thumbnails)),
+        "image_depth": str(int(encoder.metadata.image_depth)),
     }
 
 

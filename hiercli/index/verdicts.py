@@ -120,7 +120,7 @@ def _labelled(told: dict[str, str], tables: Tables) -> Labelled:
         ),
         level_names=level_names,
         c=c,
-        proxies=tables.proxies(),
+        image_depth=told.get("image_depth") == "1",
     )
 
 
