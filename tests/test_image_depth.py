@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -170,7 +171,10 @@ def test_on_the_command_line(
 ) -> None:
     monkeypatch.setattr(specificity, "_SIDE", 32)
     monkeypatch.setattr(specificity, "_DEGRADED", 8)
-    run, model = tmp_path / "run", tmp_path / "deep.onnx"
+    run, model, strange = tmp_path / "run", tmp_path / "deep.onnx", tmp_path / "strange"
+    shutil.copytree(photos / "kind0", strange)
+    whole = (strange / "photo0.jpg").read_bytes()
+    (strange / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     words = ["train", "--data", photos, "--out", run, *TINY, "--image-depth", "--no-untrained"]
     assert inside(*words).returncode == 0
     done = inside("export", "--checkpoint", run / "best.pt", "-o", model, "--data", photos)
@@ -179,10 +183,9 @@ def test_on_the_command_line(
     assert done.returncode == 0, done.stderr.decode()
     found = json.loads(done.stdout)
     assert "specificity" in found or b"depth cannot be scored" in done.stderr
-    done = inside(
-        "eval", "--model", model, "--data", photos, "--specificity", "--foreign", photos / "kind0"
-    )
-    assert done.returncode == 0, done.stderr.decode()
+    done = inside("eval", "--model", model, "--data", photos, "--specificity", "--foreign", strange)
+    assert done.returncode == 3, "what is passed over is named"
+    assert "cut.jpg" in done.stderr.decode()
     index, query = tmp_path / "idx.faiss", sorted(photos.rglob("*.jpg"))[0]
     assert inside("embed", photos, "--model", model, "--index", index).returncode == 0
     done = inside("search", query, "--index", index, "--json")

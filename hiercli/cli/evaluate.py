@@ -68,8 +68,8 @@ def evaluate(
     foreign: Annotated[
         str | None,
         typer.Option(
-            help="With --specificity: also whether depth tells the test images from these, of "
-            "other kinds (a benchmark, a folder or a table)."
+            help="With --specificity: also score whether depth separates the test images from "
+            "these images of other kinds (a benchmark, a folder or a table)."
         ),
     ] = None,
     rerank: options.Rerank = False,

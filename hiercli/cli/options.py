@@ -97,8 +97,8 @@ Rerank = Annotated[
     bool,
     typer.Option(
         "--rerank",
-        help="Correct the order of the nearest 200 images: those come first whose own nearest "
-        "images are the same as the query's.",
+        help="Re-rank the nearest 200 images: first come those whose own nearest images are also "
+        "near the query. Distances do not change.",
     ),
 ]
 Strict = Annotated[

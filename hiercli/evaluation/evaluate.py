@@ -16,7 +16,7 @@ from hiercli.errors import DataError, InputError
 from hiercli.evaluation import abstention, judgement, lineages
 from hiercli.evaluation.abstention import Abstention
 from hiercli.evaluation.retrieval import RetrievalScores, score
-from hiercli.evaluation.specificity import Specificity
+from hiercli.evaluation.specificity import Embedding, Specificity
 from hiercli.evaluation.specificity import judge as judge_depth
 from hiercli.evaluation.taxonomy import judge_points, known_lineages
 from hiercli.labels import Record
@@ -26,8 +26,8 @@ Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
 
-class Scorable(Protocol):
-    """What can embed images: an exported encoder, or a network of torch."""
+class Scorable(Embedding, Protocol):
+    """What can be scored: an exported encoder, or a network of torch."""
 
     @property
     def seed(self) -> int:
@@ -36,15 +36,6 @@ class Scorable(Protocol):
     @property
     def class_names(self) -> Sequence[str]:
         """Classes that it was trained on."""
-
-    def embed_records(
-        self,
-        records: Sequence[Record],
-        level_names: Sequence[str] = (),
-        skipped: Callable[[str], None] | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Collection:
-        """Embed image files, see `Encoder.embed_records`."""
 
 
 @dataclass(frozen=True)
@@ -156,12 +147,12 @@ def evaluate(
     strange = () if foreign is None else _foreign(str(foreign), data_root)
     notes += _familiar(dataset, scored.class_names)
 
-    def embedded(records: Sequence[Record], stage: str) -> Collection:
-        def pass_over(reason: str) -> None:
-            if strict:
-                raise InputError(reason)
-            problems.append(reason)
+    def pass_over(reason: str) -> None:
+        if strict:
+            raise InputError(reason)
+        problems.append(reason)
 
+    def embedded(records: Sequence[Record], stage: str) -> Collection:
         return scored.embed_records(
             records, dataset.level_names, pass_over, lambda done, total: told(stage, done, total)
         )
@@ -190,7 +181,7 @@ def evaluate(
     if specificity:
         try:
             deep = judge_depth(
-                scored, queries, retrieval.right, retrieval.places, strange,
+                scored, queries, retrieval.right, retrieval.places, strange, pass_over,
                 lambda done, total: told("scoring depth", done, total),
             )  # fmt: skip
         except DataError as error:

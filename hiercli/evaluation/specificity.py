@@ -66,6 +66,7 @@ def judge(
     right: np.ndarray,
     scored: np.ndarray,
     foreign: Sequence[Record] = (),
+    skipped: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Specificity:
     """Score the depth of images.
@@ -76,6 +77,7 @@ def judge(
         right: (Q,) bool, whether the first hit of each query that is scored is right.
         scored: (Q,) positions of these queries.
         foreign: images of another data set; at most 400 are used.
+        skipped: told of each of these that cannot be read; without it such an image raises.
         progress: called with (done, total) images embedded.
 
     Raises:
@@ -112,7 +114,7 @@ def judge(
     if foreign:
         some = np.unique(np.linspace(0, len(foreign) - 1, min(_MOST_FOREIGN, len(foreign))))
         strange = encoder.embed_records(
-            [foreign[int(place)] for place in some], skipped=lambda _: None, progress=progress
+            [foreign[int(place)] for place in some], skipped=skipped, progress=progress
         )
         radii = depth.radius_of(strange.points.astype(np.float64), queries.c)
         others = auroc(own, radii)
