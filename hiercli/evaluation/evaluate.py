@@ -179,13 +179,7 @@ def evaluate(
     count = len(class_names(dataset.query))
     deep = None
     if specificity:
-        try:
-            deep = judge_depth(
-                scored, queries, retrieval.right, retrieval.places, strange, pass_over,
-                lambda done, total: told("scoring depth", done, total),
-            )  # fmt: skip
-        except DataError as error:
-            notes.append(f"depth cannot be scored: {error}")
+        deep = _depth(scored, queries, retrieval, strange, pass_over, notes, told)
     return Evaluation(
         dataset.name, retrieval, agreement, judged, count, problems, notes, verdicts, reranked, deep
     )
@@ -254,6 +248,25 @@ def _opened(encoder: "Scorable | Path | str") -> Scorable:
     from hiercli.training.embedding import TorchEncoder
 
     return TorchEncoder.from_checkpoint(Path(encoder))
+
+
+def _depth(
+    scored: Embedding,
+    queries: Collection,
+    retrieval: RetrievalScores,
+    foreign: Sequence[Record],
+    skipped: Callable[[str], None],
+    notes: list[str],
+    told: Progress,
+) -> Specificity | None:
+    try:
+        return judge_depth(
+            scored, queries, retrieval.right, retrieval.places, foreign, skipped,
+            lambda done, total: told("scoring depth", done, total),
+        )  # fmt: skip
+    except DataError as error:
+        notes.append(f"depth cannot be scored: {error}")
+        return None
 
 
 def _foreign(data: str, root: Path | None) -> Sequence[Record]:
