@@ -359,6 +359,11 @@ def test_metadata_that_lacks_something_is_refused(
         (tmp_path / "m.onnx").write_bytes(onnx_file.stamped(onnx_file.without_digest(content)))
         done = inside("embed", photos, "--model", tmp_path / "m.onnx", "-o", tmp_path / "v.npy")
         fails(done, 2, "m.onnx: its metadata is damaged", repr(name), "Export it again")
+    facts.value = json.dumps(whole | {"image_depth": "yes"})
+    content = model.SerializeToString()
+    (tmp_path / "m.onnx").write_bytes(onnx_file.stamped(onnx_file.without_digest(content)))
+    done = inside("embed", photos, "--model", tmp_path / "m.onnx", "-o", tmp_path / "v.npy")
+    fails(done, 2, "m.onnx: its metadata is damaged", "'image_depth'", "Export it again")
 
 
 def test_the_general_encoder_is_read_like_any_other(

@@ -67,8 +67,9 @@ class Metadata:
             "class_names": self.class_names,
             "proof": self.proof,
             "precision": self.precision,
-            "image_depth": self.image_depth,
         }
+        if self.image_depth:
+            facts["image_depth"] = True  # files of earlier versions lack it
         return {
             KEY: json.dumps(facts),
             f"{KEY}.class_points": _pack(self.class_points),
@@ -106,7 +107,7 @@ class Metadata:
                 proxies=_unpack(properties[f"{KEY}.proxies"], source),
                 proof=dict(facts["proof"]),
                 precision=facts["precision"],
-                image_depth=facts.get("image_depth") is True,
+                image_depth=facts.get("image_depth", False),
             )
             metadata._check()
         except (
@@ -127,6 +128,8 @@ class Metadata:
         texts = (self.fingerprint, self.backbone, self.precision, *self.class_names)
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("names must be text")
+        if not isinstance(self.image_depth, bool):
+            raise ValueError("'image_depth' must be true or false")
         if not is_curvature(self.c) or not 0 < self.clip_radius <= MAX_CLIP_RADIUS:
             raise ValueError(f"c is {self.c}, clip_radius {self.clip_radius}")
         if not 1 <= self.embedding_dim <= MAX_DIM or self.precision not in PRECISIONS:
