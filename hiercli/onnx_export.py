@@ -17,6 +17,7 @@ from hiercli.encoder.metadata import Metadata
 from hiercli.errors import DataError, ExportError, InputError
 from hiercli.evaluation.retrieval import score
 from hiercli.files import replacing
+from hiercli.nn import onnx_graph
 from hiercli.nn.embedder import Embedder
 from hiercli.training.checkpoint import Trained, load
 from hiercli.training.loading import embed_records
@@ -24,7 +25,6 @@ from hiercli.training.loading import embed_records
 TOLERANCE = 1e-3
 """Largest difference of a coordinate that an export may show on real pictures."""
 
-_OPSET = 18
 _PROOF_PICTURES = 64
 
 
@@ -131,16 +131,7 @@ def _write_graph(encoder: Trained, file: Path) -> None:
     size = encoder.preprocessing.size
     network = _Serving(encoder.embedder.to(memory_format=torch.contiguous_format)).eval()
     try:
-        program = torch.onnx.export(
-            network,
-            (torch.randn(2, 3, size, size),),
-            dynamo=True,
-            opset_version=_OPSET,
-            input_names=["pixels"],
-            output_names=["points"],
-            dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
-            verbose=False,
-        )
+        graph = onnx_graph.trace(network, size, output="points")
     except Exception as error:  # the exporter's errors are of nearly every kind
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -150,8 +141,7 @@ def _write_graph(encoder: Trained, file: Path) -> None:
             f"torch cannot export {encoder.recipe.model.backbone} to ONNX ({lines[0][:200]}). "
             "Nothing was written. Train another backbone"
         ) from error
-    assert program is not None
-    program.save(str(file), external_data=False)
+    onnx.save(graph, str(file))
 
 
 def _describe(file: Path, encoder: Trained, proof: dict[str, Any]) -> str:

@@ -77,10 +77,14 @@ class Embedder(nn.Module):
                 tangent = nn.functional.normalize(tangent, dim=-1) * length
         return tangent
 
+    def points(self, features: Tensor) -> Tensor:
+        """Points of the ball, of pooled features, (B, F) -> (B, D) float32."""
+        points: Tensor = self.to_poincare(self.tangent(features))
+        return points
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Points of the ball, (B, 3, H, W) -> (B, D) float32."""
-        points: Tensor = self.to_poincare(self.tangent(self.features(pixels)))
-        return points
+        return self.points(self.features(pixels))
 
 
 def fingerprint(embedder: Embedder, preprocessing: Preprocessing, pooling: str | None) -> str:

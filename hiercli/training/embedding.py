@@ -1,12 +1,13 @@
 """A network of torch as something that embeds image files, to be scored as exported ones are."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hiercli.collection import Collection
 from hiercli.errors import InputError
@@ -14,7 +15,8 @@ from hiercli.images import Preprocessing
 from hiercli.labels import Record
 from hiercli.memory import keep_freed_memory
 from hiercli.nn import backbone as backbones
-from hiercli.training import checkpoint
+from hiercli.nn.embedder import Embedder
+from hiercli.training import checkpoint, onnx_backbone
 from hiercli.training.device import choose_device
 from hiercli.training.loading import embed_records
 
@@ -33,7 +35,7 @@ class TorchEncoder:
         proxies: (P, D) hierarchical proxies, where it has some.
     """
 
-    network: Callable[[Tensor], Tensor]
+    network: nn.Module
     preprocessing: Preprocessing
     device: torch.device
     c: float | None = None
@@ -93,7 +95,7 @@ class TorchEncoder:
     ) -> Collection:
         """Embed image files, see `Encoder.embed_records`."""
         points, kept, problems = embed_records(
-            self.network, records, self.preprocessing, device=self.device, workers=1,
+            self._for(len(records)), records, self.preprocessing, device=self.device, workers=1,
             progress=progress,
         )  # fmt: skip
         for problem in problems:
@@ -104,6 +106,20 @@ class TorchEncoder:
             raise InputError(f"expected images to embed, but none of {len(records)} can be read")
         own = [records[place] for place in kept]
         return Collection.of_records(points, own, level_names, c=self.c, proxies=self.proxies)
+
+    def _for(self, num_images: int) -> Callable[[Tensor], Tensor]:
+        """The network, by ONNX Runtime where so many images are embedded that it pays."""
+        if num_images < onnx_backbone.FEWEST_IMAGES or (traced := self._traced) is None:
+            return self.network
+        network = self.network
+        return traced if not isinstance(network, Embedder) else lambda x: network.points(traced(x))
+
+    @functools.cached_property
+    def _traced(self) -> onnx_backbone.OnnxBackbone | None:
+        network = self.network
+        if isinstance(network, Embedder):
+            network = network.backbone
+        return onnx_backbone.of(network, self.preprocessing.size, self.device)
 
 
 def _device() -> torch.device:

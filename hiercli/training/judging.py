@@ -2,11 +2,12 @@
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hiercli.collection import Collection
 from hiercli.data.records import Dataset, Record
@@ -18,6 +19,7 @@ from hiercli.files import write_text
 from hiercli.images import Preprocessing
 from hiercli.nn.embedder import Embedder
 from hiercli.reports import neighbours
+from hiercli.training import onnx_backbone
 from hiercli.training.distributed import World
 from hiercli.training.loading import embed_records
 from hiercli.training.recipe import Recipe
@@ -45,6 +47,7 @@ class Judge:
         self.recipe, self.dataset, self.device = recipe, dataset, device
         self.world, self.reporter = world, reporter
         self.problems = list(dataset.problems)
+        self._traced: dict[int, onnx_backbone.OnnxBackbone | None] = {}
 
     def note(self, problems: Sequence[str]) -> None:
         """Remember what could not be read, to be reported at the end."""
@@ -63,12 +66,18 @@ class Judge:
         """
         was_training = embedder.training
         embedder.eval()
-        network = embedder if what == "points" else embedder.features
         own = range(self.world.rank, len(records), self.world.size)
+        preprocessing = preprocessing or self.preprocessing
+        features = self._features(embedder, preprocessing.size, len(records))
+
+        def network(pixels: Tensor) -> Tensor:
+            found = features(pixels)
+            return embedder.points(found) if what == "points" else found
+
         points, kept, problems = embed_records(
             network,
             [records[place] for place in own],
-            preprocessing or self.preprocessing,
+            preprocessing,
             device=self.device,
             workers=self.recipe.machine.workers,
             progress=self.reporter.judged,
@@ -86,6 +95,23 @@ class Judge:
         order = np.argsort(places)
         points = np.concatenate([block for block, own_places, _ in parts if own_places] or [points])
         return points[order], [places[place] for place in order]
+
+    def _features(
+        self, embedder: Embedder, size: int, num_images: int
+    ) -> Callable[[Tensor], Tensor]:
+        """What gives features: ONNX Runtime, where so many images are embedded that it pays."""
+        if size == self.preprocessing.size:  # as in the end all are
+            part = self.dataset
+            num_images += len(part.train) + len(part.query) + len(part.gallery or ())
+        if size not in self._traced:
+            if num_images < onnx_backbone.FEWEST_IMAGES:
+                return embedder.features
+            self._traced[size] = onnx_backbone.of(embedder.backbone, size, self.device)
+        traced = self._traced[size]
+        if traced is None:
+            return embedder.features
+        traced.put(embedder.backbone)
+        return traced
 
     def validate(self, embedder: Embedder, held_out: Sequence[Record]) -> dict[str, float]:
         """Scores of held-out training classes, by name, the same in every process."""
