@@ -94,9 +94,10 @@ class TorchEncoder:
         progress: Callable[[int, int], None] | None = None,
     ) -> Collection:
         """Embed image files, see `Encoder.embed_records`."""
+        traced = self._traced if len(records) >= onnx_backbone.FEWEST_IMAGES else None
         points, kept, problems = embed_records(
-            self._for(len(records)), records, self.preprocessing, device=self.device, workers=1,
-            progress=progress,
+            self.network if traced is None else self._through(traced), records, self.preprocessing,
+            device=self.device, workers=1, on_one_core=traced is not None, progress=progress,
         )  # fmt: skip
         for problem in problems:
             if skipped is None:
@@ -107,12 +108,11 @@ class TorchEncoder:
         own = [records[place] for place in kept]
         return Collection.of_records(points, own, level_names, c=self.c, proxies=self.proxies)
 
-    def _for(self, num_images: int) -> Callable[[Tensor], Tensor]:
-        """The network, by ONNX Runtime where so many images are embedded that it pays."""
-        if num_images < onnx_backbone.FEWEST_IMAGES or (traced := self._traced) is None:
-            return self.network
+    def _through(self, features: onnx_backbone.OnnxBackbone) -> Callable[[Tensor], Tensor]:
         network = self.network
-        return traced if not isinstance(network, Embedder) else lambda x: network.points(traced(x))
+        if not isinstance(network, Embedder):
+            return features
+        return lambda pixels: network.points(features(pixels))
 
     @functools.cached_property
     def _traced(self) -> onnx_backbone.OnnxBackbone | None:

@@ -80,6 +80,7 @@ class Judge:
             preprocessing,
             device=self.device,
             workers=self.recipe.machine.workers,
+            on_one_core=isinstance(features, onnx_backbone.OnnxBackbone),
             progress=self.reporter.judged,
         )
         embedder.train(was_training)

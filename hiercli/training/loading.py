@@ -1,6 +1,7 @@
 """Photographs to batches of pixels, for training with augmentation and for evaluation without."""
 
 import bisect
+import contextlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,11 +17,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from hiercli.encoder.pipeline import pixels_of
+from hiercli.encoder.pipeline import batches, in_order, pixels_of
 from hiercli.errors import DataError, ImageError, InputError
 from hiercli.images import Preprocessing, read
 from hiercli.labels import Record
-from hiercli.nn.embedder import Embedder
 
 Key = tuple[int, int, int]
 """A photograph's turn: (epoch, place in batch, index)."""
@@ -219,42 +219,63 @@ class EvaluationPhotos(TorchDataset[tuple[int, Tensor]]):
         return problem if pixels is None else torch.from_numpy(pixels)
 
 
-@torch.inference_mode()
 def embed_records(
-    network: Embedder | Callable[[Tensor], Tensor],
+    network: Callable[[Tensor], Tensor],
     records: Sequence[Record],
     preprocessing: Preprocessing,
     *,
     device: torch.device,
     workers: int = 0,
+    on_one_core: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, list[int], list[str]]:
     """Embed photographs in order.
 
     Args:
         network: (B, 3, size, size) -> (B, D), in evaluation mode.
+        workers: processes that decode ahead.
+        on_one_core: the network keeps one core busy and may be called in several threads: instead
+            of the workers each core decodes and embeds.
         progress: called with (done, total).
 
     Returns:
         (points float32 (N, D), positions of the N readable records, reasons of the others).
     """
     batch_size = _FEW if device.type == "cpu" else _MANY
-    loader: DataLoader[Any] = DataLoader(
-        EvaluationPhotos(records, preprocessing),
-        batch_size=batch_size,
-        num_workers=workers if len(records) > batch_size else 0,
-        collate_fn=list,
-        generator=torch.Generator(),
-    )
-    points, kept, problems, done = [], [], [], 0
-    for batch in loader:
+    photos = EvaluationPhotos(records, preprocessing)
+
+    @torch.inference_mode()  # which holds for one thread
+    def embed(batch: Sequence[Tensor | str]) -> tuple[Sequence[Tensor | str], np.ndarray | None]:
         readable = [item for item in batch if not isinstance(item, str)]
-        problems += [item for item in batch if isinstance(item, str)]
-        kept += [done + place for place, item in enumerate(batch) if not isinstance(item, str)]
-        if readable:
-            pixels = torch.stack(readable).to(device, memory_format=torch.channels_last)
-            points.append(network(pixels).float().cpu().numpy())
-        done += len(batch)
-        if progress:
-            progress(done, len(records))
+        if not readable:
+            return batch, None
+        pixels = torch.stack(readable).to(device, memory_format=torch.channels_last)
+        return batch, network(pixels).float().cpu().numpy()
+
+    with contextlib.ExitStack() as leaving:
+        embedded: Iterable[tuple[Sequence[Tensor | str], np.ndarray | None]]
+        if on_one_core:
+            cores = torch.get_num_threads()
+            chunks = batches(range(len(records)), batch_size)
+            embedded = leaving.enter_context(contextlib.closing(in_order(
+                chunks, lambda chunk: embed([photos[index] for index in chunk]), cores, 2 * cores
+            )))  # fmt: skip
+        else:
+            loader: DataLoader[Any] = DataLoader(
+                photos,
+                batch_size=batch_size,
+                num_workers=workers if len(records) > batch_size else 0,
+                collate_fn=list,
+                generator=torch.Generator(),
+            )
+            embedded = map(embed, loader)
+        points, kept, problems, done = [], [], [], 0
+        for batch, found in embedded:
+            problems += [item for item in batch if isinstance(item, str)]
+            kept += [done + place for place, item in enumerate(batch) if not isinstance(item, str)]
+            if found is not None:
+                points.append(found)
+            done += len(batch)
+            if progress:
+                progress(done, len(records))
     return np.concatenate(points) if points else np.empty((0, 0), np.float32), kept, problems

@@ -1,7 +1,7 @@
 """The backbone of a run by ONNX Runtime, which on a CPU is several times as fast as torch.
 
-ONNX Runtime folds batch normalisation into the convolutions before it, and keeps all cores busy.
-The graph is traced once, and given the weights of the moment before each pass over the images.
+Batch normalisation is folded into the convolutions before it. The graph is traced once, and given
+the weights of the moment before each pass over the images.
 """
 
 import copy
@@ -25,6 +25,8 @@ _TOLERANCE = 1e-3
 
 class OnnxBackbone:
     """Pooled features of a backbone, float32 (B, 3, size, size) -> (B, F), as torch gives them.
+
+    Each call keeps one core busy; several threads can call at once.
 
     Args:
         backbone: on the CPU, with batch normalisation.
@@ -55,7 +57,7 @@ class OnnxBackbone:
                 value = np.ascontiguousarray(weights[constant.name].detach().numpy())
                 constant.CopyFrom(numpy_helper.from_array(value, constant.name))
         options = SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = 1
         content = onnxscript.optimizer.optimize(graph).SerializeToString()
         self._session = InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
