@@ -30,7 +30,7 @@ from hiercli.collection import Collection
 from hiercli.encoder.encoder import Encoder
 from hiercli.errors import FileFormatError, ImageError, InputError, MismatchError
 from hiercli.hierarchy.tree import Tree
-from hiercli.images import decoding, read_bytes
+from hiercli.images import LIMITS, read_bytes
 from hiercli.index import database, gpu, health, renewal, update, writer
 from hiercli.index.catalogue import Catalogue, version_of
 from hiercli.index.index import Index
@@ -694,8 +694,8 @@ def test_a_file_too_large_to_be_an_image(tmp_path: Path, monkeypatch: pytest.Mon
     done = update.update(tmp_path / "idx.faiss", [tmp_path / "k"], Colours())
     assert (done.added, len(done.problems)) == (1, 1)
     assert "4,294,967,296 bytes" in done.problems[0][1]
-    monkeypatch.setattr(decoding, "MAX_BYTES", 10)
-    with pytest.raises(decoding.ImageError, match="more than the 10"):
+    monkeypatch.setattr(LIMITS, "bytes", 10)
+    with pytest.raises(ImageError, match="more than the 10"):
         read_bytes(tmp_path / "k" / "0.png")
 
 

@@ -5,12 +5,14 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hiercli.bounds import MAX_PIXELS
 from hiercli.cli import options
 from hiercli.cli.render import progress, say, warn
 from hiercli.errors import EXIT_SKIPPED, InputError
@@ -34,6 +36,14 @@ def embed(
     ],
     model: options.Model = None,
     nested: options.Nested = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Leave out files and folders that match this pattern, written as in .gitignore. "
+            "Can be given several times. Patterns in a file .hierignore hold for its folder.",
+        ),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option(
@@ -103,6 +113,14 @@ def embed(
         int,
         typer.Option(min=0, help="Embed this many images in one batch (0: choose by device)."),
     ] = 0,
+    max_pixels: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Skip images with more pixels than this (WebP, AVIF, HEIC, JPEG XL and JPEG 2000: "
+            "than 5/8 of it).",
+        ),
+    ] = MAX_PIXELS,
     strict: options.Strict = False,
     json_output: options.Json = False,
 ) -> None:
@@ -126,6 +144,8 @@ def embed(
 
     - `hier embed ./images --model birds.onnx --index idx.faiss`
 
+    - `hier embed ./images --exclude 'drafts/' --exclude '*_small.*' --index idx.faiss`
+
     - `hier embed labels.csv --model birds.onnx --index idx.faiss`
 
     - `hier embed ./images --model birds.onnx --index milvus://localhost:19530/birds`
@@ -134,7 +154,7 @@ def embed(
     """
     if engine is not None or address is not None:
         others = (index, index_type, root, rebuild, prune, no_thumbnails, strict, threads, batch,
-                  nested, device != "auto")  # fmt: skip
+                  nested, exclude, device != "auto")  # fmt: skip
         if engine != "ray" or target is None or any(others):
             raise InputError(
                 "expected --engine ray with -o FOLDER. Only --model, --address and --json can be "
@@ -149,16 +169,16 @@ def embed(
             "--rebuild, --prune, --root, --index-type and --no-thumbnails need an index. Name it "
             "with --index"
         )
-    encoder = _open(model, device, threads, batch)
+    encoder = _open(model, device, threads, batch, max_pixels)
     paths = [Path(source) for source in sources]
     if index is not None:
         done = _into_index(
             index, paths, encoder, output is not None, output, nested=nested,
-            rebuild=rebuild, prune=prune, strict=strict, index_type=index_type, root=root,
+            exclude=exclude or (), rebuild=rebuild, prune=prune, strict=strict, index_type=index_type, root=root,
             thumbnails=False if no_thumbnails else None,
         )  # fmt: skip
     else:
-        done = _into_points(paths, encoder, nested, strict)
+        done = _into_points(paths, encoder, nested, exclude or (), strict)
     if output is not None and done.collection is not None:
         done.collection.write(output)
     elif index is None and done.collection is not None:
@@ -202,22 +222,30 @@ def _require_usable(output: Path | None, index: str | None, json_output: bool) -
         require_replaceable(Path(index))
 
 
-def _open(model: Path | None, device: str, threads: int, batch: int) -> "Encoder":
+def _open(
+    model: Path | None, device: str, threads: int, batch: int, max_pixels: int
+) -> "Encoder":
     from hiercli.encoder.encoder import Encoder
+    from hiercli.images import LIMITS
     from hiercli.memory import keep_freed_memory
 
     keep_freed_memory()
+    LIMITS.pixels = max_pixels
     encoder = Encoder(model, device, threads=threads, batch=batch)
     if encoder.fallback:
         say(encoder.fallback)
     return encoder
 
 
-def _into_points(paths: list[Path], encoder: "Encoder", nested: bool, strict: bool) -> _Done:
+def _into_points(
+    paths: list[Path], encoder: "Encoder", nested: bool, exclude: Sequence[str], strict: bool
+) -> _Done:
     from hiercli.data.listing import gather
 
     problems: list[str] = []
-    listing = gather(paths, nested=nested, skipped=lambda _, reason: problems.append(reason))
+    listing = gather(
+        paths, nested=nested, exclude=exclude, skipped=lambda _, reason: problems.append(reason)
+    )
     found: Collection | None = None
     with progress("embedding") as bar, contextlib.suppress(InputError):  # of which none is readable
         found = encoder.embed_records(listing.records, listing.level_names, problems.append, bar)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hiercli import labels
 from hiercli.errors import InputError
-from hiercli.images import Places, Skipped, find_under
+from hiercli.images import Passed, Places, Skipped, find_under
 from hiercli.labels import Record
 
 
@@ -42,6 +42,7 @@ def gather(
     nested: bool = False,
     skipped: Skipped | None = None,
     absent: bool = False,
+    exclude: Sequence[str] = (),
 ) -> Listing:
     """All images of some files, folders and manifests, labelled by the rule of `labels`.
 
@@ -50,6 +51,7 @@ def gather(
         nested: read folders in folders as levels.
         skipped: told of each folder that cannot be read; without it such a folder raises.
         absent: paths may be missing, and there may be no images.
+        exclude: patterns as of ``.gitignore``: what they name in the folders is left out.
 
     Raises:
         InputError: a path is missing, there are no images, or a folder cannot be read.
@@ -64,8 +66,12 @@ def gather(
     found: list[tuple[list[Record], tuple[str, ...]]] = []
     notes: list[str] = []
     if others or not tables:
-        listed = find_under(others, skipped, absent=absent, linked=linked)
+        passed = Passed()
+        listed = find_under(
+            others, skipped, absent=absent, linked=linked, exclude=exclude, passed=passed
+        )
         found += _from_folders(listed, nested, notes)
+        notes += filter(None, [str(passed)])
     for table in tables:
         from hiercli.data import manifest
 

@@ -1,9 +1,6 @@
 """Picture files: decoding, preprocessing, and the listing of folders."""
 
 from hiercli.images.decoding import (
-    FORMATS,
-    MAX_PIXELS,
-    READABLE,
     State,
     from_array,
     prepared,
@@ -12,8 +9,10 @@ from hiercli.images.decoding import (
     read_bytes,
     state_of,
 )
+from hiercli.images.kinds import READABLE, SUFFIXES
+from hiercli.images.limits import LIMITS
 from hiercli.images.listing import (
-    SUFFIXES,
+    Passed,
     Places,
     Skipped,
     find,
@@ -24,7 +23,7 @@ from hiercli.images.preprocessing import Preprocessing, centre_box
 from hiercli.images.thumbnails import Picture, thumbnail
 
 __all__ = [
-    "FORMATS", "MAX_PIXELS", "Picture", "READABLE", "SUFFIXES", "Places", "Preprocessing",
+    "LIMITS", "Passed", "Picture", "READABLE", "SUFFIXES", "Places", "Preprocessing",
     "Skipped", "State", "centre_box", "find", "find_under", "from_array", "natural_key",
     "prepared", "probe", "read",
     "read_bytes", "state_of", "thumbnail",

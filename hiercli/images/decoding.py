@@ -1,56 +1,27 @@
 """Decoding: from a picture file, a Pillow image or an array to upright RGB.
 
-Orientation (EXIF) is applied, transparency is laid on white, 16-bit greys are scaled to 8 bits,
-CMYK and palettes become RGB, and of an animation the first frame counts.
+Orientation (EXIF) is applied, transparency is laid on white, deep greys are scaled to 8 bits,
+colours of a profile become those of sRGB, and of an animation the first frame counts. What a file
+is, its first bytes tell.
 """
 
+import contextlib
 import io
 import os
-import re
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from hiercli.errors import ImageError, InputError
 from hiercli.files import open_regular
-from hiercli.images import png
+from hiercli.images import camera_raw, colour, kinds, png
+from hiercli.images.limits import BUDGET, LIMITS
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
-"""What is decoded, as Pillow names it (its JPEG reads MPO too). Left to choose by itself, Pillow
-runs Ghostscript on a PostScript file of any name, and takes gigabytes for some of a kilobyte."""
-
-_OTHER_KINDS = (
-    (re.compile(rb"%!PS|\xc5\xd0\xd3\xc6|%PDF-"), "a PostScript or PDF document"),
-    (re.compile(rb"\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  "), "a JPEG 2000 image"),
-    (re.compile(rb"\xff\x0a|\x00\x00\x00\x0cJXL "), "a JPEG XL image"),
-    (re.compile(rb".{4}ftyp(avif|avis)", re.DOTALL), "an AVIF image"),
-    (re.compile(rb".{4}ftyp(hei[cfxms]|hev[cx]|mif1|msf1)", re.DOTALL), "a HEIC image"),
-    (re.compile(rb".{4}ftyp", re.DOTALL), "a video"),
-    (re.compile(rb"\x93NUMPY"), "a NumPy array"),
-    (re.compile(rb"PK\x03\x04"), "a zip archive (an .npz of arrays, a document)"),
-    (re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ"), "a compressed file"),
-    (re.compile(rb"8BPS"), "a Photoshop image"),
-    (re.compile(rb"\x00\x00[\x01\x02]\x00"), "an icon"),
-    (re.compile(rb"\s*<(\?xml|svg|!doctype|html)", re.IGNORECASE), "an SVG, XML or HTML text"),
-    (re.compile(rb"PAR1"), "a Parquet table"),
-    (re.compile(rb"SQLite format 3"), "a SQLite database"),
-)
-"""What people give by mistake, by its first bytes."""
-
-MAX_PIXELS = 160_000_000
-"""Pixels of the largest picture that is decoded: more than any camera takes in one shot. Within
-this, decoding any kind stays below 2 GB."""
-MAX_BYTES = 2**30
-"""Of the largest file that is read: `MAX_PIXELS` of three bytes fit in half of it."""
-_MAX_PIXELS_OF = {"WEBP": 100_000_000}
-"""Of kinds whose decoder holds several copies."""
-_STRIP_PIXELS = 2**22
-"""Pixels that are converted at once: whole copies of a large picture would take gigabytes."""
+_FIRST_BYTES = 256
 
 _DRAFT_FACTOR = 1.5
 """A JPEG is decoded at a reduced size only while that stays this many times the size needed."""
@@ -89,31 +60,46 @@ def read(
     Raises:
         ImageError: missing, not a picture, damaged, or too large to be a photograph.
     """
-    try:
-        if content is None:
-            content = _bytes_of(path)
+    content = read_bytes(path)[0] if content is None else content
+    kind = kinds.of(content, _suffix(path))
+    with _told_of(path, kind, content):
         try:
-            return _decode(content, shortest_side)
+            return _decode(content, kind, shortest_side)
         except (OSError, ValueError, SyntaxError):
             # A damaged comment or profile is no reason to give up what browsers show.
             pixels = png.only_pixels(content)
             if pixels is None:
                 raise
-            return _decode(pixels, shortest_side)
-    except ImageError:
-        raise
+            return _decode(pixels, kind, shortest_side)
+
+
+@contextlib.contextmanager
+def _told_of(path: Path | str, kind: kinds.Kind | None, content: bytes) -> Iterator[None]:
+    """What goes wrong with a file, as an `ImageError` that names it."""
+    try:
+        yield
     except Image.DecompressionBombError as error:
+        most = round((kind.share if kind else 1) * LIMITS.pixels)
         raise ImageError(
-            f"{path}: the image has more pixels than the limit of {MAX_PIXELS:,} "
-            f"({_MAX_PIXELS_OF['WEBP']:,} for WebP). Scale it down"
+            f"{path}: the image has more pixels than the limit of {most:,}. Scale it down, or "
+            "raise the limit with --max-pixels"
         ) from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: {_kind_of(content or b'')}") from error
+        reason = f"{kind.name}, but damaged" if kind else kinds.what_else(content)
+        if kind is kinds.TIFF:
+            reason = kinds.what_else(content)
+        raise ImageError(f"{path}: {reason}") from error
+    except kinds.UnsupportedError as error:
+        raise ImageError(f"{path}: {error}") from error
     except MemoryError as error:
         raise ImageError(f"{path}: too large for the memory at hand. Scale it down") from error
     except Exception as error:
-        # Pillow's decoders answer damage with errors of nearly every kind, struct.error included.
+        # Decoders answer damage with errors of nearly every kind, struct.error included.
         raise ImageError(f"{path}: the image is damaged ({error})") from error
+
+
+def _suffix(path: Path | str) -> str:
+    return os.path.splitext(os.fspath(path))[1].lower()
 
 
 def prepared(picture: Image.Image) -> Image.Image:
@@ -123,12 +109,16 @@ def prepared(picture: Image.Image) -> Image.Image:
         ImageError: it is damaged, empty or too large.
     """
     try:
-        if not picture.width * picture.height or picture.width * picture.height > MAX_PIXELS:
-            raise ImageError(f"expected an image of 1 to {MAX_PIXELS:,} pixels, got {picture.size}")
+        if not 0 < picture.width * picture.height <= LIMITS.pixels:
+            raise ImageError(
+                f"expected an image of 1 to {LIMITS.pixels:,} pixels, got {picture.size}"
+            )
         picture.load()
-        return _upright(_to_rgb(picture))
+        return _upright(colour.to_rgb(picture))
     except ImageError:
         raise
+    except kinds.UnsupportedError as error:
+        raise ImageError(str(error)) from error
     except Exception as error:  # as with files, of nearly every kind
         raise ImageError(f"the image is damaged ({error})") from error
 
@@ -154,35 +144,45 @@ def from_array(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _decode(content: bytes, shortest_side: int | None) -> Image.Image:
-    with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-        most = _MAX_PIXELS_OF.get(picture.format or "", MAX_PIXELS)
-        if picture.width * picture.height > most:
-            raise Image.DecompressionBombError
+def _decode(content: bytes, kind: kinds.Kind | None, shortest_side: int | None) -> Image.Image:
+    if kind is None:
+        raise UnidentifiedImageError
+    if kind is kinds.TIFF and camera_raw.is_dng(content):
+        kind = kinds.RAW
+    if not kind.is_readable():
+        raise kinds.UnsupportedError(
+            f"expected {kinds.READABLE}, found {kind.name}. To read it, run: "
+            "pip install 'hiercli[formats]'"
+        )
+    if kind is kinds.RAW:
+        return camera_raw.decode(content, shortest_side)
+    return decoded(content, kind, shortest_side)
+
+
+def decoded(content: bytes, kind: kinds.Kind, shortest_side: int | None) -> Image.Image:
+    """What Pillow makes of a file of a kind, upright and in RGB; see `read`."""
+    if kind.size_of is not None:
+        require_pixels(kind.size_of(content), kind)
+    with Image.open(io.BytesIO(content), formats=kind.formats) as picture:
+        require_pixels(picture.size, kind)
         if shortest_side is not None:
             scale = _DRAFT_FACTOR * shortest_side / min(picture.size)
             wanted = (round(picture.width * scale), round(picture.height * scale))
             picture.draft("RGB", wanted)
-        picture.load()
-        return _upright(_to_rgb(picture))
+        with BUDGET.taking(picture.width * picture.height * kind.bytes_per_pixel):
+            picture.load()
+            depth = content[24] if kind is kinds.PNG else 8
+            return _upright(colour.to_rgb(picture, depth))
 
 
-def _kind_of(content: bytes) -> str:
-    """Why bytes are no picture that can be read, in words."""
-    if not content:
-        return "expected an image, found an empty file"
-    if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "this kind of TIFF is not supported. Save it as 8-bit RGB, or as PNG or JPEG"
-    for start, kind in _OTHER_KINDS:
-        if start.match(content):
-            return f"expected {READABLE}, found {kind}. Convert it to an image"
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff") or _TEXT.fullmatch(content[:4096]):
-        return f"expected {READABLE}, found text or a table"
-    return f"expected {READABLE}, found {len(content)} bytes of an unknown format"
+def require_pixels(size: tuple[int, int], kind: kinds.Kind) -> None:
+    """Check that a picture of a (width, height) is not too large.
 
-
-_TEXT = re.compile(rb"[\t\n\f\r\x20-\x7e\x80-\xff]+")
-READABLE = "a JPEG, PNG, WebP, GIF, TIFF, BMP or PPM image"
+    Raises:
+        DecompressionBombError: it is.
+    """
+    if size[0] * size[1] > kind.share * LIMITS.pixels:
+        raise Image.DecompressionBombError
 
 
 State = tuple[int, int, int]
@@ -206,12 +206,12 @@ def read_bytes(path: Path | str) -> tuple[bytes, State]:
         _require_file(path)
         with open_regular(path) as file:
             before = os.fstat(file.fileno())
-            if before.st_size > MAX_BYTES:
+            if before.st_size > LIMITS.bytes:
                 raise ImageError(
-                    f"{path}: {before.st_size:,} bytes, more than the {MAX_BYTES:,} that an image "
-                    "may have. Scale it down or move it away"
+                    f"{path}: {before.st_size:,} bytes, more than the {LIMITS.bytes:,} that an image "
+                    "may have. Scale it down, or move it away"
                 )
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(LIMITS.bytes + 1)
             after = os.fstat(file.fileno())
         stood_still = state_of(before) == state_of(after) and len(content) == after.st_size
         # A file that was written to meanwhile is given no time: it is looked at again next time.
@@ -229,10 +229,6 @@ def read_bytes(path: Path | str) -> tuple[bytes, State]:
         raise ImageError(f"{path}: too large for the memory at hand. Scale it down") from error
 
 
-def _bytes_of(path: Path | str) -> bytes:
-    return read_bytes(path)[0]
-
-
 def _require_file(path: Path | str) -> None:
     # Opening a pipe would wait for a writer that may never come.
     if not stat.S_ISREG(os.stat(path).st_mode):
@@ -247,57 +243,17 @@ def probe(path: Path | str) -> None:
     """
     try:
         _require_file(path)
-        with Image.open(path, formats=FORMATS):
+        with open(path, "rb") as file:
+            kind = kinds.of(file.read(_FIRST_BYTES), _suffix(path))
+        if kind is None or not kind.is_readable():
+            raise UnidentifiedImageError
+        if kind is kinds.RAW:
+            camera_raw.probe(read_bytes(path)[0])
+            return
+        with Image.open(path, formats=kind.formats):
             pass
     except Exception:  # of nearly every kind; reading it says what it is, or that it can be read
         read(path)
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """RGB of any mode, keeping the EXIF block that `_upright` reads."""
-    if picture.mode == "RGB" and not picture.has_transparency_data:
-        return picture
-    if picture.mode.startswith(("I", "F")):
-        converted = _in_strips(picture, _eight_bits(picture))
-    elif picture.has_transparency_data:
-        converted = _in_strips(picture, _on_white)
-    else:
-        converted = picture.convert("RGB")
-    if "exif" in picture.info:
-        converted.info.setdefault("exif", picture.info["exif"])
-    return converted
-
-
-def _in_strips(picture: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """What ``convert`` makes of a picture, from top to bottom, so that no copy of it is whole."""
-    height = max(1, _STRIP_PIXELS // picture.width)
-    if height >= picture.height:
-        return convert(picture)
-    whole = Image.new("RGB", picture.size)
-    for top in range(0, picture.height, height):
-        strip = picture.crop((0, top, picture.width, min(top + height, picture.height)))
-        strip.info = picture.info  # where transparency may be said
-        whole.paste(convert(strip), (0, top))
-    return whole
-
-
-def _eight_bits(picture: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """A deep grey picture's way to 8 bits: all its strips are scaled alike."""
-    _, brightest = cast(tuple[float, float], picture.getextrema())
-    # 16-bit files fill 0..65535; a float picture by habit 0..1, an integer one 0..255.
-    full = 65535.0 if brightest > 255 else 255.0 if brightest > 1 else 1.0
-
-    def convert(strip: Image.Image) -> Image.Image:
-        depth = np.nan_to_num(np.asarray(strip, dtype=np.float32))
-        grey = (depth.clip(0, full) / full * 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-
-    return convert
-
-
-def _on_white(strip: Image.Image) -> Image.Image:
-    opaque = Image.new("RGBA", strip.size, "white")
-    return Image.alpha_composite(opaque, strip.convert("RGBA")).convert("RGB")
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -2,14 +2,61 @@
 
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from hiercli.errors import InputError
+from pathspec import GitIgnoreSpec, PathSpec
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
-"""File names that a folder is searched for."""
+from hiercli.errors import InputError
+from hiercli.files import read_text
+from hiercli.images.kinds import IMAGE_LIKE, NO_IMAGES, SUFFIXES
+from hiercli.images.kinds import of as kind_of
+from hiercli.wording import counted
+
+IGNORE_FILE = ".hierignore"
+"""Name of a file of patterns, as of ``.gitignore``, for the folder it lies in and all below."""
+_SYSTEM = frozenset({
+    "__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "system volume information",
+    "lost+found", "thumbs.db", "desktop.ini",
+})  # fmt: skip
+"""What computers and storage put between images, in lower case."""
+_FIRST_BYTES = 256
+
+
+@dataclass
+class Passed:
+    """What a search of folders passed over on purpose.
+
+    Attributes:
+        hidden: files and folders that are hidden, or that computers and storage put there.
+        excluded: files and folders that a pattern names.
+        others: files that are no images, by suffix.
+    """
+
+    hidden: int = 0
+    excluded: int = 0
+    others: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        """One line; empty where nothing was passed over."""
+        parts = []
+        if self.hidden:
+            parts.append(f"{self.hidden} hidden or system files and folders")
+        if self.excluded:
+            parts.append(f"{self.excluded} excluded files and folders")
+        if count := self.others.total():
+            parts.append(f"{counted(count, 'file')} of other kinds ({self.common()})")
+        return "passed over " + ", ".join(parts) if parts else ""
+
+    def common(self) -> str:
+        """The three commonest suffixes of files of other kinds."""
+        return ", ".join(
+            f"{count} {suffix or 'without a suffix'}"
+            for suffix, count in self.others.most_common(3)
+        )
 
 
 class Places:
@@ -44,11 +91,10 @@ def find(
     paths: Sequence[Path | str],
     skipped: Skipped | None = None,
     *,
-    absent: bool = False,
-    linked: list[Path] | None = None,
+    passed: Passed | None = None,
 ) -> list[Path]:
     """All pictures under the given files and folders, see `find_under`."""
-    return [path for path, _ in find_under(paths, skipped, absent=absent, linked=linked)]
+    return [path for path, _ in find_under(paths, skipped, passed=passed)]
 
 
 def find_under(
@@ -57,24 +103,30 @@ def find_under(
     *,
     absent: bool = False,
     linked: list[Path] | None = None,
+    exclude: Sequence[str] = (),
+    passed: Passed | None = None,
 ) -> list[tuple[Path, Path | None]]:
     """All pictures under the given files and folders, each folder in natural path order.
 
-    A file that is named outright is taken whatever its suffix; folders are walked with hidden
-    entries left out and links to folders followed once.
+    A file that is named outright is taken whatever its name; folders are walked with hidden
+    entries left out and links to folders followed once. In a folder an image is known by its
+    suffix, or else by its first bytes; kinds that cannot be decoded are among them.
 
     Args:
         paths: files and folders.
         skipped: told of each folder that cannot be read; without it such a folder raises.
         absent: paths may be missing, and there may be no pictures.
         linked: takes the folders that were reached by a link.
+        exclude: patterns as of ``.gitignore``, relative to each given folder. A folder may hold
+            more of them in a file `IGNORE_FILE`.
+        passed: takes what is passed over on purpose.
 
     Returns:
         pairs of a picture and the given folder that it was found under; ``None`` for a file.
 
     Raises:
-        InputError: a path is missing, nothing that looks like a picture was found, or a folder
-            cannot be read and nobody is there to be told.
+        InputError: a path is missing, nothing that looks like a picture was found, a folder
+            cannot be read and nobody is there to be told, or a pattern is malformed.
     """
     closed: list[str] = []
 
@@ -85,11 +137,12 @@ def find_under(
         skipped(folder, reason)
 
     found: dict[bytes, tuple[Path, Path | None]] = {}
-    others: Counter[str] = Counter()
+    passed = Passed() if passed is None else passed
     place = Places()
     for path in map(Path, paths):
         if path.is_dir():
-            for picture in _walk(path, pass_over, [] if linked is None else linked, others):
+            walk = _Walk(path, exclude, pass_over, [] if linked is None else linked, passed)
+            for picture in walk.pictures():
                 found.setdefault(place(picture), (picture, path))
         elif path.exists():
             found.setdefault(place(path), (path, None))
@@ -97,45 +150,109 @@ def find_under(
             raise InputError(f"expected an image or a folder of images, but {path} is missing")
     if not found and not absent:
         where = ", ".join(map(str, paths))
-        suffixes = " ".join(sorted(SUFFIXES))
-        seen = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in
-                         others.most_common(3))  # fmt: skip
         raise InputError(
             f"expected images in {where} or its subfolders, found none. Image files end in "
-            f"{suffixes}"
-            + (f". Other files: {seen}" if others else "")
+            f"{' '.join(sorted(SUFFIXES))}"
+            + (f". Other files: {passed.common()}" if passed.others else "")
+            + (f". {passed.excluded} files and folders are excluded" if passed.excluded else "")
             + "".join(f"; {reason}" for reason in closed[:1])
         )
     return list(found.values())
 
 
-def _walk(folder: Path, skipped: Skipped, linked: list[Path], others: Counter[str]) -> list[Path]:
-    def closed(error: OSError) -> None:
-        name = os.fsdecode(error.filename)
-        skipped(Path(name), f"{name}: the folder cannot be read ({error.strerror})")
+class _Walk:
+    """One folder, searched for images."""
 
-    pictures: list[Path] = []
-    seen: set[tuple[int, int]] = set()
-    for parent, folders, files in os.walk(folder, onerror=closed, followlinks=True):
-        here = os.stat(parent)
-        if (here.st_dev, here.st_ino) in seen:  # links can form a circle
-            folders.clear()
-            continue
-        seen.add((here.st_dev, here.st_ino))
-        if os.path.islink(parent):
-            linked.append(Path(parent))
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        # A folder that can be reached by two names goes by its own.
-        folders.sort(key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
-        for name in files:
-            suffix = os.path.splitext(name)[1].lower()
-            if name.startswith("."):
+    def __init__(
+        self,
+        root: Path,
+        exclude: Sequence[str],
+        skipped: Skipped,
+        linked: list[Path],
+        passed: Passed,
+    ) -> None:
+        self.root, self.skipped, self.linked, self.passed = root, skipped, linked, passed
+        self._ignored: dict[str, list[tuple[str, PathSpec]]] = {}
+        """By folder, the patterns that hold in it, with the folder that they are relative to."""
+        self._given = [(str(root), _patterns(exclude, "--exclude"))] if exclude else []
+
+    def pictures(self) -> list[Path]:
+        pictures: list[Path] = []
+        seen: set[tuple[int, int]] = set()
+        walked = os.walk(self.root, onerror=self._closed, followlinks=True)
+        for parent, folders, files in walked:
+            here = os.stat(parent)
+            if (here.st_dev, here.st_ino) in seen:  # links can form a circle
+                folders.clear()
                 continue
-            if suffix in SUFFIXES:
-                pictures.append(Path(parent, name))
-            else:
-                others[suffix] += 1
-    return sorted(pictures, key=lambda path: [natural_key(part) for part in path.parts])
+            seen.add((here.st_dev, here.st_ino))
+            if os.path.islink(parent):
+                self.linked.append(Path(parent))
+            patterns = self._patterns_in(parent, IGNORE_FILE in files)
+            folders[:] = [name for name in folders if self._wanted(parent, name, "/", patterns)]
+            # A folder that can be reached by two names goes by its own.
+            folders.sort(key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
+            for name in files:
+                if not self._wanted(parent, name, "", patterns):
+                    continue
+                suffix = os.path.splitext(name)[1].lower()
+                if suffix in IMAGE_LIKE or _looks_like_one(os.path.join(parent, name), suffix):
+                    pictures.append(Path(parent, name))
+                else:
+                    self.passed.others[suffix] += 1
+        return sorted(pictures, key=lambda path: [natural_key(part) for part in path.parts])
+
+    def _closed(self, error: OSError) -> None:
+        name = os.fsdecode(error.filename)
+        self.skipped(Path(name), f"{name}: the folder cannot be read ({error.strerror})")
+
+    def _patterns_in(self, folder: str, has_own: bool) -> list[tuple[str, PathSpec]]:
+        above = self._ignored.get(os.path.dirname(folder), self._given)
+        own = []
+        if has_own:
+            file = os.path.join(folder, IGNORE_FILE)
+            own = [(folder, _patterns(read_text(Path(file)).splitlines(), file))]
+        self._ignored[folder] = above + own
+        return above + own
+
+    def _wanted(
+        self, folder: str, name: str, slash: str, patterns: list[tuple[str, PathSpec]]
+    ) -> bool:
+        if name.startswith(".") or name.lower() in _SYSTEM:
+            self.passed.hidden += name != IGNORE_FILE
+            return False
+        path = os.path.join(folder, name) + slash
+        if any(spec.match_file(os.path.relpath(path, base) + slash) for base, spec in patterns):
+            self.passed.excluded += 1
+            return False
+        return True
+
+
+def _patterns(lines: Sequence[str], source: str) -> PathSpec:
+    """Patterns as of ``.gitignore``.
+
+    Raises:
+        InputError: one is malformed.
+    """
+    try:
+        return GitIgnoreSpec.from_lines(lines)
+    except ValueError as error:
+        raise InputError(
+            f"{source}: a pattern is malformed ({error}). Write it as in a .gitignore file"
+        ) from error
+
+
+def _looks_like_one(path: str, suffix: str) -> bool:
+    """Whether a file whose name says nothing begins as an image does."""
+    if suffix in NO_IMAGES:
+        return False
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
+            return kind_of(file.read(_FIRST_BYTES)) is not None
+    except OSError:
+        return False
 
 
 def natural_key(text: str) -> list[tuple[int, int, str, str]]:

@@ -62,6 +62,7 @@ def update(
     encoder: Encoder,
     *,
     nested: bool = False,
+    exclude: Sequence[str] = (),
     rebuild: bool = False,
     prune: bool = False,
     strict: bool = False,
@@ -83,6 +84,7 @@ def update(
             and does not name now stay.
         encoder: makes the points.
         nested: read folders in folders as levels, see `labels`.
+        exclude: patterns as of ``.gitignore``: what they name is taken out of the index.
         rebuild: forget what is there and start anew, with another encoder if need be.
         prune: take a folder or file that is missing, and a folder without pictures, for gone.
             Without it they are an error: a disk may just not be mounted.
@@ -114,7 +116,9 @@ def update(
             skipped(path, reason)
 
     there = stores.exists(index)
-    listing = gather(paths, nested=nested, skipped=pass_over, absent=prune and there)
+    listing = gather(
+        paths, nested=nested, exclude=exclude, skipped=pass_over, absent=prune and there
+    )
     anew = rebuild or not there
     metadata = encoder.metadata
     with stores.writing(index, metadata.embedding_dim, anew=anew, root=root) as store:

@@ -1,0 +1,262 @@
+"""From what a decoder gives to 8-bit RGB: depth, transparency and colours as the file says them.
+
+Deep greys are scaled by what the file says of its numbers, never by the brightest pixel. What is
+transparent lies on white. Colours of a profile (Adobe RGB, Display P3, CMYK) become those of sRGB.
+"""
+
+import contextlib
+import functools
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hiercli.images.kinds import UnsupportedError
+
+_STRIP_PIXELS = 2**22
+"""Pixels that are converted at once: whole copies of a large picture would take gigabytes."""
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+"""TIFF tags."""
+_SIGNED, _FLOAT = 2, 3
+_GAMMA = 1 / 2.2
+"""Exponent by which sRGB is encoded, about."""
+_ALIKE = 0.02
+"""Difference of exponents that nobody sees."""
+
+Convert = Callable[[Image.Image], Image.Image]
+
+
+def to_rgb(picture: Image.Image, depth: int = 8) -> Image.Image:
+    """8-bit RGB of any mode, with the EXIF block kept.
+
+    Args:
+        picture: loaded.
+        depth: bits of a sample in the file, where that is a PNG: its transparent colour is
+            written in them.
+
+    Raises:
+        UnsupportedError: its numbers have no scale that is known.
+    """
+    steps = [_grey_of(picture)] if _is_deep(picture) else [_with_alpha(picture, depth)]
+    managed = _managed(picture)
+    steps += [managed] if managed else [_plain_rgb, *_gamma(picture)]
+    if picture.mode == "RGB" and not picture.has_transparency_data and steps == [None, _plain_rgb]:
+        return picture
+    steps = [step for step in [*steps, _on_white] if step]
+
+    def convert(strip: Image.Image) -> Image.Image:
+        for step in steps:
+            strip = step(strip)  # type: ignore[misc]
+        return strip
+
+    converted = _in_strips(picture, convert)
+    if "exif" in picture.info:
+        converted.info.setdefault("exif", picture.info["exif"])
+    return converted
+
+
+def _in_strips(picture: Image.Image, convert: Convert) -> Image.Image:
+    """What ``convert`` makes of a picture, from top to bottom, so that no copy of it is whole."""
+    height = max(1, _STRIP_PIXELS // picture.width)
+    if height >= picture.height:
+        return convert(picture)
+    whole = Image.new("RGB", picture.size)
+    for top in range(0, picture.height, height):
+        strip = picture.crop((0, top, picture.width, min(top + height, picture.height)))
+        strip.info = picture.info  # where transparency may be said
+        whole.paste(convert(strip), (0, top))
+    return whole
+
+
+# -- deep greys ------------------------------------------------------------------------------------
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    return picture.mode.startswith(("I", "F"))
+
+
+def _grey_of(picture: Image.Image) -> Convert:
+    """A deep grey picture's way to 8 bits, ``L`` or ``LA``: all its strips are scaled alike."""
+    bits, sample_format, white_is_zero = _numbers(picture)
+    if sample_format == _FLOAT:
+        full = 1.0
+        _require_unit_range(picture)
+    else:
+        full = 2.0 ** (bits - (sample_format == _SIGNED)) - 1
+    key = picture.info.get("transparency")
+
+    def convert(strip: Image.Image) -> Image.Image:
+        numbers = np.asarray(strip)
+        if bits == 32 and sample_format not in (_SIGNED, _FLOAT):
+            numbers = numbers.view(np.uint32)  # Pillow knows none without a sign
+        share = np.nan_to_num(numbers.astype(np.float32) / np.float32(full), posinf=1, neginf=0)
+        share = share.clip(0, 1)
+        grey = np.rint(255 * (1 - share if white_is_zero else share)).astype(np.uint8)
+        if not isinstance(key, int):
+            return Image.fromarray(grey)
+        alpha = np.where(numbers == key, 0, 255).astype(np.uint8)
+        return Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
+
+    return convert
+
+
+def _numbers(picture: Image.Image) -> tuple[int, int, bool]:
+    """Bits of a sample, its TIFF sample format, and whether 0 is white."""
+    tags: Any = getattr(picture, "tag_v2", None)
+    if tags is not None:
+        bits = _first(tags.get(_BITS), 16)
+        sample_format = _first(tags.get(_SAMPLE_FORMAT), 1)
+        return bits, sample_format, _first(tags.get(_PHOTOMETRIC), 1) == 0
+    if picture.mode.startswith("F"):
+        return 32, _FLOAT, False
+    # Others than TIFF have 16 bits, whatever they are held in.
+    return 16, 1, False
+
+
+def _first(value: Any, default: int) -> int:
+    found = value[0] if isinstance(value, tuple) and value else value
+    return found if isinstance(found, int) else default
+
+
+def _require_unit_range(picture: Image.Image) -> None:
+    """Floats are a share of white: 0 to 1. Single brighter points, as of the sun, are white."""
+    few = np.asarray(picture.resize((256, 256), Image.Resampling.NEAREST))
+    finite = few[np.isfinite(few)]
+    if len(finite) and np.median(finite) > 1:
+        raise UnsupportedError(
+            f"expected float pixels of 0 to 1, found a median of {np.median(finite):.4g}. Scale "
+            "them to 0 to 1, or save 8 or 16 bits"
+        )
+
+
+# -- transparency ----------------------------------------------------------------------------------
+
+
+def _with_alpha(picture: Image.Image, depth: int) -> Convert | None:
+    """From a colour that is transparent to an alpha channel; ``None`` where there is neither."""
+    key = picture.info.get("transparency")
+    if picture.mode in ("P", "PA", "LA", "La", "RGBa"):
+        return lambda strip: strip.convert("RGBA" if strip.has_transparency_data else "RGB")
+    if picture.mode == "L" and isinstance(key, int) and depth < 8:
+        key = key * 255 // (2**depth - 1)
+    if picture.mode == "RGB" and isinstance(key, tuple) and depth == 16:
+        key = tuple(value >> 8 for value in key)
+    if picture.mode not in ("1", "L", "RGB") or not isinstance(key, int | tuple):
+        return None
+
+    def convert(strip: Image.Image) -> Image.Image:
+        pixels = np.asarray(strip.convert("L") if strip.mode == "1" else strip)
+        same = (pixels == key) if pixels.ndim == 2 else (pixels == key).all(axis=2)
+        found = strip.convert("RGB")
+        found.putalpha(Image.fromarray(np.where(same, 0, 255).astype(np.uint8)))
+        return found
+
+    return convert
+
+
+def _on_white(strip: Image.Image) -> Image.Image:
+    if strip.mode == "RGB":
+        return strip
+    opaque = Image.new("RGBA", strip.size, "white")
+    return Image.alpha_composite(opaque, strip.convert("RGBA")).convert("RGB")
+
+
+# -- colours ---------------------------------------------------------------------------------------
+
+
+def _plain_rgb(strip: Image.Image) -> Image.Image:
+    if strip.mode in ("RGB", "RGBA"):
+        return strip
+    if strip.mode == "LAB":
+        transform = _lab()
+        return transform(strip)
+    return strip.convert("RGBA" if strip.mode == "LA" else "RGB")
+
+
+def _gamma(picture: Image.Image) -> list[Convert]:
+    """What undoes an encoding other than that of sRGB, where a PNG names one."""
+    gamma = picture.info.get("gamma")
+    if "srgb" in picture.info or not isinstance(gamma, float) or not 0.01 < gamma < 100:
+        return []
+    if abs(gamma - _GAMMA) < _ALIKE:
+        return []
+    curve = [round(255 * (value / 255) ** (_GAMMA / gamma)) for value in range(256)]
+
+    def convert(strip: Image.Image) -> Image.Image:
+        own = list(range(256))
+        return strip.point(curve * 3 + (own if strip.mode == "RGBA" else []))
+
+    return [convert]
+
+
+def _managed(picture: Image.Image) -> Convert | None:
+    """To sRGB by the colour profile of a picture; ``None`` without one, or where it is broken."""
+    profile = picture.info.get("icc_profile")
+    if not isinstance(profile, bytes) or not profile:
+        return None
+    space = _space(profile)
+    modes = {"RGB": ("RGB", "RGBA"), "GRAY": ("L",), "CMYK": ("CMYK",)}.get(space, ())
+
+    def convert(strip: Image.Image) -> Image.Image:
+        if strip.mode == "LA" and "L" in modes:
+            grey, alpha = strip.split()
+            found = transformed(grey)
+            found.putalpha(alpha)
+            return found
+        if strip.mode in ("1", "P", "LA", "PA", "YCbCr", "RGBX"):
+            strip = _plain_rgb(strip)
+        return transformed(strip) if strip.mode in modes else _plain_rgb(strip)
+
+    def transformed(strip: Image.Image) -> Image.Image:
+        transform = _transform(profile, strip.mode)
+        if transform is None:
+            return _plain_rgb(strip)
+        with contextlib.suppress(Exception):  # damage that shows only now
+            found = transform.apply(strip)
+            return found
+        return _plain_rgb(strip)
+
+    return convert if modes else None
+
+
+@functools.lru_cache(maxsize=64)
+def _space(profile: bytes) -> str:
+    """The colour space of a profile that is not sRGB: RGB, GRAY, CMYK; empty for all others."""
+    from PIL import ImageCms
+
+    try:
+        found = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in (ImageCms.getProfileDescription(found) or "").lower():
+            return ""
+        return str(found.profile.xcolor_space).strip()
+    except Exception:  # of nearly every kind
+        return ""
+
+
+@functools.lru_cache(maxsize=64)
+def _transform(profile: bytes, mode: str) -> Any:
+    from PIL import ImageCms
+
+    try:
+        return ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            mode,
+            "RGBA" if mode == "RGBA" else "RGB",
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except Exception:  # of nearly every kind
+        return None
+
+
+@functools.lru_cache(maxsize=1)
+def _lab() -> Convert:
+    from PIL import ImageCms
+
+    transform = ImageCms.buildTransform(
+        ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
+    )
+    return transform.apply
