@@ -77,7 +77,17 @@ class Quick(Scattered):
         super().__init__(default_model(), device="cpu")
         small = dataclasses.replace(self.metadata.preprocessing, size=8)
         dim = self.metadata.embedding_dim if size < LARGE else FEW_DIMENSIONS
-        self.metadata = dataclasses.replace(self.metadata, preprocessing=small, embedding_dim=dim)
+        self.metadata = dataclasses.replace(
+            self.metadata, preprocessing=small, embedding_dim=dim, proxies=np.empty((0, dim)),
+        )  # fmt: skip
+
+
+class Row(dict[str, Any]):
+    """What is measured, told as soon as it is known: a row can take an hour."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        print(f"  {name} {_cell(value)}", flush=True)
 
 
 def main() -> None:
@@ -104,7 +114,7 @@ def main() -> None:
                 rows.sort(key=lambda row: (row["points"], not row["grouped"], row["type"]))
                 table.write_text(json.dumps(rows, indent=1) + "\n")
                 (HERE / "scale.md").write_text(as_table(rows))
-                print(rows[-1] if len(rows) == 1 else key, flush=True)
+                print(key, flush=True)
 
 
 def measure(folder: Path, size: int, grouped: bool, index_type: str) -> dict[str, Any]:
@@ -114,7 +124,7 @@ def measure(folder: Path, size: int, grouped: bool, index_type: str) -> dict[str
     points = cloud(size, c, 2.3, 1, dim, grouped=grouped)
     queries = cloud(QUERIES, c, 2.3, 2, dim, grouped=grouped)
     index, few = folder / "idx.faiss", folder / "few.faiss"
-    row: dict[str, Any] = {"dimensions": dim}
+    row = Row(dimensions=dim)
     labels = [f"group {number}" for number in group_numbers(size, 1)] if grouped else None
     collection = Collection(points=points, labels=labels, c=c, fingerprint=encoder.fingerprint)
     row["build"] = seconds(partial(Index.build, index, collection, index_type))

@@ -19,12 +19,14 @@ import numpy as np
 import pytest
 from conftest import Hier, paint, searched
 
+from hiercli.collection import Collection
 from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError, HierError, InputError
 from hiercli.images import Preprocessing
 from hiercli.index import generation, health, local, locations, pending, renewal, update, writer
 from hiercli.index.catalogue import Catalogue
+from hiercli.index.index import Index
 from hiercli.index.locations import catalogue_path
 from hiercli.index.reader import Reader
 from hiercli.index.schema import point_checksum, short_hash
@@ -292,6 +294,20 @@ def test_one_writer_at_a_time_while_readers_go_on(album: Path, tmp_path: Path) -
         update.update(index, [album], session)
         assert reader.search(point, 1)[0][0].path.endswith("photo0.png")
     assert not searched(index, point, 1)[0][0].path.endswith("photo0.png")
+
+
+@pytest.mark.parametrize("change", ["zeroblob(48)", "x'00'", "'text'"])
+def test_proxies_that_have_changed_are_found_and_left_out(tmp_path: Path, change: str) -> None:
+    index = tmp_path / "idx.faiss"
+    points = np.random.default_rng(0).normal(0, 0.1, (20, 12)).astype(np.float32)
+    Index.build(index, Collection(points=points, c=0.1, fingerprint="x", proxies=points[:3]))
+    assert health.verify(index).damage == []
+    with closing(sqlite3.connect(catalogue_path(index))) as opened:
+        opened.execute(f"UPDATE proxies SET point = {change} WHERE id = 1")
+        opened.commit()
+    assert len(health.verify(index).damage) == 1
+    assert health.repair(index) == health.Repair(20, 0)
+    assert health.verify(index).damage == []
 
 
 @pytest.mark.parametrize("which", ["index", "catalogue"])

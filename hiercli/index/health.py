@@ -115,6 +115,8 @@ def verify(
     with closing(catalogue):
         try:
             found.damage.extend(f"SQLite: {line}" for line in catalogue.integrity())
+            with _noted(found.damage):
+                catalogue.proxies()
             added, removed = (set(ids.tolist()) for ids in catalogue.delta())
             ids, rows = contents.rows(made)
             quantization_error = contents.quantization_error(made)
@@ -139,6 +141,15 @@ def verify(
         except HierError as error:
             found.damage.append(str(error))
         return found
+
+
+@contextlib.contextmanager
+def _noted(damage: list[str]) -> Iterator[None]:
+    """Add what is damaged to a list, and go on."""
+    try:
+        yield
+    except HierError as error:
+        damage.append(str(error))
 
 
 def _damage_of(
