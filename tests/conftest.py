@@ -138,6 +138,15 @@ def inside(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[
     return run
 
 
+def fails(done: subprocess.CompletedProcess[bytes], code: int, *words: str) -> None:
+    """One clear message, the documented exit code, and no traceback."""
+    said = done.stderr.decode()
+    assert done.returncode == code, said
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said
+
+
 @pytest.fixture
 def closed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """Make a folder unreadable; file modes would not keep out a superuser."""

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import TINY, Hier
+from conftest import TINY, Hier, fails
 from PIL import Image
 
 from hiercli.data import catalogue
@@ -29,15 +29,6 @@ from hiercli.training import recipe
 
 COMMANDS = ("train", "eval", "export", "embed", "search", "hierarchy", "index", "verify", "data")
 README = Path(__file__).parents[1] / "README.md"
-
-
-def fails(done: subprocess.CompletedProcess[bytes], code: int, *words: str) -> None:
-    """One clear message, the documented exit code, and no traceback."""
-    said = done.stderr.decode()
-    assert done.returncode == code, said
-    assert "Traceback" not in said
-    for word in words:
-        assert word in said
 
 
 def test_a_run_holds_what_it_promises(trained: Path) -> None:

@@ -35,6 +35,10 @@ def test_an_image_shows_what_its_file_holds(animal: zoo.Animal, tmp_path: Path) 
         pytest.importorskip(animal.needs)
     file = tmp_path / animal.name
     file.write_bytes(animal.content)
+    if animal.refused:
+        with pytest.raises(ImageError, match="this kind of TIFF is not supported"):
+            read(file)
+        return
     picture = read(file)
     assert picture.mode == "RGB"
     pixels = np.asarray(picture, float)
@@ -54,6 +58,8 @@ def test_a_file_is_what_it_holds_and_not_what_it_is_called(
     for name in ("wrong.jpg", "nothing"):
         (tmp_path / name).write_bytes(animal.content)
     assert [file.name for file in find([tmp_path])] == ["nothing", "wrong.jpg"]
+    if animal.refused:
+        return
     first, second = (np.asarray(read(tmp_path / name)) for name in ("wrong.jpg", "nothing"))
     assert np.array_equal(first, second)
 
@@ -74,7 +80,9 @@ def test_a_file_cut_short_is_one_message_or_a_picture(
 def test_floats_of_another_range_are_refused(tmp_path: Path) -> None:
     numbers = 255 * zoo.GREY
     (tmp_path / "f.tif").write_bytes(zoo.grey_tiff(numbers, 32, 3, False, False))
-    with pytest.raises(ImageError, match=r"f\.tif: expected float pixels of 0 to 1, found a median"):
+    with pytest.raises(
+        ImageError, match=r"f\.tif: expected float pixels of 0 to 1, found a median"
+    ):
         read(tmp_path / "f.tif")
 
 
@@ -154,13 +162,13 @@ def test_patterns_leave_out_files_and_folders(tmp_path: Path) -> None:
     assert names_of(tmp_path, exclude=["/drafts"]) == [
         "a/1.jpg", "a/1_small.jpg", "b/4.png", "b/drafts/3.jpg",
     ]  # fmt: skip
-    assert names_of(tmp_path, exclude=["*", "!a/", "!a/1.jpg"]) == ["a/1.jpg"]
+    assert names_of(tmp_path, exclude=["/*", "!/a", "*_small.*"]) == ["a/1.jpg"]
     (tmp_path / "b" / ".hierignore").write_text("# not these\n*.png\n")
     (tmp_path / ".hierignore").write_text("*_small.*\n")
     assert names_of(tmp_path) == ["a/1.jpg", "b/drafts/3.jpg", "drafts/2.jpg"]
     passed = Passed()
     find([tmp_path], passed=passed)
-    assert (passed.excluded, passed.hidden) == (2, 0)
+    assert (len(passed.excluded), passed.hidden) == (2, 0)
     with pytest.raises(InputError, match="3 files and folders are excluded"):
         gather([tmp_path], exclude=["*"])
 

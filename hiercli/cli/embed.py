@@ -174,8 +174,8 @@ def embed(
     if index is not None:
         done = _into_index(
             index, paths, encoder, output is not None, output, nested=nested,
-            exclude=exclude or (), rebuild=rebuild, prune=prune, strict=strict, index_type=index_type, root=root,
-            thumbnails=False if no_thumbnails else None,
+            exclude=exclude or (), rebuild=rebuild, prune=prune, strict=strict,
+            index_type=index_type, root=root, thumbnails=False if no_thumbnails else None,
         )  # fmt: skip
     else:
         done = _into_points(paths, encoder, nested, exclude or (), strict)
@@ -222,9 +222,7 @@ def _require_usable(output: Path | None, index: str | None, json_output: bool) -
         require_replaceable(Path(index))
 
 
-def _open(
-    model: Path | None, device: str, threads: int, batch: int, max_pixels: int
-) -> "Encoder":
+def _open(model: Path | None, device: str, threads: int, batch: int, max_pixels: int) -> "Encoder":
     from hiercli.encoder.encoder import Encoder
     from hiercli.images import LIMITS
     from hiercli.memory import keep_freed_memory

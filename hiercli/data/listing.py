@@ -20,6 +20,7 @@ class Listing:
             ones where its source does not name them.
         paths: as they were given.
         linked: folders that were reached by a link.
+        excluded: files and folders that a pattern names.
         source: where labels come from, in words.
         notes: what people should know of how they were read, each a sentence.
     """
@@ -28,6 +29,7 @@ class Listing:
     level_names: tuple[str, ...] = ()
     paths: tuple[Path, ...] = ()
     linked: tuple[Path, ...] = ()
+    excluded: tuple[Path, ...] = ()
     source: str = "folders"
     notes: tuple[str, ...] = field(default=())
 
@@ -65,8 +67,8 @@ def gather(
     linked: list[Path] = []
     found: list[tuple[list[Record], tuple[str, ...]]] = []
     notes: list[str] = []
+    passed = Passed()
     if others or not tables:
-        passed = Passed()
         listed = find_under(
             others, skipped, absent=absent, linked=linked, exclude=exclude, passed=passed
         )
@@ -81,7 +83,10 @@ def gather(
     records, level_names = _merged(found)
     source = " and ".join(["folders"] * bool(others) + ["tables" if len(tables) > 1 else "a table"]
                           * bool(tables))  # fmt: skip
-    return Listing(records, level_names, tuple(given), tuple(linked), source, tuple(notes))
+    return Listing(
+        records, level_names, tuple(given), tuple(linked), tuple(passed.excluded), source,
+        tuple(notes),
+    )  # fmt: skip
 
 
 def _is_manifest(path: Path) -> bool:

@@ -8,6 +8,7 @@ import io
 from typing import Any
 
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from hiercli.images import kinds
 from hiercli.images.limits import BUDGET
@@ -23,8 +24,11 @@ _TURNS = {
 def is_dng(content: bytes) -> bool:
     """Whether a TIFF file is camera RAW (DNG)."""
     try:
-        with Image.open(io.BytesIO(content), formats=("TIFF",)) as picture:
-            return _DNG_VERSION in picture.tag_v2  # type: ignore[attr-defined]
+        with io.BytesIO(content) as file:
+            tags = ImageFileDirectory_v2(file.read(8))
+            file.seek(tags.next)
+            tags.load(file)
+            return _DNG_VERSION in tags
     except Exception:  # of nearly every kind: who decodes it says so
         return False
 

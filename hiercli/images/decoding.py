@@ -95,7 +95,12 @@ def _told_of(path: Path | str, kind: kinds.Kind | None, content: bytes) -> Itera
         raise ImageError(f"{path}: too large for the memory at hand. Scale it down") from error
     except Exception as error:
         # Decoders answer damage with errors of nearly every kind, struct.error included.
-        raise ImageError(f"{path}: the image is damaged ({error})") from error
+        raise ImageError(f"{path}: the image is damaged ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200]
 
 
 def _suffix(path: Path | str) -> str:
@@ -120,7 +125,7 @@ def prepared(picture: Image.Image) -> Image.Image:
     except kinds.UnsupportedError as error:
         raise ImageError(str(error)) from error
     except Exception as error:  # as with files, of nearly every kind
-        raise ImageError(f"the image is damaged ({error})") from error
+        raise ImageError(f"the image is damaged ({_first_line(error)})") from error
 
 
 def from_array(pixels: np.ndarray) -> Image.Image:
@@ -208,8 +213,8 @@ def read_bytes(path: Path | str) -> tuple[bytes, State]:
             before = os.fstat(file.fileno())
             if before.st_size > LIMITS.bytes:
                 raise ImageError(
-                    f"{path}: {before.st_size:,} bytes, more than the {LIMITS.bytes:,} that an image "
-                    "may have. Scale it down, or move it away"
+                    f"{path}: {before.st_size:,} bytes, more than the {LIMITS.bytes:,} that an "
+                    "image may have. Scale it down, or move it away"
                 )
             content = file.read(LIMITS.bytes + 1)
             after = os.fstat(file.fileno())

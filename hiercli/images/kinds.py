@@ -83,7 +83,8 @@ KINDS = (
     RAW,
     TIFF,
     _kind("a BMP image", rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00"
-          rb"|\x28\x00\x00\x00.{8}\x01\x00[\x01\x04\x08\x10\x18\x20]\x00", ".bmp .dib", "BMP", "DIB"),
+          rb"|\x28\x00\x00\x00.{8}\x01\x00[\x01\x04\x08\x10\x18\x20]\x00",
+          ".bmp .dib", "BMP", "DIB"),
     _kind("a PPM image", rb"P[1-6f]\s+[#\d]", ".ppm .pgm .pbm .pnm .pfm", "PPM"),
     _kind("an AVIF image",
           rb".{4}ftyp(?:" + _AVIF_BRANDS + rb"|(?:mif1|msf1).{4}(?:.{4}){0,6}?(?:" + _AVIF_BRANDS
@@ -135,11 +136,12 @@ IMAGE_LIKE = SUFFIXES | {
 """Of what people see as an image, whether it can be decoded or not: a folder is searched for
 these."""
 NO_IMAGES = frozenset({
-    ".txt", ".xmp", ".aae", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".html", ".htm", ".md", ".rst",
-    ".py", ".ipynb", ".js", ".css", ".toml", ".yaml", ".yml", ".ini", ".log", ".pdf", ".doc", ".docx",
-    ".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".mp3", ".wav", ".m4a", ".npy", ".npz", ".zip",
-    ".gz", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".db", ".sqlite", ".faiss", ".parquet", ".arrow",
-    ".onnx", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".mat", ".h5", ".hdf5",
+    ".txt", ".xmp", ".aae", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".html", ".htm", ".md",
+    ".rst", ".py", ".ipynb", ".js", ".css", ".toml", ".yaml", ".yml", ".ini", ".log", ".pdf",
+    ".doc", ".docx", ".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".mp3", ".wav", ".m4a",
+    ".npy", ".npz", ".zip", ".gz", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".db", ".sqlite",
+    ".faiss", ".parquet", ".arrow", ".onnx", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".mat",
+    ".h5", ".hdf5",
 })  # fmt: skip
 """Of what is no image by its name, so that no byte of it is read to find out."""
 

@@ -37,7 +37,7 @@ class Passed:
     """
 
     hidden: int = 0
-    excluded: int = 0
+    excluded: list[Path] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class Passed:
         if self.hidden:
             parts.append(f"{self.hidden} hidden or system files and folders")
         if self.excluded:
-            parts.append(f"{self.excluded} excluded files and folders")
+            parts.append(f"{len(self.excluded)} excluded files and folders")
         if count := self.others.total():
             parts.append(f"{counted(count, 'file')} of other kinds ({self.common()})")
         return "passed over " + ", ".join(parts) if parts else ""
@@ -154,7 +154,11 @@ def find_under(
             f"expected images in {where} or its subfolders, found none. Image files end in "
             f"{' '.join(sorted(SUFFIXES))}"
             + (f". Other files: {passed.common()}" if passed.others else "")
-            + (f". {passed.excluded} files and folders are excluded" if passed.excluded else "")
+            + (
+                f". {len(passed.excluded)} files and folders are excluded"
+                if passed.excluded
+                else ""
+            )
             + "".join(f"; {reason}" for reason in closed[:1])
         )
     return list(found.values())
@@ -223,7 +227,7 @@ class _Walk:
             return False
         path = os.path.join(folder, name) + slash
         if any(spec.match_file(os.path.relpath(path, base) + slash) for base, spec in patterns):
-            self.passed.excluded += 1
+            self.passed.excluded.append(Path(folder, name))
             return False
         return True
 

@@ -24,16 +24,19 @@ class Scope:
         roots: folders that were listed; what is missing from them is gone.
         closed: folders and files that could not be read; nothing of them is gone.
         named: files and folders that were given by name.
+        excluded: files and folders in the roots that are not wanted.
     """
 
     roots: set[bytes]
     closed: set[bytes]
     named: set[bytes]
+    excluded: set[bytes] = dataclasses.field(default_factory=set)
 
     @classmethod
     def of(
-        cls, paths: Sequence[Path], linked: Sequence[Path], unread: Iterable[Path], place: Places
-    ) -> "Scope":
+        cls, paths: Sequence[Path], linked: Sequence[Path], unread: Iterable[Path], place: Places,
+        excluded: Iterable[Path] = (),
+    ) -> "Scope":  # fmt: skip
         """Of what was asked for.
 
         Args:
@@ -41,11 +44,13 @@ class Scope:
             linked: folders behind links in them.
             unread: folders and files that could not be read.
             place: the names of paths in the index.
+            excluded: files and folders that are not wanted.
         """
         return cls(
             {_root(path, place) for path in (*paths, *linked) if not path.is_file()},
             {_root(path, place) for path in unread},
             {place(path) for path in paths},
+            {_root(path, place) for path in excluded},
         )
 
     def lists(self, name: bytes) -> bool:
@@ -59,10 +64,14 @@ class Scope:
     def kept_outright(self, known: Iterable[bytes], listed: Collection[bytes]) -> Iterator[bytes]:
         """Names of files that a folder's listing leaves out, and that are there all the same.
 
-        They were given by name before.
+        They were given by name before. Those that are excluded are not wanted any more.
         """
         for name in known:
-            if name not in listed and self.lists(name) and Path(os.fsdecode(name)).is_file():
+            if name in listed or not self.lists(name):
+                continue
+            if name in self.excluded or within(name, self.excluded):
+                continue
+            if Path(os.fsdecode(name)).is_file():
                 yield name
 
     def require_images(self, listed: Iterable[bytes], known: Iterable[bytes]) -> None:

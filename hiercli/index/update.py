@@ -124,7 +124,9 @@ def update(
     with stores.writing(index, metadata.embedding_dim, anew=anew, root=root) as store:
         store.check(metadata, encoder.path)
         place = Places()
-        scope = Scope.of(paths, listing.linked, [path for path, _ in problems], place)
+        scope = Scope.of(
+            paths, listing.linked, [path for path, _ in problems], place, listing.excluded
+        )
         listed, labels = _listed(listing, place, store, pass_over)
         known = store.known(listed, scope)
         if not prune:
