@@ -136,7 +136,8 @@ def read_text(source: Path, *, most: int = 2**28) -> str:
             encoding it has where its first bytes tell.
     """
     with open_regular(source) as file:
-        content = file.read(most + 1)
+        # As much as is asked for is set aside.
+        content = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
     if len(content) > most:
         raise InputError(f"expected a text file of at most {most:,} bytes, but {source} is larger")
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):

@@ -14,6 +14,7 @@ from conftest import Hier, fails
 from PIL import Image
 
 from hiercli.data.listing import gather
+from hiercli.encoder.encoder import Encoder
 from hiercli.errors import ImageError, InputError
 from hiercli.images import LIMITS, jpeg_xl, kinds, read
 from hiercli.images.limits import Budget
@@ -84,6 +85,17 @@ def test_floats_of_another_range_are_refused(tmp_path: Path) -> None:
         ImageError, match=r"f\.tif: expected float pixels of 0 to 1, found a median"
     ):
         read(tmp_path / "f.tif")
+
+
+def test_an_image_in_memory_is_what_its_mode_says() -> None:
+    encoder = Encoder()
+    deep = np.rint(65535 * zoo.GREY).astype(np.uint16)
+    grey = encoder.embed(Image.fromarray(zoo.eight(zoo.GREY))).points
+    assert np.abs(encoder.embed(Image.fromarray(deep)).points - grey).max() < 0.01
+    share = Image.fromarray(zoo.GREY.astype(np.float32))
+    assert np.abs(encoder.embed(share).points - grey).max() < 0.01
+    with pytest.raises(ImageError, match="mode I, which says nothing of its scale"):
+        encoder.embed(Image.fromarray(deep.astype(np.int32)))
 
 
 # -- what is needed and not there ------------------------------------------------------------------

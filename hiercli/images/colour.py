@@ -107,11 +107,18 @@ def _numbers(picture: Image.Image) -> tuple[int, int, bool]:
     tags: Any = getattr(picture, "tag_v2", None)
     if tags is not None:
         bits = _first(tags.get(_BITS), 16)
+        if not 8 <= bits <= 64:
+            raise ValueError(f"{bits} bits a sample")
         sample_format = _first(tags.get(_SAMPLE_FORMAT), 1)
         return bits, sample_format, _first(tags.get(_PHOTOMETRIC), 1) == 0
     if picture.mode.startswith("F"):
         return 32, _FLOAT, False
-    # Others than TIFF have 16 bits, whatever they are held in.
+    if picture.mode == "I" and picture.format is None:
+        raise UnsupportedError(
+            "expected an image of 8 or 16 bits, got one of Pillow's mode I, which says nothing of "
+            "its scale. Make it L or I;16"
+        )
+    # Other files than TIFF have 16 bits, whatever Pillow holds them in.
     return 16, 1, False
 
 

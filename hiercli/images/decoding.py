@@ -216,7 +216,7 @@ def read_bytes(path: Path | str) -> tuple[bytes, State]:
                     f"{path}: {before.st_size:,} bytes, more than the {LIMITS.bytes:,} that an "
                     "image may have. Scale it down, or move it away"
                 )
-            content = file.read(LIMITS.bytes + 1)
+            content = file.read(before.st_size + 1)  # as much as is asked for is set aside
             after = os.fstat(file.fileno())
         stood_still = state_of(before) == state_of(after) and len(content) == after.st_size
         # A file that was written to meanwhile is given no time: it is looked at again next time.
@@ -248,7 +248,7 @@ def probe(path: Path | str) -> None:
     """
     try:
         _require_file(path)
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             kind = kinds.of(file.read(_FIRST_BYTES), _suffix(path))
         if kind is None or not kind.is_readable():
             raise UnidentifiedImageError
