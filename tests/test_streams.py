@@ -107,10 +107,10 @@ def test_a_folder_of_other_files_says_what_it_holds(
     inside: Hier, exported: Path, tmp_path: Path
 ) -> None:
     for number in range(3):
-        (tmp_path / f"{number}.heic").touch()
+        (tmp_path / f"{number}.mov").touch()
     (tmp_path / "notes.txt").touch()
     done = inside("embed", tmp_path, "--model", exported, "-o", tmp_path / "v.npy")
-    assert (done.returncode, b"3 .heic, 1 .txt" in done.stderr) == (2, True)
+    assert (done.returncode, b"3 .mov, 1 .txt" in done.stderr) == (2, True)
 
 
 def test_the_driver_is_asked_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ def _grey_of(picture: Image.Image) -> Convert:
             numbers = numbers.view(np.uint32)  # Pillow knows none without a sign
         share = np.nan_to_num(numbers.astype(np.float32) / np.float32(full), posinf=1, neginf=0)
         share = share.clip(0, 1)
-        grey = np.rint(255 * (1 - share if white_is_zero else share)).astype(np.uint8)
+        grey = (255 * (1 - share if white_is_zero else share)).astype(np.uint8)
         if not isinstance(key, int):
             return Image.fromarray(grey)
         alpha = np.where(numbers == key, 0, 255).astype(np.uint8)
