@@ -25,6 +25,8 @@ _SYSTEM = frozenset({
 """What computers and storage put between images, in lower case."""
 _FIRST_BYTES = 256
 
+_ENTRIES = ("file or folder", "files and folders")
+
 
 @dataclass
 class Passed:
@@ -44,9 +46,9 @@ class Passed:
         """One line; empty where nothing was passed over."""
         parts = []
         if self.hidden:
-            parts.append(f"{self.hidden} hidden or system files and folders")
+            parts.append(counted(self.hidden, *(f"hidden or system {name}" for name in _ENTRIES)))
         if self.excluded:
-            parts.append(f"{len(self.excluded)} excluded files and folders")
+            parts.append(counted(len(self.excluded), *(f"excluded {name}" for name in _ENTRIES)))
         if count := self.others.total():
             parts.append(f"{counted(count, 'file')} of other kinds ({self.common()})")
         return "passed over " + ", ".join(parts) if parts else ""
