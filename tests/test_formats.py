@@ -16,7 +16,7 @@ from PIL import Image
 from hiercli.data.listing import gather
 from hiercli.encoder.encoder import Encoder
 from hiercli.errors import ImageError, InputError
-from hiercli.images import LIMITS, jpeg_xl, kinds, read
+from hiercli.images import LIMITS, jpeg_xl, kinds, probe, read
 from hiercli.images.limits import Budget
 from hiercli.images.listing import Passed, find
 
@@ -127,6 +127,16 @@ def test_without_the_extra_a_file_is_named_with_what_to_install(
     assert np.load(tmp_path / "v.npy").shape[0] == 1
 
 
+def test_a_raw_file_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("rawpy")
+    (tmp_path / "old.nef").write_bytes(b"II*\0" + bytes(60))
+    for function in (read, probe):
+        with pytest.raises(
+            ImageError, match=r"old\.nef: a camera RAW image that is damaged, or of"
+        ):
+            function(tmp_path / "old.nef")
+
+
 @pytest.mark.parametrize("suffix", [".psd", ".svg", ".ico", ".exr", ".tga", ".pdf.jpg"])
 def test_what_looks_like_an_image_is_never_passed_over_in_silence(
     suffix: str, tmp_path: Path
@@ -181,7 +191,7 @@ def test_patterns_leave_out_files_and_folders(tmp_path: Path) -> None:
     passed = Passed()
     find([tmp_path], passed=passed)
     assert (len(passed.excluded), passed.hidden) == (2, 0)
-    with pytest.raises(InputError, match="3 files and folders are excluded"):
+    with pytest.raises(InputError, match="excluded files and folders left out"):
         gather([tmp_path], exclude=["*"])
 
 

@@ -154,7 +154,7 @@ def embed(
     """
     if engine is not None or address is not None:
         others = (index, index_type, root, rebuild, prune, no_thumbnails, strict, threads, batch,
-                  nested, exclude, device != "auto")  # fmt: skip
+                  nested, exclude, device != "auto", max_pixels != MAX_PIXELS)  # fmt: skip
         if engine != "ray" or target is None or any(others):
             raise InputError(
                 "expected --engine ray with -o FOLDER. Only --model, --address and --json can be "

@@ -28,7 +28,7 @@ from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.pipeline import pixels_of
 from hiercli.errors import InputError, MismatchError
 from hiercli.files import parse_json, readable
-from hiercli.images import SUFFIXES, natural_key
+from hiercli.images import NAMES, SUFFIXES, natural_key
 from hiercli.labels import own_folder, under
 
 SHARD = 1024
@@ -240,8 +240,7 @@ def _listing(sources: Sequence[str]) -> list[tuple[str, str]]:
             and not any(part.startswith(".") for part in PurePosixPath(name[len(path) :]).parts)
         ]
         if not pictures:
-            raise InputError(f"expected images in {source} or its subfolders, found none. Image "
-                             f"files end in {' '.join(sorted(SUFFIXES))}")  # fmt: skip
+            raise InputError(f"expected images in {source} or its subfolders ({NAMES}), found none")
         pictures.sort(key=lambda name: [natural_key(part) for part in PurePosixPath(name).parts])
         for name in pictures:
             label = own_folder(name) if name == path else under(Path(name), Path(path))

@@ -9,7 +9,7 @@ from hiercli.images.decoding import (
     read_bytes,
     state_of,
 )
-from hiercli.images.kinds import READABLE, SUFFIXES
+from hiercli.images.kinds import NAMES, READABLE, SUFFIXES
 from hiercli.images.limits import LIMITS
 from hiercli.images.listing import (
     Passed,
@@ -23,7 +23,7 @@ from hiercli.images.preprocessing import Preprocessing, centre_box
 from hiercli.images.thumbnails import Picture, thumbnail
 
 __all__ = [
-    "LIMITS", "Passed", "Picture", "READABLE", "SUFFIXES", "Places", "Preprocessing",
+    "LIMITS", "NAMES", "Passed", "Picture", "READABLE", "SUFFIXES", "Places", "Preprocessing",
     "Skipped", "State", "centre_box", "find", "find_under", "from_array", "natural_key",
     "prepared", "probe", "read",
     "read_bytes", "state_of", "thumbnail",

@@ -4,7 +4,9 @@ A preview looks as the photographer saw it, and takes a tenth of the time. It is
 large enough for what it is wanted for.
 """
 
+import contextlib
 import io
+from collections.abc import Iterator
 from typing import Any
 
 from PIL import ExifTags, Image
@@ -37,12 +39,25 @@ def probe(content: bytes) -> None:
     """Check that LibRaw knows the camera; pixels are not looked at.
 
     Raises:
-        Exception: it does not, or the file is damaged.
+        UnsupportedError: it does not, or the file is damaged.
     """
+    with _opened(content):
+        pass
+
+
+@contextlib.contextmanager
+def _opened(content: bytes) -> Iterator[Any]:
+    """A file in LibRaw, whose errors are said in our words."""
     import rawpy
 
-    with rawpy.imread(io.BytesIO(content)):
-        pass
+    try:
+        with rawpy.imread(io.BytesIO(content)) as raw:
+            yield raw
+    except rawpy.LibRawError as error:
+        raise kinds.UnsupportedError(
+            "a camera RAW image that is damaged, or of a camera that LibRaw does not know. Convert "
+            "it to DNG or JPEG"
+        ) from error
 
 
 def decode(content: bytes, shortest_side: int | None) -> Image.Image:
@@ -54,13 +69,11 @@ def decode(content: bytes, shortest_side: int | None) -> Image.Image:
 
     Raises:
         DecompressionBombError: it has more pixels.
-        Exception: it is damaged, or of a camera that LibRaw does not know.
+        UnsupportedError: it is damaged, or of a camera that LibRaw does not know.
     """
-    import rawpy
-
     from hiercli.images import decoding
 
-    with rawpy.imread(io.BytesIO(content)) as raw:
+    with _opened(content) as raw:
         width, height = raw.sizes.width, raw.sizes.height
         decoding.require_pixels((width, height), kinds.RAW)
         preview = _preview(raw, shortest_side, min(width, height))

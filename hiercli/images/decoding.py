@@ -21,8 +21,6 @@ from hiercli.files import open_regular
 from hiercli.images import camera_raw, colour, kinds, png
 from hiercli.images.limits import BUDGET, LIMITS
 
-_FIRST_BYTES = 256
-
 _DRAFT_FACTOR = 1.5
 """A JPEG is decoded at a reduced size only while that stays this many times the size needed."""
 
@@ -82,12 +80,11 @@ def _told_of(path: Path | str, kind: kinds.Kind | None, content: bytes) -> Itera
         most = round((kind.share if kind else 1) * LIMITS.pixels)
         raise ImageError(
             f"{path}: the image has more pixels than the limit of {most:,}. Scale it down, or "
-            "raise the limit with --max-pixels"
+            "raise the limit with `hier embed --max-pixels`"
         ) from error
     except UnidentifiedImageError as error:
-        reason = f"{kind.name}, but damaged" if kind else kinds.what_else(content)
-        if kind is kinds.TIFF:
-            reason = kinds.what_else(content)
+        known = kind is not None and kind is not kinds.TIFF  # of which Pillow knows some only
+        reason = f"{kind.name}, but damaged" if kind and known else kinds.what_else(content)
         raise ImageError(f"{path}: {reason}") from error
     except kinds.UnsupportedError as error:
         raise ImageError(f"{path}: {error}") from error
@@ -249,7 +246,7 @@ def probe(path: Path | str) -> None:
     try:
         _require_file(path)
         with open_regular(path) as file:
-            kind = kinds.of(file.read(_FIRST_BYTES), _suffix(path))
+            kind = kinds.of(file.read(kinds.FIRST_BYTES), _suffix(path))
         if kind is None or not kind.is_readable():
             raise UnidentifiedImageError
         if kind is kinds.RAW:

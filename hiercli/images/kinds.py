@@ -102,7 +102,12 @@ KINDS = (
 """What is decoded. Left to choose by itself, Pillow runs Ghostscript on a PostScript file of any
 name, and takes gigabytes for some of a kilobyte."""
 
+FIRST_BYTES = 256
+"""Of a file, by which its kind is known."""
 READABLE = "a JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF or JPEG 2000 image"
+
+NAMES = "JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF, JPEG 2000, HEIC, JPEG XL or camera RAW"
+"""Of `KINDS`, in words."""
 
 _OTHERS = (
     (rb"%!PS|\xc5\xd0\xd3\xc6|%PDF-", "a PostScript or PDF document"),
@@ -150,7 +155,7 @@ def of(content: bytes, suffix: str = "") -> Kind | None:
     """The kind of an image by its first bytes, or ``None`` where none is known.
 
     Args:
-        content: at least the first 64 bytes, if there are so many.
+        content: at least the first `FIRST_BYTES`, if there are so many.
         suffix: of the file's name, in lower case. It parts RAW from TIFF, which start alike.
 
     Examples:

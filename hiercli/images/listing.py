@@ -12,7 +12,7 @@ from pathspec import GitIgnoreSpec, PathSpec
 
 from hiercli.errors import InputError
 from hiercli.files import read_text
-from hiercli.images.kinds import IMAGE_LIKE, NO_IMAGES, SUFFIXES
+from hiercli.images.kinds import FIRST_BYTES, IMAGE_LIKE, NAMES, NO_IMAGES
 from hiercli.images.kinds import of as kind_of
 from hiercli.wording import counted
 
@@ -23,8 +23,6 @@ _SYSTEM = frozenset({
     "lost+found", "thumbs.db", "desktop.ini",
 })  # fmt: skip
 """What computers and storage put between images, in lower case."""
-_FIRST_BYTES = 256
-
 _ENTRIES = ("file or folder", "files and folders")
 
 
@@ -48,10 +46,14 @@ class Passed:
         if self.hidden:
             parts.append(counted(self.hidden, *(f"hidden or system {name}" for name in _ENTRIES)))
         if self.excluded:
-            parts.append(counted(len(self.excluded), *(f"excluded {name}" for name in _ENTRIES)))
+            parts.append(self.excluded_in_words())
         if count := self.others.total():
             parts.append(f"{counted(count, 'file')} of other kinds ({self.common()})")
         return "passed over " + ", ".join(parts) if parts else ""
+
+    def excluded_in_words(self) -> str:
+        """How many a pattern names."""
+        return counted(len(self.excluded), *(f"excluded {name}" for name in _ENTRIES))
 
     def common(self) -> str:
         """The three commonest suffixes of files of other kinds."""
@@ -153,14 +155,9 @@ def find_under(
     if not found and not absent:
         where = ", ".join(map(str, paths))
         raise InputError(
-            f"expected images in {where} or its subfolders, found none. Image files end in "
-            f"{' '.join(sorted(SUFFIXES))}"
-            + (f". Other files: {passed.common()}" if passed.others else "")
-            + (
-                f". {len(passed.excluded)} files and folders are excluded"
-                if passed.excluded
-                else ""
-            )
+            f"expected images in {where} or its subfolders ({NAMES}), found none"
+            + f". Other files: {passed.common()}" * bool(passed.others)
+            + f". {passed.excluded_in_words()} left out" * bool(passed.excluded)
             + "".join(f"; {reason}" for reason in closed[:1])
         )
     return list(found.values())
@@ -256,7 +253,7 @@ def _looks_like_one(path: str, suffix: str) -> bool:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
         with open(path, "rb") as file:
-            return kind_of(file.read(_FIRST_BYTES)) is not None
+            return kind_of(file.read(FIRST_BYTES)) is not None
     except OSError:
         return False
 
