@@ -562,21 +562,10 @@ def _import(torch: bool) -> None:
 
     Image.init()
     typer.main.get_command = functools.cache(typer.main.get_command)  # half of a run's time
-    typer.main.get_command(app.app)
-    with contextlib.suppress(ImportError, AttributeError):
-        importlib.import_module("typer._adapters")
-        _prepare_options(typer.main.get_command(app.app))
+    list(typer.main.get_command(app.app).commands.values())
     assert torch or "torch" not in sys.modules
     gc.collect()
     gc.freeze()
-
-
-def _prepare_options(command: Any) -> None:
-    """What typer does for each option when it is first used."""
-    for option in command.params:
-        option.get_runtime_param()
-    for below in getattr(command, "commands", {}).values():
-        _prepare_options(below)
 
 
 def _forked(work: Callable[[], None]) -> None:

@@ -254,7 +254,7 @@ def test_every_command_and_option_is_explained(hier: Hier) -> None:
         for name, group in root.commands.items()
         for word, own in getattr(group, "commands", {}).items()
     }
-    for name, command in (root.commands | below).items():
+    for name, command in (dict(root.commands) | below).items():
         assert f"hier {name}" in readme or name.startswith("index "), name
         assert "hier " in (command.help or "") or name in below, f"{name} has no example"
         for parameter in command.params:

@@ -148,9 +148,9 @@ def test_a_cpu_build_over_the_gpu_build_is_named(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     both = [Package("onnxruntime"), Package("onnxruntime-gpu")]
-    monkeypatch.setattr(gpu.importlib.metadata, "distributions", lambda: both)
+    monkeypatch.setattr("importlib.metadata.distributions", lambda: both)
     assert "pip uninstall onnxruntime" in gpu.missing_gpu_build()
-    monkeypatch.setattr(gpu.importlib.metadata, "distributions", lambda: both[:1])
+    monkeypatch.setattr("importlib.metadata.distributions", lambda: both[:1])
     assert "without CUDA" in gpu.missing_gpu_build()
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     assert gpu.missing_gpu_build() == ""

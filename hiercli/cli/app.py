@@ -6,13 +6,15 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
 from hiercli import __version__, extras
-from hiercli.cli import data, embed, evaluate, export, hierarchy, index, search, train, verify
 from hiercli.cli.render import complain, prepare_streams
 from hiercli.errors import (
     EXIT_DONE,
@@ -25,8 +27,56 @@ from hiercli.errors import (
     ReportedError,
 )
 
+_COMMANDS = {
+    "train": ("train", "train", "Train an encoder and score it."),
+    "eval": ("evaluate", "evaluate", "Score an encoder on the test classes of a data set."),
+    "export": ("export", "export", "Export to ONNX and check that the outputs match."),
+    "embed": ("embed", "embed", "Embed images; build or update a search index."),
+    "search": ("search", "search", "Find the nearest images in an index."),
+    "verify": ("verify", "verify", "Check an exported encoder on this machine."),
+    "hierarchy": ("hierarchy", "app", "Show the tree of an encoder or an index."),
+    "data": ("data", "app", "List data sets, or fetch one."),
+    "index": ("index", "app", "Inspect, check and repair an index."),
+}
+"""By name: the module, what it calls the command or the group of commands, and one line of help."""
+
+
+class _LazyCommands(Mapping[str, Any]):
+    """The commands by name; one is imported when it is asked for, which makes a start shorter."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            module_name, attribute, summary = _COMMANDS[name]
+            module = import_module(f"hiercli.cli.{module_name}")
+            command = getattr(module, attribute)
+            alone = typer.Typer(rich_markup_mode=None)
+            if isinstance(command, typer.Typer):
+                alone.add_typer(command, name=name, short_help=summary)
+            else:
+                kind = getattr(module, "COMMAND_CLASS", None)
+                alone.command(name, short_help=summary, cls=kind)(command)
+            self._loaded[name] = get_group(alone).commands[name]
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COMMANDS)
+
+    def __len__(self) -> int:
+        return len(_COMMANDS)
+
+
+class _LazyGroup(TyperGroup):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = _LazyCommands()  # type: ignore[assignment]
+
+
 app = typer.Typer(
     name="hier",
+    cls=_LazyGroup,
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help is there in half the time
     pretty_exceptions_enable=False,
@@ -54,24 +104,6 @@ def hier(
     Exit codes: 0 success, 1 a bug in hier, 2 wrong usage or input, 3 success with some inputs
     skipped, 4 files that do not belong together, 130 interrupted.
     """
-
-
-app.command("train", short_help="Train an encoder and score it.", cls=train.GroupedCommand)(
-    train.train
-)
-for name, command, summary in (
-    ("eval", evaluate.evaluate, "Score an encoder on the test classes of a data set."),
-    ("export", export.export, "Export to ONNX and check that the outputs match."),
-    ("embed", embed.embed, "Embed images; build or update a search index."),
-    ("search", search.search, "Find the nearest images in an index."),
-    ("verify", verify.verify, "Check an exported encoder on this machine."),
-):
-    app.command(name, short_help=summary)(command)
-app.add_typer(
-    hierarchy.app, name="hierarchy", short_help="Show the tree of an encoder or an index."
-)
-app.add_typer(data.app, name="data", short_help="List data sets, or fetch one.")
-app.add_typer(index.app, name="index", short_help="Inspect, check and repair an index.")
 
 
 def main() -> None:

@@ -351,4 +351,5 @@ class GroupedCommand(TyperCommand):
                 formatter.write_dl(records)
 
 
+COMMAND_CLASS = GroupedCommand
 train = _with_recipe_options(_train)

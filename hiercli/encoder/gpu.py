@@ -2,7 +2,6 @@
 
 import ctypes
 import functools
-import importlib.metadata
 import os
 
 
@@ -22,6 +21,8 @@ def num_gpus() -> int:
 
 def missing_gpu_build() -> str:
     """What to do where the CPU build of ONNX Runtime lies over the GPU build; mostly empty."""
+    import importlib.metadata
+
     import onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():

@@ -7,14 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from pathspec import GitIgnoreSpec, PathSpec
+from typing import TYPE_CHECKING
 
 from hiercli.errors import InputError
 from hiercli.files import read_text
 from hiercli.images.kinds import FIRST_BYTES, IMAGE_LIKE, NAMES, NO_IMAGES
 from hiercli.images.kinds import of as kind_of
 from hiercli.wording import counted
+
+if TYPE_CHECKING:
+    from pathspec import PathSpec
 
 IGNORE_FILE = ".hierignore"
 """Name of a file of patterns, as of ``.gitignore``, for the folder it lies in and all below."""
@@ -209,7 +211,7 @@ class _Walk:
         name = os.fsdecode(error.filename)
         self.skipped(Path(name), f"{name}: the folder cannot be read ({error.strerror})")
 
-    def _patterns_in(self, folder: str, has_own: bool) -> list[tuple[str, PathSpec]]:
+    def _patterns_in(self, folder: str, has_own: bool) -> list[tuple[str, "PathSpec"]]:
         above = self._ignored.get(os.path.dirname(folder), self._given)
         own = []
         if has_own:
@@ -219,7 +221,7 @@ class _Walk:
         return above + own
 
     def _wanted(
-        self, folder: str, name: str, slash: str, patterns: list[tuple[str, PathSpec]]
+        self, folder: str, name: str, slash: str, patterns: list[tuple[str, "PathSpec"]]
     ) -> bool:
         if name.startswith(".") or name.lower() in _SYSTEM:
             self.passed.hidden += name != IGNORE_FILE
@@ -231,12 +233,14 @@ class _Walk:
         return True
 
 
-def _patterns(lines: Sequence[str], source: str) -> PathSpec:
+def _patterns(lines: Sequence[str], source: str) -> "PathSpec":
     """Patterns as of ``.gitignore``.
 
     Raises:
         InputError: one is malformed.
     """
+    from pathspec import GitIgnoreSpec
+
     try:
         return GitIgnoreSpec.from_lines(lines)
     except ValueError as error:

@@ -230,11 +230,10 @@ class Reader:
                 best = order[end - len(own) : end][:k]
                 near = best[far[best] <= max_distance]
                 ordered.append((far[near], places[near], float(far[best[-1]])))
-        wanted = np.unique(np.concatenate([best for _, best, _ in ordered]))
+        wanted = sorted({place for _, best, _ in ordered for place in best.tolist()})
         rows = dict(
-            zip(wanted.tolist(), self.catalogue.rows(numbers[wanted].tolist(), points=False),
-                strict=True)
-        )  # fmt: skip
+            zip(wanted, self.catalogue.rows(numbers[wanted].tolist(), points=False), strict=True)
+        )
         found = []
         for distances, best, farthest in ordered:
             hits: dict[object, Hit] = {}
