@@ -36,6 +36,7 @@ _COMMANDS = {
     "verify": ("verify", "verify", "Check an exported encoder on this machine."),
     "hierarchy": ("hierarchy", "app", "Show the tree of an encoder or an index."),
     "data": ("data", "app", "List data sets, or fetch one."),
+    "review": ("review", "review", "Find wrong labels, copies and bad images."),
     "index": ("index", "app", "Inspect, check and repair an index."),
 }
 """By name: the module, what it calls the command or the group of commands, and one line of help."""

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,6 +41,13 @@ def embed(
             metavar="PATTERN",
             help="Leave out files and folders that match this pattern, written as in .gitignore. "
             "Can be given several times. Patterns in a file .hierignore hold for its folder.",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Apply the decisions of a review (see `hier review`), or take labels from a CSV "
+            "with the columns path and label."
         ),
     ] = None,
     target: Annotated[
@@ -148,13 +154,15 @@ def embed(
 
     - `hier embed labels.csv --model birds.onnx --index idx.faiss`
 
+    - `hier embed ./images --index idx.faiss --labels review.csv`
+
     - `hier embed ./images --model birds.onnx --index milvus://localhost:19530/birds`
 
     - `hier embed s3://bucket/photos --model birds.onnx --engine ray --address auto -o vectors/`
     """
     if engine is not None or address is not None:
         others = (index, index_type, root, rebuild, prune, no_thumbnails, strict, threads, batch,
-                  nested, exclude, device != "auto", max_pixels != MAX_PIXELS)  # fmt: skip
+                  nested, exclude, labels, device != "auto", max_pixels != MAX_PIXELS)  # fmt: skip
         if engine != "ray" or target is None or any(others):
             raise InputError(
                 "expected --engine ray with -o FOLDER. Only --model, --address and --json can be "
@@ -169,16 +177,21 @@ def embed(
             "--rebuild, --prune, --root, --index-type and --no-thumbnails need an index. Name it "
             "with --index"
         )
+    from hiercli.data.corrections import Corrections
+
+    corrections = None if labels is None else Corrections.read(labels)
     encoder = _open(model, device, threads, batch, max_pixels)
     paths = [Path(source) for source in sources]
     if index is not None:
         done = _into_index(
             index, paths, encoder, output is not None, output, nested=nested,
-            exclude=exclude or (), rebuild=rebuild, prune=prune, strict=strict,
-            index_type=index_type, root=root, thumbnails=False if no_thumbnails else None,
+            exclude=exclude or (), corrections=corrections, rebuild=rebuild, prune=prune,
+            strict=strict, index_type=index_type, root=root,
+            thumbnails=False if no_thumbnails else None,
         )  # fmt: skip
     else:
-        done = _into_points(paths, encoder, nested, exclude or (), strict)
+        listed = {"nested": nested, "exclude": exclude or (), "corrections": corrections}
+        done = _into_points(paths, encoder, listed, strict)
     if output is not None and done.collection is not None:
         done.collection.write(output)
     elif index is None and done.collection is not None:
@@ -236,14 +249,12 @@ def _open(model: Path | None, device: str, threads: int, batch: int, max_pixels:
 
 
 def _into_points(
-    paths: list[Path], encoder: "Encoder", nested: bool, exclude: Sequence[str], strict: bool
+    paths: list[Path], encoder: "Encoder", listed: dict[str, Any], strict: bool
 ) -> _Done:
     from hiercli.data.listing import gather
 
     problems: list[str] = []
-    listing = gather(
-        paths, nested=nested, exclude=exclude, skipped=lambda _, reason: problems.append(reason)
-    )
+    listing = gather(paths, skipped=lambda _, reason: problems.append(reason), **listed)
     found: Collection | None = None
     with progress("embedding") as bar, contextlib.suppress(InputError):  # of which none is readable
         found = encoder.embed_records(listing.records, listing.level_names, problems.append, bar)

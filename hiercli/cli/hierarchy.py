@@ -10,7 +10,7 @@ from hiercli.cli import options
 from hiercli.cli.diff import diff
 from hiercli.cli.render import emit, progress, say, warn
 from hiercli.cli.render import output as stdout
-from hiercli.cli.suggest import suggest
+from hiercli.cli.review import suggest
 from hiercli.cli.thumbnails import STYLES, has_room, thumbnail
 from hiercli.errors import EXIT_SKIPPED, InputError
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hiercli import labels
+from hiercli.data.corrections import Corrections
 from hiercli.errors import InputError
 from hiercli.images import Passed, Places, Skipped, find_under
 from hiercli.labels import Record
@@ -45,6 +46,7 @@ def gather(
     skipped: Skipped | None = None,
     absent: bool = False,
     exclude: Sequence[str] = (),
+    corrections: Corrections | None = None,
 ) -> Listing:
     """All images of some files, folders and manifests, labelled by the rule of `labels`.
 
@@ -54,8 +56,11 @@ def gather(
         skipped: told of each folder that cannot be read; without it such a folder raises.
         absent: paths may be missing, and there may be no images.
         exclude: patterns as of ``.gitignore``: what they name in the folders is left out.
+        corrections: what people decided of labels and images; ``skipped`` is told of those that
+            are not there.
 
     Raises:
+        MismatchError: the corrections are of other images.
         InputError: a path is missing, there are no images, or a folder cannot be read.
         DataError: a manifest cannot be used.
     """
@@ -81,10 +86,18 @@ def gather(
         found.append((read.records, read.level_names))
         notes += read.notes
     records, level_names = _merged(found)
+    left_out = list(passed.excluded)
+    if corrections is not None:
+        records, without, lost = corrections.applied(records, level_names)
+        left_out += without
+        if skipped is not None:
+            for path in lost:
+                reason = f"{path}: named in {corrections.file}, but not among the images given"
+                skipped(path, reason)
     source = " and ".join(["folders"] * bool(others) + ["tables" if len(tables) > 1 else "a table"]
                           * bool(tables))  # fmt: skip
     return Listing(
-        records, level_names, tuple(given), tuple(linked), tuple(passed.excluded), source,
+        records, level_names, tuple(given), tuple(linked), tuple(left_out), source,
         tuple(notes),
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from hiercli.images.decoding import (
     probe,
     read,
     read_bytes,
+    size_of,
     state_of,
 )
 from hiercli.images.kinds import NAMES, READABLE, SUFFIXES
@@ -26,5 +27,5 @@ __all__ = [
     "LIMITS", "NAMES", "Passed", "Picture", "READABLE", "SUFFIXES", "Places", "Preprocessing",
     "Skipped", "State", "centre_box", "find", "find_under", "from_array", "natural_key",
     "prepared", "probe", "read",
-    "read_bytes", "state_of", "thumbnail",
+    "read_bytes", "size_of", "state_of", "thumbnail",
 ]  # fmt: skip

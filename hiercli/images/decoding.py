@@ -258,6 +258,24 @@ def probe(path: Path | str) -> None:
         read(path)
 
 
+def size_of(path: Path | str) -> tuple[int, int]:
+    """Width and height of a picture in pixels as its file says, without decoding it.
+
+    Raises:
+        ImageError: missing, or no picture whose header is easily read.
+    """
+    try:
+        _require_file(path)
+        with open_regular(path) as file:
+            kind = kinds.of(file.read(kinds.FIRST_BYTES), _suffix(path))
+        if kind is None or not kind.is_readable() or kind is kinds.RAW:
+            raise UnidentifiedImageError
+        with Image.open(path, formats=kind.formats) as picture:
+            return picture.size
+    except Exception as error:  # of nearly every kind
+        raise ImageError(f"{path}: the size of the image is not known") from error
+
+
 def _upright(picture: Image.Image) -> Image.Image:
     """Turned as its EXIF block says, or as it lies where that block is malformed."""
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hiercli.data.corrections import Corrections
 from hiercli.data.listing import Listing, gather
 from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.pipeline import picture_of
@@ -63,6 +64,7 @@ def update(
     *,
     nested: bool = False,
     exclude: Sequence[str] = (),
+    corrections: Corrections | None = None,
     rebuild: bool = False,
     prune: bool = False,
     strict: bool = False,
@@ -85,6 +87,7 @@ def update(
         encoder: makes the points.
         nested: read folders in folders as levels, see `labels`.
         exclude: patterns as of ``.gitignore``: what they name is taken out of the index.
+        corrections: other labels for some images; what they leave out is taken out likewise.
         rebuild: forget what is there and start anew, with another encoder if need be.
         prune: take a folder or file that is missing, and a folder without pictures, for gone.
             Without it they are an error: a disk may just not be mounted.
@@ -117,8 +120,9 @@ def update(
 
     there = stores.exists(index)
     listing = gather(
-        paths, nested=nested, exclude=exclude, skipped=pass_over, absent=prune and there
-    )
+        paths, nested=nested, exclude=exclude, skipped=pass_over, absent=prune and there,
+        corrections=corrections,
+    )  # fmt: skip
     anew = rebuild or not there
     metadata = encoder.metadata
     with stores.writing(index, metadata.embedding_dim, anew=anew, root=root) as store:

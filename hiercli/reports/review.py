@@ -1,0 +1,172 @@
+"""The findings of a review as one page to work through, by keyboard and without a network."""
+
+import base64
+import dataclasses
+import hashlib
+import html
+import io
+import json
+import os
+import string
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiercli.collection import Collection
+from hiercli.errors import ImageError
+from hiercli.files import escaped, readable, write_text
+from hiercli.geometry import poincare
+from hiercli.images import Picture, read
+from hiercli.review.finding import KINDS, Finding
+from hiercli.review.review import Review
+
+MOST = 600
+"""Findings that a page shows, of each kind as many as of the others where it has them."""
+_LARGE, _SMALL = 320, 96
+_EXAMPLES = 5
+
+Progress = Callable[[int, int], None]
+
+
+def write(
+    target: Path,
+    review: Review,
+    title: str,
+    *,
+    picture: Picture = read,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Write the page.
+
+    Args:
+        target: the file.
+        review: what was found.
+        title: what the page is called.
+        picture: gives the pictures of images.
+        progress: called with (done, total) pictures.
+
+    Returns:
+        paths of images that cannot be shown.
+    """
+    shown = _most(review.findings)
+    examples = _Examples(review.collection)
+    wanted: dict[tuple[str, int], int] = {}
+    rows = []
+    for one in shown:
+        groups = [
+            (caption, [wanted.setdefault((path, side), len(wanted)) for path in paths])
+            for caption, side, paths in examples.of(one)
+        ]
+        row = {name: escaped(value) if isinstance(value, str) else value
+               for name, value in dataclasses.asdict(one).items()}  # fmt: skip
+        rows.append(row | {"shows": groups, "name": readable(Path(one.path).name)})
+    pictures = []
+    missing: list[str] = []
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        loaded = threads.map(lambda at: _picture(at[0], at[1], picture), wanted)
+        for (path, _), data in zip(wanted, loaded, strict=True):
+            pictures.append(data)
+            if not data:
+                missing.append(path)
+            if progress:
+                progress(len(pictures), len(wanted))
+    left_out = len(review.findings) - len(shown)
+    facts = {
+        "findings": rows,
+        "pictures": pictures,
+        "kinds": KINDS,
+        "labels": sorted({label for label in review.collection.labels or () if label}),
+        "columns": [field.name for field in dataclasses.fields(Finding)],
+        "key": hashlib.sha256(review.to_csv().encode("utf-8", "surrogateescape")).hexdigest()[:16],
+    }
+    note = f" {left_out:,} further findings are only in the CSV." if left_out else ""
+    write_text(target, _page(title, note, facts))
+    return list(dict.fromkeys(missing))
+
+
+def _most(findings: Sequence[Finding]) -> list[Finding]:
+    """At most so many: the first of each kind, as evenly as the kinds allow."""
+    by_kind: dict[str, list[Finding]] = {}
+    for one in findings:
+        by_kind.setdefault(one.kind, []).append(one)
+    share, left = MOST, len(by_kind)
+    kept: set[int] = set()
+    for own in sorted(by_kind.values(), key=len):
+        taken = own[: share // left]
+        kept |= {id(one) for one in taken}
+        share, left = share - len(taken), left - 1
+    return [one for one in findings if id(one) in kept]
+
+
+class _Examples:
+    """Images that help to judge a finding."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self._paths = collection.paths or []
+        self._at = {path: place for place, path in enumerate(self._paths)}
+        self._members: dict[str, list[int]] = {}
+        for place, label in enumerate(collection.labels or ()):
+            self._members.setdefault(label, []).append(place)
+
+    def of(self, one: Finding) -> Iterator[tuple[str, int, list[str]]]:
+        """Caption, size and paths of each row of pictures; the first shows what it is about."""
+        name = Path(one.path).name
+        yield f"{name}, label {one.label}" if one.label else name, _LARGE, [one.path]
+        if one.of:
+            yield f"copy of {Path(one.of).name}", _LARGE, [one.of]
+        at = self._at.get(one.path)
+        if at is None:
+            return
+        if one.kind in ("relabel", "merge", "label"):
+            if one.label:
+                yield f"nearest of {one.label}", _SMALL, self._nearest(at, one.label)
+            if one.proposal:
+                yield f"nearest of {one.proposal}", _SMALL, self._nearest(at, one.proposal)
+        elif one.kind == "split":
+            order = self._nearest(at, one.label, every=True)
+            yield "like this one", _SMALL, order[:_EXAMPLES]
+            yield "least like it", _SMALL, order[: -_EXAMPLES - 1 : -1]
+        elif one.kind == "outlier":
+            yield "nearest of all", _SMALL, self._nearest(at, None)
+
+    def _nearest(self, at: int, label: str | None, *, every: bool = False) -> list[str]:
+        places = range(len(self._paths)) if label is None else self._members.get(label, ())
+        others = np.array([place for place in places if place != at], np.int64)
+        if not len(others) or self._collection.c is None:
+            return []
+        points = self._collection.points
+        far = poincare.dist(
+            points[at][None].astype(np.float64), points[others].astype(np.float64),
+            self._collection.c,
+        )  # fmt: skip
+        order = others[np.argsort(far, kind="stable")]
+        return [self._paths[place] for place in order[: None if every else _EXAMPLES]]
+
+
+def _picture(path: str, side: int, picture: Picture) -> str:
+    """A JPEG as a data address; empty where the image cannot be read."""
+    try:
+        small = picture(path, side)
+    except ImageError:
+        return ""
+    small.thumbnail((side * 4 // 3, side * 4 // 3))
+    small.info.clear()  # a comment would be written along
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _page(title: str, note: str, facts: dict[str, Any]) -> str:
+    here = resources.files("hiercli.reports")
+    page, style, script = (
+        here.joinpath(f"review.{kind}").read_text("utf-8") for kind in ("html", "css", "js")
+    )
+    # Nothing in the data can end the element that holds it.
+    data = json.dumps(facts, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+    words = {"title": html.escape(readable(title)), "note": html.escape(note)}
+    return string.Template(page).substitute(words, style=style, script=script, data=data)

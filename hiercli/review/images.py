@@ -1,0 +1,192 @@
+"""What images look like themselves: copies, small and blurred ones, those like no other."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from hiercli.errors import ImageError
+from hiercli.images import read, size_of
+from hiercli.labels import SPLITS
+from hiercli.review.duplicates import Pairs
+from hiercli.review.finding import Finding
+
+TINY = 64
+"""Pixels of the short side below which an image is tiny."""
+_SIDE = 256
+"""Pixels of the short side at which blur is measured."""
+_ALONE = 3.0
+_SOFT = 3.5
+"""Robust standard deviations by which an image stands out."""
+_FEWEST = 20
+"""Images among which one can stand out."""
+_RANK = 10
+"""An image is as lonely as its tenth nearest is far: a few strangers are no company."""
+
+Progress = Callable[[int, int], None]
+
+
+def copies(
+    pairs: Pairs, paths: Sequence[str], labels: Sequence[str], splits: Sequence[str]
+) -> list[Finding]:
+    """A finding for each copy but the best of its group, and one for each that lies in two splits.
+
+    The best has the most pixels, then the most bytes, then the first path.
+
+    Args:
+        pairs: of copies.
+        paths, labels: of all images.
+        splits: name of the part (train, test, ...) that each is in; empty for none.
+    """
+    agreement: dict[int, int] = {}
+    for row, (first, second) in enumerate(zip(pairs.first, pairs.second, strict=True)):
+        for place in (int(first), int(second)):
+            if pairs.agreement[row] > pairs.agreement[agreement.get(place, row)] or (
+                place not in agreement
+            ):
+                agreement[place] = row
+    found, leaks = [], []
+    for group in pairs.groups(len(paths)):
+        order = sorted(group.tolist(), key=lambda place: _goodness(paths[place]))
+        best = order[0]
+        for place in order[1:]:
+            row = agreement[place]
+            how = _how(float(pairs.scale[row]), bool(pairs.mirrored[row]))
+            other = int(pairs.first[row] + pairs.second[row] - place)
+            reason = f"{how} of {Path(paths[other]).name}"
+            if labels[place] != labels[best]:
+                reason += f"; the labels differ ({labels[place]}, {labels[best]})"
+            sure = float(pairs.agreement[row])
+            found.append(Finding("duplicate", paths[place], labels[place], "", paths[best], sure,
+                                 reason=reason))  # fmt: skip
+        leaks += _leaks(order, paths, labels, splits)
+    return sorted(found, key=lambda one: (one.of, -(one.confidence or 0))) + leaks
+
+
+def _leaks(
+    group: Sequence[int], paths: Sequence[str], labels: Sequence[str], splits: Sequence[str]
+) -> list[Finding]:
+    """Of images of one group: those in another split than an earlier one."""
+    seen: dict[str, int] = {}
+    found = []
+    for place in sorted(group, key=lambda place: splits[place] != "train"):
+        split = splits[place]
+        other = next((first for name, first in seen.items() if name != split), None)
+        if split and other is not None:
+            reason = f"in {split}, a copy of an image in {splits[other]}"
+            found.append(Finding("leak", paths[place], labels[place], "", paths[other],
+                                 reason=reason))  # fmt: skip
+        if split:
+            seen.setdefault(split, place)
+    return found
+
+
+def _how(scale: float, mirrored: bool) -> str:
+    kind = "a mirrored " if mirrored else "a "
+    return f"{kind}copy" if scale == 1 else f"{kind}crop or enlargement ({scale:.0%} of a side)"
+
+
+def _goodness(path: str) -> tuple[int, int, str]:
+    """Sort key under which the best of some copies comes first."""
+    try:
+        width, height = size_of(path)
+        return -width * height, -os.path.getsize(path), path
+    except (ImageError, OSError):  # then nothing speaks for it
+        return 0, 0, path
+
+
+def split_of(path: str) -> str:
+    """The part of a data set that a path lies in: its last folder of a name like train or test."""
+    parts = [part.lower() for part in Path(path).parts[:-1]]
+    return next((part for part in reversed(parts) if part in SPLITS), "")
+
+
+def outliers(
+    distances: np.ndarray, near: np.ndarray, paths: Sequence[str], labels: Sequence[str]
+) -> list[Finding]:
+    """Images that lie much farther from their nearest than images do, the farthest first.
+
+    Args:
+        distances: (N, K) to the nearest images, ascending.
+        near: (N, K) positions of these.
+        paths, labels: of all images.
+    """
+    if len(paths) < _FEWEST:
+        return []
+    far = np.log(np.maximum(distances[:, min(_RANK, distances.shape[1]) - 1], 1e-9))
+    standing = _standing_out(far)
+    order = [place for place in np.argsort(-standing, kind="stable") if standing[place] >= _ALONE]
+    return [
+        Finding("outlier", paths[place], labels[place],
+                reason=f"its nearest photos lie {np.exp(far[place] - np.median(far)):.1f} times as "
+                f"far as usual; the nearest is {Path(paths[near[place, 0]]).name}")
+        for place in order
+    ]  # fmt: skip
+
+
+def _standing_out(values: np.ndarray) -> np.ndarray:
+    """Robust standard deviations above the median."""
+    middle = np.median(values)
+    spread = max(1.4826 * float(np.median(np.abs(values - middle))), 1e-6)
+    return np.asarray((values - middle) / spread)
+
+
+def tiny(sides: Sequence[int], paths: Sequence[str], labels: Sequence[str]) -> list[Finding]:
+    """Images of few pixels.
+
+    Args:
+        sides: pixels of the short side of each; 0 where it is not known.
+        paths, labels: of all images.
+    """
+    found = [(side, place) for place, side in enumerate(sides) if 0 < side < TINY]
+    return [
+        Finding("tiny", paths[place], labels[place], reason=f"its short side has {side} pixels")
+        for side, place in sorted(found)
+    ]
+
+
+def blurred(
+    paths: Sequence[str], labels: Sequence[str], progress: Progress | None = None
+) -> list[Finding]:
+    """Images that are much less sharp than the others, by the variance of their Laplacian.
+
+    Images whose files are missing are not looked at.
+    """
+    places = [place for place, path in enumerate(paths) if os.path.isfile(path)]
+    sharp = []
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for done, value in enumerate(threads.map(lambda at: _sharpness(paths[at]), places), 1):
+            sharp.append(value)
+            if progress:
+                progress(done, len(places))
+    known = [(place, value) for place, value in zip(places, sharp, strict=True) if value]
+    if len(known) < _FEWEST:
+        return []
+    standing = _standing_out(-np.log([value for _, value in known]))
+    usual = float(np.median([value for _, value in known]))
+    found = [
+        (float(above), place, value)
+        for above, (place, value) in zip(standing, known, strict=True)
+        if above >= _SOFT
+    ]
+    return [
+        Finding("blurred", paths[place], labels[place],
+                reason=f"its edges are {(usual / value) ** 0.5:.1f} times as soft as usual")
+        for _, place, value in sorted(found, reverse=True)
+    ]  # fmt: skip
+
+
+def _sharpness(path: str) -> float:
+    """Variance of the Laplacian over that of the grey levels; 0 where there is nothing to see."""
+    from scipy.ndimage import laplace
+
+    try:
+        picture = read(path, _SIDE)
+    except ImageError:
+        return 0.0
+    factor = max(1, min(picture.size) // _SIDE)
+    grey = np.asarray(picture.convert("L").reduce(factor), np.float32)
+    spread = float(grey.var())
+    return 0.0 if spread < 1 else float(laplace(grey).var()) / spread + 1e-6

@@ -1,0 +1,314 @@
+"""`Review`: everything in a collection of images that a person should look at."""
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from hiercli.collection import Collection
+from hiercli.data.corrections import DECISION
+from hiercli.errors import DataError, ImageError, InputError
+from hiercli.files import escaped
+from hiercli.hierarchy.node import Node
+from hiercli.hierarchy.tree import POINTS, Tree, images_of
+from hiercli.images import read
+from hiercli.review import duplicates, images, labelling
+from hiercli.review.finding import KINDS, Finding
+from hiercli.review.labels import LABEL_KINDS, doubts
+from hiercli.review.neighbourhood import nearest_of_all
+
+if TYPE_CHECKING:
+    from hiercli.index.catalogue import Catalogue
+
+Steps = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+"""Given the name of a step: a context in which its progress is told."""
+_NEIGHBOURS = 10
+_READ_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Review:
+    """What was found in a collection, by kind and the surest first.
+
+    Examples:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> middles = np.repeat(rng.normal(size=(4, 8)), 25, axis=0)
+        >>> points = 0.3 * (middles + 0.1 * rng.normal(size=(100, 8)))
+        >>> labels = [f"kind {number // 25}" for number in range(100)]
+        >>> labels[3] = "kind 2"
+        >>> birds = Collection(points=points.astype(np.float32), labels=labels, c=0.1)
+        >>> found = Review.of_collection(birds, kinds=["relabel"]).findings
+        >>> [(one.kind, one.label, one.proposal) for one in found]
+        [('relabel', 'kind 2', 'kind 0')]
+
+    Attributes:
+        findings: what to look at.
+        collection: the images that were looked at.
+        problems: why the pixels of some could not be looked at.
+    """
+
+    findings: list[Finding]
+    collection: Collection
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def of_images(
+        cls,
+        source: Path | str,
+        model: Path | str | None = None,
+        *,
+        kinds: Sequence[str] | None = None,
+        least: float = 0.4,
+        label_next: int = 20,
+        steps: Steps | None = None,
+    ) -> Self:
+        """Look through the images of an index, or of a file of embeddings.
+
+        Args:
+            source: an index (``.faiss``), ``.npy``, ``.npz``, ``.parquet``, or a folder of these.
+            model: the encoder; needed where its proxies are not at hand.
+            kinds: of findings to look for; without it all.
+            least: confidence from which on doubts of labels and classes are listed.
+            label_next: how many images without a label are proposed.
+            steps: tells of progress.
+
+        Raises:
+            InputError: the source is missing or empty, or a kind is unknown.
+            FileFormatError: it is damaged.
+        """
+        source = Path(source)
+        collection, _ = images_of(source, None if model is None else Path(model))
+        unreadable: list[tuple[str, str]] = []
+        smalls: Callable[[], Iterator[tuple[int, bytes]]] | None = None
+        with contextlib.ExitStack() as stack:
+            if source.suffix.lower() not in POINTS and not source.is_dir():
+                from hiercli.index.catalogue import Catalogue
+
+                catalogue = stack.enter_context(closing(Catalogue(source)))
+                unreadable = [(os.fsdecode(path), why) for path, why in catalogue.quarantine()]
+                smalls = partial(_thumbnails, catalogue, collection.paths or ())
+            return cls.of_collection(
+                collection, kinds=kinds, least=least, label_next=label_next, steps=steps,
+                smalls=smalls, unreadable=unreadable,
+            )  # fmt: skip
+
+    @classmethod
+    def of_collection(
+        cls,
+        collection: Collection,
+        *,
+        kinds: Sequence[str] | None = None,
+        least: float = 0.4,
+        label_next: int = 20,
+        steps: Steps | None = None,
+        smalls: Callable[[], Iterator[tuple[int, bytes]]] | None = None,
+        unreadable: Sequence[tuple[str, str]] = (),
+    ) -> Self:
+        """Look through a collection, see `of_images`.
+
+        Args:
+            collection: of images with c.
+            kinds, least, label_next, steps: as there.
+            smalls: gives positions and small pictures of images; others are read from their files.
+            unreadable: paths and reasons of files that are not among the images.
+        """
+        wanted = set(KINDS if kinds is None else kinds)
+        if unknown := sorted(wanted - set(KINDS)):
+            raise InputError(
+                f"expected kinds among {', '.join(KINDS)}, got {', '.join(unknown)}. Name some of "
+                "these"
+            )
+        if collection.c is None:
+            raise InputError("expected a collection with its curvature c, got one without")
+        looked = _Reviewer(collection, wanted, steps or _silent, smalls)
+        found = looked.run(least, label_next, unreadable)
+        return cls(found, collection, tuple(looked.problems))
+
+    def to_csv(self) -> str:
+        """A row for each finding; people fill in its last two columns, see `data.corrections`."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*(field.name for field in dataclasses.fields(Finding)), *DECISION])
+        for one in self.findings:
+            sure = "" if one.confidence is None else f"{one.confidence:.3f}"
+            row = dataclasses.asdict(one) | {"confidence": sure}
+            writer.writerow([*(escaped(cell) for cell in row.values()), "", ""])
+        return text.getvalue()
+
+    def to_json(self) -> str:
+        """One JSON object for each finding, one a line."""
+        return "".join(json.dumps(dataclasses.asdict(one)) + "\n" for one in self.findings)
+
+    def counts(self) -> dict[str, int]:
+        """How many findings there are of each kind that was found."""
+        numbers = {kind: sum(one.kind == kind for one in self.findings) for kind in KINDS}
+        return {kind: number for kind, number in numbers.items() if number}
+
+
+@contextlib.contextmanager
+def _silent(name: str) -> Iterator[Callable[[int, int], None]]:
+    del name
+    yield lambda done, total: None
+
+
+class _Reviewer:
+    """One look through a collection."""
+
+    def __init__(
+        self,
+        collection: Collection,
+        wanted: set[str],
+        steps: Steps,
+        smalls: Callable[[], Iterator[tuple[int, bytes]]] | None,
+    ) -> None:
+        self.collection, self.wanted, self.steps, self.smalls = collection, wanted, steps, smalls
+        self.paths = list(collection.paths or ())
+        self.labels = list(collection.labels or [""] * len(collection))
+        self.problems: list[str] = []
+
+    def run(self, least: float, count: int, unreadable: Sequence[tuple[str, str]]) -> list[Finding]:
+        """What is found, by kind; see `Review.of_images`."""
+        found: list[Finding] = []
+        if self.wanted & set(LABEL_KINDS) and self._num_classes() >= 2:
+            found += self._doubts(least)
+        found += self._neighbourly(count)
+        if "unreadable" in self.wanted:
+            found += [Finding("unreadable", path, reason=why) for path, why in unreadable]
+        if "blurred" in self.wanted and self.paths:
+            with self.steps("looking for blur") as told:
+                found += images.blurred(self.paths, self.labels, told)
+        order = list(KINDS)
+        kept = [one for one in found if one.kind in self.wanted]
+        kept.sort(key=lambda one: order.index(one.kind))
+        return kept
+
+    def _num_classes(self) -> int:
+        return len({label for label in self.labels if label})
+
+    def _doubts(self, least: float) -> list[Finding]:
+        """Of images with a label, and of classes."""
+        places = np.array([place for place, label in enumerate(self.labels) if label])
+        own = self.collection if len(places) == len(self.labels) else self.collection[places]
+        with self.steps("comparing labels") as told:
+            return doubts(own, self._root(own), least=least, progress=told)
+
+    @staticmethod
+    def _root(collection: Collection) -> Node | None:
+        """The tree over the classes; ``None`` where none can be grown."""
+        try:
+            return Tree.of_collection(collection).root
+        except (InputError, DataError):
+            return None
+
+    def _neighbourly(self, count: int) -> list[Finding]:
+        """What neighbours tell: copies, outliers, what to label; and the size of pictures."""
+        found: list[Finding] = []
+        collection, c = self.collection, self.collection.c
+        assert c is not None
+        compared = self.wanted & {"duplicate", "leak", "outlier", "label"}
+        if compared and len(collection) > 1:
+            with self.steps("finding neighbours") as told:
+                far, near = nearest_of_all(collection.points, _NEIGHBOURS, c, progress=told)
+            names = self.paths or [f"image {place + 1}" for place in range(len(collection))]
+            if "outlier" in compared:
+                found += images.outliers(far, near, names, self.labels)
+            if "label" in compared and self._num_classes():
+                found += labelling.label_next(
+                    collection.points, far, near, names, self.labels, c, count
+                )
+        if not self.paths or not self.wanted & {"duplicate", "leak", "tiny"}:
+            return found
+        greys, aspects, sides = self._pixels()
+        if "tiny" in self.wanted:
+            found += images.tiny(sides, self.paths, self.labels)
+        if compared & {"duplicate", "leak"} and len(collection) > 1:
+            with self.steps("comparing pixels") as told:
+                pairs = duplicates.near_duplicates(
+                    near[:, : duplicates.NEIGHBOURS], greys, aspects, progress=told
+                )
+            found += images.copies(pairs, self.paths, self.labels, self._splits())
+        return found
+
+    def _splits(self) -> list[str]:
+        names = self.collection.level_names
+        if "split" in names and self.collection.levels is not None:
+            place = names.index("split")
+            return [own[place] for own in self.collection.levels]
+        return [images.split_of(path) for path in self.paths]
+
+    def _pixels(self) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        """Small grey pictures, aspects and short sides in pixels of all images."""
+        total = len(self.paths)
+        pictures: list[tuple[np.ndarray, float] | None] = [None] * total
+        sides = [0] * total
+        with self.steps("reading images") as told, ThreadPoolExecutor(os.cpu_count()) as threads:
+            done = 0
+            sources: Iterator[tuple[int, bytes | None]] = iter(())
+            for stored in (True, False):
+                if stored:
+                    sources = iter(()) if self.smalls is None else self.smalls()
+                else:
+                    sources = ((at, None) for at in range(total) if pictures[at] is None)
+                for some in _chunks(sources):
+                    for at, seen, problem in threads.map(self._look, some):
+                        if seen is not None:
+                            pictures[at], sides[at] = seen[:2], seen[2]
+                            done += 1
+                        elif not stored:
+                            self.problems.append(problem)
+                    told(min(done, total), total)
+        greys, aspects = duplicates.gathered(pictures)
+        return greys, aspects, sides
+
+    def _look(
+        self, given: tuple[int, bytes | None]
+    ) -> tuple[int, tuple[np.ndarray, float, int] | None, str]:
+        at, content = given
+        try:
+            picture = read(self.paths[at], None if content else duplicates.SIDE, content)
+        except ImageError as error:
+            return at, None, str(error)
+        # A file is decoded small, so that its size is not known; a stored picture is a small one
+        # where the image is.
+        grey, aspect = duplicates.small_grey(picture)
+        return at, (grey, aspect, min(picture.size) if content else 0), ""
+
+
+def _chunks(items: Iterator[tuple[int, bytes | None]]) -> Iterator[list[tuple[int, bytes | None]]]:
+    some: list[tuple[int, bytes | None]] = []
+    for item in items:
+        some.append(item)
+        if len(some) == _READ_AT_ONCE:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+def _thumbnails(catalogue: "Catalogue", paths: Sequence[str]) -> Iterator[tuple[int, bytes]]:
+    """Positions of images, and the small pictures that their index keeps."""
+    from hiercli.index.conditions import meeting
+
+    ids = meeting(catalogue, []).tolist()
+    at = {path: place for place, path in enumerate(paths)}
+    places: dict[bytes, list[int]] = {}
+    for first in range(0, len(ids), _READ_AT_ONCE):
+        for row in catalogue.rows(ids[first : first + _READ_AT_ONCE], points=False):
+            place = at.get(os.fsdecode(row.path))
+            if place is not None:
+                places.setdefault(row.content, []).append(place)
+    for content, small in catalogue.thumbnails():
+        for place in places.get(content, ()):
+            yield place, small
