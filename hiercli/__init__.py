@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from hiercli.losses.hier import HierLoss
     from hiercli.nn.to_poincare import ToPoincare
     from hiercli.onnx_export import export
+    from hiercli.review.review import Review
     from hiercli.training.train import train
 
 __version__ = "0.1.0"
@@ -63,6 +64,7 @@ __all__ = [
     "InputError",
     "MismatchError",
     "MissingExtraError",
+    "Review",
     "ToPoincare",
     "TrainingError",
     "Tree",
@@ -92,6 +94,7 @@ _HOMES = {
     "HierLoss": "hiercli.losses.hier",
     "Hit": "hiercli.index.searchable",
     "Index": "hiercli.index.index",
+    "Review": "hiercli.review.review",
     "ToPoincare": "hiercli.nn.to_poincare",
     "Tree": "hiercli.hierarchy.tree",
     "Verdict": "hiercli.hierarchy.verdict",

@@ -17,7 +17,7 @@ from typing import Any
 
 _MODULES = [
     "faiss", "forked", "hiercli.cli.app", "hiercli.evaluation.evaluate",
-    "hiercli.hierarchy.suggest", "hiercli.index.update", "hiercli.onnx_export",
+    "hiercli.review.review", "hiercli.index.update", "hiercli.onnx_export",
     "hiercli.reports.curves", "hiercli.reports.disk", "hiercli.training.baseline",
     "hiercli.training.untrained", "networkx", "onnx", "onnxruntime", "pyarrow.dataset",
     "pyarrow.parquet", "pytest", "rich.progress", "scipy.cluster.hierarchy", "torch._dynamo",

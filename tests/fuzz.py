@@ -165,9 +165,9 @@ _INDEX = ("index stats idx.faiss", "index verify idx.faiss", "index repair idx.f
 _CATALOGUE = (_SEARCH, f"{_SEARCH} --where label=kind1 --unique", f"{_SEARCH} --branches --json",
               f"{_SEARCH} --html page.html", f"{_SEARCH} --level 1", *_INDEX,
               "index compact idx.faiss", "index verify idx.faiss --files",
-              "hierarchy --index idx.faiss", "hierarchy suggest --index idx.faiss")  # fmt: skip
+              "hierarchy --index idx.faiss", "review --index idx.faiss -o review")  # fmt: skip
 _POINTS = (f"hierarchy --points {{file}} {_MODEL}", f"eval --points {{file}} {_MODEL}",
-           f"hierarchy suggest --points {{file}} {_MODEL}")  # fmt: skip
+           f"review --points {{file}} {_MODEL}")  # fmt: skip
 
 READERS = [
     *(Reader(name, f"images/*.{suffix}", _PNG if name == "png" else _BYTES, (_EMBED,))

@@ -69,7 +69,7 @@ def test_the_documentation_is_built(tmp_path: Path) -> None:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     commands = (tmp_path / "site" / "reference" / "commands" / "index.html").read_text()
-    assert "hier hierarchy suggest" in commands and "--where" in commands
+    assert "hier review" in commands and "--where" in commands
     python = (tmp_path / "site" / "reference" / "python" / "index.html").read_text()
     assert "hiercli.Encoder.embed" in python
 

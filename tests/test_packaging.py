@@ -119,6 +119,7 @@ def test_serving_needs_no_torch(light: tuple[Path, int], photos: Path, tmp_path:
         ["hierarchy", "--index", "i.faiss"],
         ["hierarchy", "--index", "i.faiss", "--format", "html", "-o", "tree.html"],
         ["hierarchy", "suggest", "--index", "i.faiss"],
+        ["review", "--index", "i.faiss", "-o", "review"],
         ["eval", "--points", "v.npy"],
         ["index", "verify", "i.faiss"],
         ["data"],

@@ -9,12 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Hier
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from hiercli import Collection
+from hiercli.data.corrections import Corrections
 from hiercli.hierarchy.node import Node
 from hiercli.reports import disk
+from hiercli.reports import review as review_pages
+from hiercli.review.finding import Finding
+from hiercli.review.review import Review
 
 FLAGS = (
     "--no-sandbox",
@@ -284,3 +290,100 @@ def test_two_trees_face_to_face(browser: Browser, index: Path, hier: Hier, tmp_p
     assert page.locator("svg line").count() == 7, "a line for each class that both have"
     assert sorted(page.locator("svg text.alone").all_text_contents()) == ["<i>kind</i>", "kind3"]
     assert wrong == []
+
+
+# -- the review page ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def review_page(photos: Path, tmp_path: Path) -> Path:
+    files = sorted(photos.rglob("*.jpg"))
+    labels = [file.parent.name for file in files]
+    rng = np.random.default_rng(0)
+    points = (0.2 * rng.normal(size=(len(files), 8))).astype(np.float32)
+    collection = Collection(points, [str(file) for file in files], labels, c=0.1)
+    found = [
+        Finding("relabel", str(files[0]), "kind0", "kind1", "", 0.8, reason="its nearest disagree"),
+        Finding("relabel", str(files[1]), "kind0", 'kind "2", or so', "", 0.7),
+        Finding("merge", str(files[2]), "kind0", "kind3", "", 0.6),
+        Finding("duplicate", str(files[3]), "kind0", "", str(files[4]), 0.95),
+        Finding("blurred", str(files[5]), "kind0", reason="its edges are soft"),
+        Finding("unreadable", str(photos / "gone.jpg"), reason="it is <damaged>"),
+    ]
+    page = tmp_path / "review.html"
+    missing = review_pages.write(page, Review(found, collection), "Review of <birds>")
+    assert missing == [str(photos / "gone.jpg")]
+    return page
+
+
+def opened(browser: Browser, file: Path, **options: Any) -> tuple[Page, list[str]]:
+    wrong: list[str] = []
+    page = browser.new_page(**{"viewport": {"width": 1100, "height": 760}} | options)
+    page.on("console", lambda said: wrong.append(said.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda asked: wrong.append(asked.url)
+            if not asked.url.startswith(("file:", "data:", "blob:")) else None)  # fmt: skip
+    page.goto(file.as_uri())
+    return page, wrong
+
+
+def test_a_review_is_worked_through_by_keyboard(
+    browser: Browser, review_page: Path, tmp_path: Path
+) -> None:
+    page, wrong = opened(browser, review_page)
+    assert page.title() == "Review of <birds>"
+    assert page.inner_text("main h2") == "kind0, or kind1?"
+    assert page.locator("main img").count() >= 10
+    page.keyboard.press("a")
+    page.keyboard.press("l")
+    page.keyboard.type("a, new kind")
+    page.keyboard.press("Enter")
+    page.keyboard.press("a")  # two classes are one
+    page.keyboard.press("x")  # has no effect on a copy: to accept it is to leave it out
+    page.keyboard.press("a")
+    page.keyboard.press("r")
+    page.keyboard.press("u")
+    assert page.inner_text("#count") == "4 of 6 decided"
+    page.keyboard.press("r")
+    assert page.inner_text("main h2") == "Cannot be read"
+    assert "it is <damaged>" in page.inner_text("main").replace("It", "it")
+    page.keyboard.press("ArrowLeft")
+    assert page.inner_text("main .state") == "Kept as it is"
+    page.keyboard.press("2")
+    assert page.evaluate("hier.state().kind") == "merge"
+    with page.expect_download() as waiting:
+        page.keyboard.press("s")
+    saved = tmp_path / "saved.csv"
+    waiting.value.save_as(saved)
+    decisions = Corrections.read(saved)
+    assert sorted(decisions.labels.values()) == ["a, new kind", "kind1"]
+    assert decisions.renamed == {"kind0": "kind3"}
+    assert len(decisions.excluded) == 1
+    # What was decided is there when the page is opened again.
+    page.reload()
+    assert page.inner_text("#count") == "5 of 6 decided"
+    assert wrong == []
+    page.close()
+
+
+@pytest.mark.parametrize("width", [360, 1100, 3840])
+def test_a_review_fits_every_width(browser: Browser, review_page: Path, width: int) -> None:
+    page, wrong = opened(browser, review_page, viewport={"width": width, "height": 800})
+    for _ in range(6):
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.keyboard.press("ArrowRight")
+    names = page.eval_on_selector_all("button", "all => all.map(b => b.innerText || b.ariaLabel)")
+    assert all(names)
+    assert wrong == []
+    page.close()
+
+
+def test_a_review_page_shows_some_of_each_kind(photos: Path, tmp_path: Path) -> None:
+    points = np.zeros((1, 4), np.float32)
+    found = [Finding("relabel", f"/gone/{n}.jpg", "a", "b", "", 0.5) for n in range(2000)]
+    found += [Finding("tiny", f"/gone/small{n}.jpg") for n in range(10)]
+    review_pages.write(tmp_path / "r.html", Review(found, Collection(points, c=0.1)), "R")
+    text = (tmp_path / "r.html").read_text()
+    assert text.count('"kind":"tiny"') == 10
+    assert text.count('"kind":"relabel"') == review_pages.MOST - 10
+    assert f"{2010 - review_pages.MOST:,} further findings" in text

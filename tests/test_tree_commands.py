@@ -228,7 +228,8 @@ def test_suggestions_are_a_table_to_review(
     told(done)
     rows = list(csv.DictReader(io.StringIO(file.read_text())))
     assert rows and list(rows[0]) == [
-        "kind", "path", "label", "proposal", "confidence", "branch", "shared", "reason",
+        "kind", "path", "label", "proposal", "of", "confidence", "branch", "shared", "reason",
+        "decision", "new_label",
     ]  # fmt: skip
     assert all(Path(row["path"]).is_file() for row in rows)
     assert b"48 images checked" in done.stderr
@@ -288,7 +289,7 @@ def test_an_index_whose_encoder_has_moved(
 
 
 def test_a_closed_stdout_is_one_message(index: Path, tmp_path: Path) -> None:
-    for words in (["hierarchy"], ["hierarchy", "suggest"]):
+    for words in (["hierarchy"], ["hierarchy", "suggest"], ["review"]):
         done = subprocess.run(
             ["bash", "-c", '"$0" -m hiercli "$@" >&-', sys.executable, *words, "--index", index],
             capture_output=True, check=False,
