@@ -37,6 +37,8 @@ def show_json(
     """An object a query, a line each."""
     for query, (hits, verdict) in zip(asked, found, strict=True):
         result: dict[str, Any] = {"query": query.name, "results": [hit.to_dict() for hit in hits]}
+        if query.understood is not None:
+            result["understood"] = query.understood.to_dict()
         if verdict is not None:
             result["verdict"] = verdict.to_dict()
         if tree is not None:

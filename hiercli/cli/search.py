@@ -5,13 +5,14 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hiercli.cli import options
-from hiercli.cli.hits import Answer, show_csv, show_json, show_table
+from hiercli.cli.hits import Answer, point_of, show_csv, show_json, show_table
 from hiercli.cli.render import progress, say, warn
 from hiercli.cli.thumbnails import STYLES
 from hiercli.errors import EXIT_SKIPPED, InputError
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from hiercli.encoder.encoder import Encoder
+    from hiercli.encoder.metadata import Metadata
     from hiercli.hierarchy.branches import Branches
     from hiercli.images import Picture
-    from hiercli.index.queries import Query
+    from hiercli.index.queries import Box, Query
     from hiercli.index.searchable import Hit, Searchable
 
 
@@ -31,8 +33,9 @@ def search(
     queries: Annotated[
         list[Path],
         typer.Argument(
-            help="Search for these images, folders or .npy files of points; - reads an image from "
-            "stdin."
+            metavar="QUERY...",
+            help="Search for these images, folders, .npy files of points, or words (labels, levels "
+            "and names that the encoder knows); - reads an image from stdin.",
         ),
     ],
     index: Annotated[
@@ -42,6 +45,26 @@ def search(
             "milvus://HOST:PORT/NAME."
         ),
     ],
+    plus: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="QUERY", help="Add this image or these words to each query. Can be repeated."
+        ),
+    ] = None,
+    minus: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="QUERY",
+            help="Take this image or these words away from each query. Can be repeated.",
+        ),
+    ] = None,
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,W,H",
+            help="Search for this part of the query image: left, top, width and height in pixels.",
+        ),
+    ] = None,
     k: Annotated[
         int | None,
         typer.Option(
@@ -138,7 +161,8 @@ def search(
 
     --json prints one object for each query:
     {"query", "results": [{"rank", "path", "label", "levels", "distance", "copies"}], "verdict":
-    {"name", "level", "probability", "is_foreign", "kinds", "specificity", "text"}}. With
+    {"name", "level", "probability", "is_foreign", "kinds", "specificity", "text"}}. A query of
+    words has "understood": {"names", "kind", "unmatched"} and no verdict. With
     --branches, each result also has {"branch": {"id", "name", "radius"}}, and each query has
     "specificity": the share of the images in the index that are less clear, 0 to 1, or null if the
     encoder has not learned depth.
@@ -154,6 +178,12 @@ def search(
     - `hier search query.jpg --index idx.faiss --where genus=Icterus` (images with levels)
 
     - `curl -s URL | hier search - --index idx.faiss`
+
+    - `hier search "warbler" --index idx.faiss`
+
+    - `hier search query.jpg --plus "oriole" --minus "warbler" --index idx.faiss`
+
+    - `hier search query.jpg --crop 40,30,200,200 --index idx.faiss`
 
     - `hier search query.jpg --index idx.faiss --branches`
 
@@ -173,10 +203,11 @@ def search(
     if csv_output and json_output:
         raise InputError("--csv and --json cannot be combined. Give one of them")
     conditions = [_condition(text) for text in where or ()]
+    box = None if crop is None else _box(crop)
     if thumbnails not in STYLES:
         raise InputError(f"expected --thumbnails {'|'.join(STYLES)}, got {thumbnails!r}")
     from hiercli.files import require_apart, require_replaceable
-    from hiercli.index.queries import gather, recognise
+    from hiercli.index.queries import combined, cropped, gather, gather_one, recognise
 
     if html is not None:
         require_replaceable(html)
@@ -184,16 +215,30 @@ def search(
     with closing(images):
         require_apart(html, (*images.files, images.model, model or images.model))
         problems: list[str] = []
-        asked = gather(queries, images, sys.stdin, problems.append)
+        names = partial(_metadata, index, images, model)
+        asked = gather(queries, images, sys.stdin, problems.append, names)
+        if box is not None:
+            asked = cropped(asked, box)
+        parts = [gather_one(path, images, names) for path in (*(plus or ()), *(minus or ()))]
+        for query in (*asked, *parts):
+            if query.understood is not None:
+                say(f"{query.name}: {query.understood}")
         require_apart(html, (*queries, *(query.path for query in asked if query.path is not None)))
         if model is None:
-            asked = recognise(asked, images)
+            asked, parts = recognise(asked, images), recognise(parts, images)
         tree: Branches | None = None
-        if branches or level is not None or model or any(query.point is None for query in asked):
+        unknown = any(query.point is None for query in (*asked, *parts))
+        if branches or level is not None or model or unknown:
             encoder = _encoder(index, images, model, threads, device)
             if branches or level is not None:
                 tree = _branches(encoder, images)
             asked = _embedded(asked, encoder, problems)
+            lost: list[str] = []
+            parts = _embedded(parts, encoder, lost)
+            if lost:
+                raise InputError(lost[0])
+        if parts:
+            asked = combined(asked, parts[: len(plus or ())], parts[len(plus or ()) :], images.c)
         for problem in problems:
             warn(problem)
         if not asked or (strict and problems):
@@ -205,7 +250,8 @@ def search(
         if not csv_output and _has_verdicts(images, verdict):
             is_plain = (
                 level is None and max_distance is None and not (conditions or unique or rerank)
-            )
+                and all(query.understood is None for query in asked)
+            )  # fmt: skip
             found = _with_verdicts(None if is_plain else hits, asked, images, k, confidence, exact)
         if html is not None:
             found = list(found)
@@ -249,6 +295,32 @@ def _encoder(
     return encoder
 
 
+def _metadata(index: str, images: "Searchable", model: Path | None) -> "Metadata | None":
+    """What the encoder of an index says of itself; ``None`` where it is not at hand."""
+    from hiercli.encoder import onnx_file
+    from hiercli.errors import HierError
+    from hiercli.index.searchable import encoder_file
+
+    try:
+        source = model or encoder_file(images, index)
+        metadata = onnx_file.read(source).metadata
+        images.check(metadata, source)
+    except HierError:
+        return None
+    return metadata
+
+
+def _box(text: str) -> "Box":
+    """The part of a picture that --crop names."""
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
+        raise InputError(f"expected --crop X,Y,W,H in whole pixels, got {text!r}")
+    left, top, width, height = (int(part) for part in parts)
+    if not (width and height):
+        raise InputError(f"expected --crop with a width and height of at least 1, got {text!r}")
+    return left, top, width, height
+
+
 def _branches(encoder: "Encoder", images: "Searchable") -> "Branches":
     from hiercli.hierarchy.branches import Branches
 
@@ -289,6 +361,7 @@ def _find(
     import numpy as np
 
     from hiercli.index.searchable import answers
+    from hiercli.index.words import around
 
     points = np.stack([query.point for query in asked if query.point is not None])
     if level is not None and tree is not None:
@@ -296,6 +369,12 @@ def _find(
         return
     most = 10 if k is None and max_distance is None else k
     within = math.inf if max_distance is None else max_distance
+    if any(query.understood is not None for query in asked):
+        for query in asked:
+            own = point_of(query)[None] if query.understood is None else query.understood.points
+            yield around(images, own, most, max_distance=within, unique=unique,
+                         where=conditions, exact=exact)  # fmt: skip
+        return
     yield from answers(images, points, most, max_distance=within, unique=unique,
                        where=conditions, exact=exact, reranked=rerank)  # fmt: skip
 
@@ -354,7 +433,11 @@ def _with_verdicts(
     points = np.stack([query.point for query in asked if query.point is not None])
     if found is None:
         return hits_and_verdicts(images, calibration, points, k or 10, confidence, exact=exact)
-    return zip(found, verdicts(images, calibration, points, confidence, exact=exact), strict=True)
+    told = verdicts(images, calibration, points, confidence, exact=exact)
+    return (
+        (hits, one if query.understood is None else None)
+        for query, hits, one in zip(asked, found, told, strict=True)
+    )
 
 
 def _write_page(

@@ -12,15 +12,16 @@ from PIL import Image
 
 from hiercli.collection import Collection
 from hiercli.encoder.encoder import Encoder
+from hiercli.encoder.metadata import Metadata
 from hiercli.encoder.pipeline import ImageLike, pixels_of
 from hiercli.errors import ImageError, InputError, MismatchError
 from hiercli.hierarchy.verdict import CONFIDENCE
 from hiercli.images import Places
 from hiercli.index import store as stores
-from hiercli.index import verdicts
+from hiercli.index import verdicts, words
 from hiercli.index.address import target_of
 from hiercli.index.schema import Row, content_hash, facts_of, levels_text
-from hiercli.index.searchable import Searchable, answers, encoder_file
+from hiercli.index.searchable import Hit, Searchable, answers, encoder_file
 from hiercli.index.update import Update, update
 
 
@@ -238,6 +239,29 @@ class Index:
                     exact=exact, reranked=rerank)
         )  # fmt: skip
         return found[0] if is_one else found
+
+    def search_words(self, text: str, k: int | None = 10, **options: Any) -> list[Hit]:
+        """The images nearest to the classes that words name, see `hiercli.index.words`.
+
+        Words are looked for in labels and levels, then in the names that the encoder knows.
+
+        Args:
+            text: the words, such as ``red warbler``.
+            k: how many at most; ``None`` for all.
+            options: ``max_distance``, ``where``, ``unique`` and ``exact``, as of `search`.
+
+        Raises:
+            InputError: no name has any of the words; the message has the nearest names.
+        """
+
+        def known() -> Metadata | None:
+            try:
+                return self.encoder.metadata
+            except InputError:  # it is not at hand
+                return None
+
+        found = words.understand(text, self.reader, known)
+        return words.around(self.reader, found.points, k, **options)
 
     def identify(
         self,

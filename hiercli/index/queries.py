@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+from PIL import Image
 
 from hiercli import collection, collection_files
 from hiercli.encoder.encoder import Encoder
+from hiercli.encoder.metadata import Metadata
 from hiercli.encoder.pipeline import pixels_of
 from hiercli.errors import ImageError, InputError
-from hiercli.images import find, read_bytes
+from hiercli.files import printable
+from hiercli.geometry import poincare
+from hiercli.images import NAMES, find, read, read_bytes
 from hiercli.index.schema import content_hash
 from hiercli.index.searchable import Searchable
+from hiercli.index.words import Understood, understand
+
+Box = tuple[int, int, int, int]
+"""Left, top, width and height in pixels of the upright picture."""
 
 
 @dataclass(frozen=True)
@@ -28,27 +36,37 @@ class Query:
         path: of a picture file.
         content: bytes of a picture that has no file.
         point: (D,) in the ball, once it is known.
+        understood: what the words of the query were taken for.
+        box: the part of the picture that is searched for.
     """
 
     name: str
     path: Path | None = None
     content: bytes | None = None
     point: np.ndarray | None = None
+    understood: Understood | None = None
+    box: Box | None = None
 
 
 def gather(
-    given: Sequence[Path], photos: Searchable, stdin: TextIO | None, skipped: Callable[[str], None]
+    given: Sequence[Path],
+    photos: Searchable,
+    stdin: TextIO | None,
+    skipped: Callable[[str], None],
+    encoder: Callable[[], Metadata | None] | None = None,
 ) -> list[Query]:
-    """The queries that some paths stand for, in order; those of ``.npy`` files have points.
+    """The queries that paths and words stand for; those of ``.npy`` files and words have points.
 
     Args:
-        given: pictures, folders, ``.npy`` files, or ``-``.
+        given: pictures, folders, ``.npy`` files, words, or ``-``. Words are what is no file and
+            does not look like a path.
         photos: what will be searched.
         stdin: where ``-`` is read from.
         skipped: told why a folder cannot be read.
+        encoder: gives the metadata of the encoder of the index, for words.
 
     Raises:
-        InputError: a path is missing, or points do not fit the index.
+        InputError: a path is missing, points do not fit the index, or words match nothing.
     """
     asked: list[Query] = []
     for path in given:
@@ -59,10 +77,42 @@ def gather(
         elif path.suffix.lower() == ".npy" and path.is_file():
             points = _points(path, photos)
             asked += [Query(f"{path}[{row}]", point=point) for row, point in enumerate(points)]
+        elif _is_words(path):
+            meant = understand(str(path), photos, encoder)
+            point = np.asarray(poincare.midpoint(meant.points.astype(np.float64), photos.c))
+            asked.append(Query(str(path), point=point.astype(np.float32), understood=meant))
         else:
             pictures = find([path], lambda _, reason: skipped(reason))
             asked += [Query(str(picture), path=picture) for picture in pictures]
     return asked
+
+
+def gather_one(
+    given: Path, photos: Searchable, encoder: Callable[[], Metadata | None] | None = None
+) -> Query:
+    """The one query that a path or words stand for, see `gather`.
+
+    Raises:
+        InputError: there are several, or none.
+    """
+    problems: list[str] = []
+    found = gather([given], photos, None, problems.append, encoder)
+    if len(found) != 1:
+        raise InputError(
+            f"expected one image or words to add or take away, but {printable(str(given))} has "
+            f"{len(found)} images. Name one of them"
+        )
+    return found[0]
+
+
+def _is_words(given: Path) -> bool:
+    text = str(given)
+    try:
+        return not (
+            os.sep in text or given.suffix.lower() in (*NAMES, ".npy") or os.path.lexists(given)
+        )
+    except (OSError, ValueError):  # longer than a file name can be
+        return True
 
 
 def _points(path: Path, photos: Searchable) -> np.ndarray:
@@ -83,7 +133,11 @@ def recognise(queries: Sequence[Query], photos: Searchable) -> list[Query]:
     """
     digests: dict[int, bytes] = {}
     for place, query in enumerate(queries):
-        if query.point is None and (query.path is None or os.path.isfile(query.path)):
+        if (
+            query.point is None
+            and query.box is None
+            and (query.path is None or os.path.isfile(query.path))
+        ):
             with contextlib.suppress(ImageError):  # embedding says why
                 content = query.content if query.path is None else read_bytes(query.path)[0]
                 assert content is not None
@@ -113,7 +167,12 @@ def embed(
     def load(query: Query) -> tuple[np.ndarray | None, tuple[Query, str]]:
         if query.point is not None:
             return None, (query, "")
-        pixels, problem = pixels_of(preprocessing, query.path or query.name, query.content)
+        try:
+            given = query.path or query.name
+            part = None if query.box is None else _part(given, query.content, query.box)
+        except ImageError as error:
+            return None, (query, str(error))
+        pixels, problem = pixels_of(preprocessing, part or given, query.content)
         return pixels, (query, problem)
 
     good = []
@@ -126,3 +185,70 @@ def embed(
             if progress:
                 progress(done, len(queries))
     return good
+
+
+def _part(path: Path | str, content: bytes | None, box: Box) -> Image.Image:
+    """A part of a picture.
+
+    Raises:
+        ImageError: it cannot be read, or the part does not lie inside.
+    """
+    picture = read(path, None, content)
+    left, top, width, height = box
+    if left + width > picture.width or top + height > picture.height:
+        raise ImageError(
+            f"{path}: the part {left},{top},{width},{height} does not lie inside its "
+            f"{picture.width} x {picture.height} pixels. Give left, top, width and height"
+        )
+    return picture.crop((left, top, left + width, top + height))
+
+
+def cropped(queries: Sequence[Query], box: Box) -> list[Query]:
+    """Queries for a part of their picture.
+
+    Raises:
+        InputError: one has no picture.
+    """
+    if lost := [query.name for query in queries if query.point is not None]:
+        raise InputError(f"expected an image to crop, got {printable(lost[0])}. Leave --crop out")
+    return [dataclasses.replace(query, box=box) for query in queries]
+
+
+def combined(
+    queries: Sequence[Query], plus: Sequence[Query], minus: Sequence[Query], c: float
+) -> list[Query]:
+    """Queries with others added and taken away.
+
+    Tangent vectors at the origin are added, and the sum is given the mean length of those that
+    were added: directions say what an image shows, depth how clearly.
+
+    Args:
+        queries: with points.
+        plus: to add to each.
+        minus: to take away from each.
+        c: curvature magnitude.
+
+    Raises:
+        InputError: nothing is left of one.
+    """
+    return [
+        dataclasses.replace(query, point=_sum(query, plus, minus, c), understood=None)
+        for query in queries
+    ]
+
+
+def _sum(query: Query, plus: Sequence[Query], minus: Sequence[Query], c: float) -> np.ndarray:
+    added, taken = (
+        np.stack([
+            poincare.logmap0(one.point.astype(np.float64), c)
+            for one in some if one.point is not None
+        ]) if some else np.zeros((1, 1))
+        for some in ((query, *plus), minus)
+    )  # fmt: skip
+    total = added.sum(axis=0) - taken.sum(axis=0)
+    length, wanted = np.linalg.norm(total), np.linalg.norm(added, axis=1).mean()
+    if length <= 1e-6 * max(wanted, 1e-12):
+        raise InputError(
+            f"{printable(query.name)}: the queries cancel out, so nothing is left to search for"
+        )
+    return np.asarray(poincare.expmap0(total * (wanted / length), c), np.float32)

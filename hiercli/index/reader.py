@@ -155,6 +155,10 @@ class Reader:
             self._add_copies(answers, among)
         return answers
 
+    def lineages(self) -> list[tuple[str, str]]:
+        """Labels with their levels as JSON, each pair once."""
+        return list(self.catalogue.classes().values())
+
     def rows(self, where: Sequence[tuple[str, str]] = ()) -> list[Row]:
         """The rows of the images that meet all conditions, by id.
 

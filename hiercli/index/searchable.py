@@ -195,6 +195,9 @@ class Searchable(Protocol):
     def points_by_content(self, contents: Sequence[bytes]) -> dict[bytes, np.ndarray]:
         """Points (D,) of files that it has, by the hash of their content."""
 
+    def lineages(self) -> list[tuple[str, str]]:
+        """Labels with their levels as JSON, each pair once."""
+
     def rows(self, where: Sequence[tuple[str, str]] = ()) -> list[Row]:
         """The images that meet all conditions, with their points, in a fixed order.
 

@@ -108,6 +108,11 @@ class MilvusReader:
         with failing(self.address):
             return collections.points(self._client, self.address.collection, contents)
 
+    def lineages(self) -> list[tuple[str, str]]:
+        """Labels with their levels as JSON, each pair once."""
+        rows = {row.label: row for row in self.rows()} if len(self) else {}
+        return [(label, row.levels) for label, row in rows.items()]
+
     def stats(self) -> dict[str, Any]:
         """Facts of the index by name, in the order in which people want them."""
         name, labels, contents = self.address.collection, Counter[str](), set()
