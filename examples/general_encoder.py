@@ -17,11 +17,11 @@ import timm
 import torch
 from timm.data import ImageNetInfo
 
+from hiercli.hierarchy.proxies import grow_proxies
 from hiercli.nn import backbone, tensor_file
 from hiercli.onnx_export import export
 from hiercli.training import checkpoint
 from hiercli.training.recipe import Recipe
-from hiercli.training.starting import grow_proxies
 
 TARGET = Path(__file__).parents[1] / "models" / "general.onnx"
 # Chosen on the training classes of the CUB and Cars subsets, as were GeM pooling and the crop. Mean

@@ -32,6 +32,7 @@ from hiercli.errors import (
 )
 
 if TYPE_CHECKING:
+    from hiercli.adapting import adapt
     from hiercli.collection import Collection, concatenate
     from hiercli.data.catalogue import load as load_dataset
     from hiercli.encoder.encoder import Encoder
@@ -69,6 +70,7 @@ __all__ = [
     "TrainingError",
     "Tree",
     "Verdict",
+    "adapt",
     "concatenate",
     "evaluate",
     "evaluate_points",
@@ -98,6 +100,7 @@ _HOMES = {
     "ToPoincare": "hiercli.nn.to_poincare",
     "Tree": "hiercli.hierarchy.tree",
     "Verdict": "hiercli.hierarchy.verdict",
+    "adapt": "hiercli.adapting",
     "concatenate": "hiercli.collection",
     "evaluate": "hiercli.evaluation.evaluate",
     "evaluate_points": "hiercli.evaluation.evaluate",

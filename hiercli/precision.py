@@ -15,20 +15,18 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx.compose
-import onnx.shape_inference
-import onnx.utils
 
 from hiercli.data.records import Dataset, Record
 from hiercli.encoder import golden, onnx_file
 from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.metadata import Metadata
+from hiercli.encoder.parts import Parts
 from hiercli.encoder.pipeline import pixels_of
 from hiercli.errors import DataError, ExportError, InputError
 from hiercli.evaluation.retrieval import score
@@ -120,40 +118,11 @@ def _describe(file: Path, metadata: Metadata) -> str:
     return onnx_file.write(onnx.load(str(file)), metadata, file)
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """An encoder cut in two before the LayerNorm of its head, the last one of the graph."""
-
-    backbone: onnx.ModelProto
-    head: onnx.ModelProto
-    features: str
-
-    @classmethod
-    def of(cls, source: Path) -> "_Parts":
-        whole = onnx.shape_inference.infer_shapes(onnx.load(str(source)))
-        norms = [node for node in whole.graph.node if node.op_type == "LayerNormalization"]
-        features: str = norms[-1].input[0]
-        (pixels,), (points,) = whole.graph.input, whole.graph.output
-        backbone = onnx.utils.Extractor(whole).extract_model([pixels.name], [features])
-        for node in whole.graph.node:
-            if node.op_type == "Shape" and node.input[0] == pixels.name:
-                node.input[0] = features  # what the head asks for is the batch, which is as large
-        head = onnx.utils.Extractor(whole).extract_model([features], [points.name])
-        return cls(backbone, head, features)
-
-    def joined(self, backbone: onnx.ModelProto) -> onnx.ModelProto:
-        """The head behind another backbone."""
-        head = onnx.compose.add_prefix(self.head, "head/", rename_outputs=False)
-        head.ir_version = backbone.ir_version
-        ends = [(self.features, f"head/{self.features}")]
-        return onnx.compose.merge_models(backbone, head, io_map=ends)
-
-
 def _to_fp16(source: Path, target: Path) -> None:
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    parts = _Parts.of(source)
+    parts = Parts.of(source)
     half = convert_float_to_float16(parts.backbone, keep_io_types=True)
     OnnxModel(half).topological_sort()  # the cast of the input was put at the end
     onnx.save(parts.joined(half), str(target))
@@ -176,7 +145,7 @@ def _to_int8(source: Path, target: Path, session: Encoder, records: Sequence[Rec
             pixels = next(self.batches, None)
             return None if pixels is None else {session.input_name: pixels}
 
-    parts = _Parts.of(source)
+    parts = Parts.of(source)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         whole, plain, small = (Path(folder) / f"{name}.onnx" for name in ("whole", "plain", "int8"))
         onnx.save(parts.backbone, str(whole))

@@ -27,7 +27,8 @@ from hiercli.geometry import poincare
 from hiercli.images import find
 from hiercli.training import recipe
 
-COMMANDS = ("train", "eval", "export", "embed", "search", "hierarchy", "index", "verify", "data")
+COMMANDS = ("train", "eval", "export", "embed", "adapt", "search", "hierarchy", "review", "index",
+            "verify", "data")  # fmt: skip
 README = Path(__file__).parents[1] / "README.md"
 
 

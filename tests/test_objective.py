@@ -11,6 +11,7 @@ from torch import nn
 
 from hiercli.errors import InputError
 from hiercli.geometry import poincare
+from hiercli.hierarchy.proxies import grow_proxies
 from hiercli.images import Preprocessing
 from hiercli.labels import Record
 from hiercli.losses.hier import HierLoss
@@ -22,7 +23,7 @@ from hiercli.training.averaging import averaged
 from hiercli.training.device_photos import DevicePhotos
 from hiercli.training.objective import Objective, collapse, watch
 from hiercli.training.recipe import Recipe
-from hiercli.training.starting import grow_proxies, start_head
+from hiercli.training.starting import start_head
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

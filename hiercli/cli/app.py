@@ -32,6 +32,7 @@ _COMMANDS = {
     "eval": ("evaluate", "evaluate", "Score an encoder on the test classes of a data set."),
     "export": ("export", "export", "Export to ONNX and check that the outputs match."),
     "embed": ("embed", "embed", "Embed images; build or update a search index."),
+    "adapt": ("adapt", "adapt", "Adapt an encoder to the images of an index, without labels."),
     "search": ("search", "search", "Find the nearest images in an index."),
     "verify": ("verify", "verify", "Check an exported encoder on this machine."),
     "hierarchy": ("hierarchy", "app", "Show the tree of an encoder or an index."),

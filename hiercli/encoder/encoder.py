@@ -83,7 +83,7 @@ class Encoder:
         if wants_gpu and _CUDA in onnxruntime.get_available_providers():
             providers.insert(0, _CUDA)
         try:
-            self._session = _session(file.content, providers, threads)
+            self._session = open_session(file.content, providers, threads)
             self.input_name = self._check_graph()
         except Exception as error:  # ONNX Runtime's own errors share no base but this
             reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -321,12 +321,12 @@ class Encoder:
                     file = onnx_file.read(self.path)
                     if file.digest == self.digest:
                         narrow = copy.copy(self)
-                        narrow._session = _session(file.content, ["CPUExecutionProvider"], 1)
+                        narrow._session = open_session(file.content, ["CPUExecutionProvider"], 1)
                         self._narrow = narrow
             return self._narrow
 
 
-def _session(content: bytes, providers: Sequence[str], threads: int) -> "InferenceSession":
+def open_session(content: bytes, providers: Sequence[str], threads: int) -> "InferenceSession":
     """ONNX Runtime, ready to run a graph on some cores; 0: on all."""
     import onnxruntime
 

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 
 from hiercli import neighbours
-from hiercli.errors import FileFormatError, HierError, ImageError
+from hiercli.encoder.metadata import Metadata
+from hiercli.errors import FileFormatError, HierError, ImageError, InputError
 from hiercli.files import parse_json
 from hiercli.geometry import poincare
 from hiercli.images import read_bytes
-from hiercli.index import contents, local, locations, writer
+from hiercli.index import contents, kinds, local, locations, writer
 from hiercli.index.catalogue import Catalogue
 from hiercli.index.locations import catalogue_path
 from hiercli.index.reader import opened
-from hiercli.index.schema import POINTS_AT_ONCE, Row, content_hash, readable
+from hiercli.index.schema import POINTS_AT_ONCE, Row, content_hash, facts_of, readable
 
 _ROUNDING = 3e-7
 """Share by which a lifted coordinate may differ, had another machine rounded it."""
@@ -244,6 +245,45 @@ def repair(index: Path) -> Repair:
                 thumbnails=_thumbnails(catalogue, {row.content for row in kept.values()}),
             )  # fmt: skip
             return Repair(len(kept), max(0, len(catalogue) - len(kept)))
+
+
+def rebase(
+    index: Path,
+    metadata: Metadata,
+    model: Path,
+    points: Mapping[int, np.ndarray],
+    progress: kinds.Progress | None = None,
+) -> None:
+    """Give the images of an index the points of another encoder, all in one transaction.
+
+    Args:
+        index: FAISS file.
+        metadata: of the encoder.
+        model: its file.
+        points: (D,) of each image by its id.
+        progress: called with (done, total) points while the FAISS file is made.
+
+    Raises:
+        InputError: it cannot be written, another process writes to it, or has changed it meanwhile.
+    """
+    index = Path(os.path.realpath(index))
+    with writer.locked(index):
+        writer.migrate(index)
+        with closing(Catalogue(index)) as catalogue:
+            rows = [row for _, row in catalogue.every() if row is not None]
+            if {row.id for row in rows} != set(points):
+                raise InputError(
+                    f"{index} was changed meanwhile, by another process. Run the same command again"
+                )
+            new = [row._replace(point=points[row.id].astype("<f4").tobytes()) for row in rows]
+            facts = {name: catalogue.facts[name] for name in _KEPT} | facts_of(
+                metadata.fingerprint, metadata.c, metadata.embedding_dim, model
+            )
+            root = Path(written) if (written := parse_json(catalogue.facts["root"])) else None
+            writer.make_anew(
+                index, facts, new, catalogue.quarantine(), metadata.proxies, progress, root=root,
+                thumbnails=catalogue.thumbnails(),
+            )  # fmt: skip
 
 
 def _thumbnails(catalogue: Catalogue, contents_: set[bytes]) -> Iterator[tuple[bytes, bytes]]:

@@ -15,6 +15,7 @@ from hiercli.evaluation.comparison import Comparison, compare
 from hiercli.evaluation.evaluate import Progress
 from hiercli.evaluation.retrieval import RetrievalScores, score
 from hiercli.files import write_text
+from hiercli.hierarchy.proxies import grow_proxies
 from hiercli.images import Preprocessing
 from hiercli.labels import Record
 from hiercli.nn import backbone as backbones
@@ -24,7 +25,7 @@ from hiercli.training.device import choose_device
 from hiercli.training.embedding import TorchEncoder
 from hiercli.training.loading import embed_records
 from hiercli.training.recipe import Recipe
-from hiercli.training.starting import grow_proxies, start_head
+from hiercli.training.starting import start_head
 
 MOST_IMAGES = 2000
 """Images from which the head of an untrained encoder takes its directions."""

@@ -1,0 +1,63 @@
+"""The features that an exported encoder computes of images before it maps them into the ball."""
+
+import contextlib
+import copy
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from hiercli.encoder.encoder import Encoder, open_session
+from hiercli.encoder.parts import Parts
+from hiercli.errors import FileFormatError, InputError
+
+
+class FeatureEncoder(Encoder):
+    """An exported encoder up to its pooled features; `stream` gives features instead of points.
+
+    Args:
+        path, device, threads, batch: see `Encoder`.
+
+    Attributes:
+        parts: of the encoder.
+
+    Raises:
+        InputError, FileFormatError: as `Encoder`; also where it has no head of the usual form.
+    """
+
+    def __init__(
+        self, path: Path | str, device: str = "auto", *, threads: int = 0, batch: int = 0
+    ) -> None:
+        super().__init__(path, device, threads=threads, batch=batch)
+        try:
+            self.parts = Parts.of(self.path)
+            self._content = self.parts.backbone.SerializeToString()
+            self._session = open_session(self._content, self._session.get_providers(), threads)
+        except Exception as error:  # onnx's own errors are of nearly every kind
+            raise FileFormatError(
+                f"the head of {path} is not one that `hier export` writes. Export it again"
+            ) from error
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        """Float32 pixels (B, 3, size, size) to features (B, F).
+
+        Raises:
+            InputError: the runtime fails, or features are not finite.
+        """
+        try:
+            features: np.ndarray = self._session.run(None, {self.input_name: pixels})[0]
+        except Exception as error:  # ONNX Runtime's own errors share no base but this
+            raise InputError(f"ONNX Runtime cannot run {self.path} ({error})") from error
+        if features.ndim != 2 or not np.isfinite(features).all():
+            raise InputError(f"{self.path} computes features that are not finite numbers")
+        return features
+
+    def on_one_core(self) -> Self:
+        """The same on one core, see `Encoder.on_one_core`."""
+        with self._opening:
+            if self._narrow is None:
+                narrow = copy.copy(self)
+                with contextlib.suppress(Exception):
+                    narrow._session = open_session(self._content, ["CPUExecutionProvider"], 1)
+                self._narrow = narrow
+            return self._narrow

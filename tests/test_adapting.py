@@ -1,0 +1,171 @@
+"""An encoder adapted to images without labels: what is learnt, the graph, and the index."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Hier, fails, paint, searched
+from PIL import Image
+
+from hiercli import Encoder, Index
+from hiercli.adapting import FEWEST, Head, adapt
+from hiercli.encoder import golden
+from hiercli.encoder.features import FeatureEncoder
+from hiercli.errors import InputError, MismatchError
+from hiercli.geometry import poincare
+from hiercli.neighbours import nearest
+
+C = 0.1
+
+
+def noisy(classes: int = 20, each: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Features in which a few loud directions say nothing of the class."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), each)
+    quiet = rng.normal(size=(classes, 40))[labels] + 0.5 * rng.normal(size=(len(labels), 40))
+    loud = 2.0 * rng.normal(size=(len(labels), 8))
+    turned = np.linalg.qr(rng.normal(size=(48, 48)))[0]
+    return (np.column_stack([quiet, loud]) @ turned).astype(np.float32), labels
+
+
+def right_first_hits(points: np.ndarray, labels: np.ndarray, c: float | None) -> float:
+    _, found = nearest(points, points, 2, c)
+    other = np.where(found[:, 0] == np.arange(len(points)), found[:, 1], found[:, 0])
+    return float((labels[other] == labels).mean())
+
+
+def test_what_differs_between_neighbours_counts_less() -> None:
+    features, labels = noisy()
+    head = Head.learn(features, 24, C)
+    points = head.points(features)
+    assert points.shape == (240, 24) and points.dtype == np.float32
+    assert right_first_hits(points, labels, C) > right_first_hits(features, labels, None) + 0.05
+    depths = poincare.dist(points.astype(np.float64), np.zeros_like(points, np.float64), C)
+    assert np.ptp(depths) < 1e-4
+
+
+def test_few_or_equal_images_are_refused() -> None:
+    features, _ = noisy()
+    with pytest.raises(InputError, match=f"at least {FEWEST}"):
+        Head.learn(features[: FEWEST - 1], 8, C)
+    with pytest.raises(InputError, match="do not differ"):
+        Head.learn(np.repeat(features[:1], 100, axis=0), 8, C)
+    # Fewer images than dimensions are no harm.
+    points = Head.learn(features[:FEWEST], 48, C).points(features)
+    assert np.isfinite(points).all()
+
+
+@pytest.fixture
+def album_index(exported: Path, inside: Hier, tmp_path: Path) -> Path:
+    """Eighty images of ten kinds."""
+    album = tmp_path / "many"
+    for number in range(80):
+        file = album / f"kind{number % 10}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        paint(file, number)
+    index = tmp_path / "idx.faiss"
+    assert inside("embed", album, "--model", exported, "--index", index).returncode == 0
+    return index
+
+
+def test_an_index_and_its_encoder_go_on_together(
+    album_index: Path, exported: Path, inside: Hier, tmp_path: Path
+) -> None:
+    target = tmp_path / "mine.onnx"
+    with Index(album_index) as index:
+        before = index.collection()
+        ids = [hit.path for hit in index.search(before.points[0], k=None)]
+    done = inside("adapt", "--index", album_index, "-o", target, "--json")
+    assert done.returncode == 0, done.stderr.decode()
+    told = json.loads(done.stdout)
+    assert (told["images"], told["skipped"], told["rebased"]) == (80, 0, True)
+    assert {"recall@1", "map@r"} == set(told["before"]) == set(told["after"])
+    made = Encoder(target)
+    assert made.fingerprint == told["fingerprint"] != Encoder(exported).fingerprint
+    assert golden.replay(made, golden.golden_path(target)).passed
+    assert inside("verify", target).returncode == 0
+    with Index(album_index) as index:
+        assert index.fingerprint == made.fingerprint
+        after = index.collection()
+        assert after.paths == before.paths and after.labels == before.labels
+        assert sorted(ids) == sorted(hit.path for hit in index.search(after.points[0], k=None))
+        again = made.embed([Path(path) for path in after.paths or ()])
+        np.testing.assert_allclose(again.points, after.points, atol=1e-4)
+        first = [hits[0].path for hits in searched(album_index, again.points, 1)]
+        assert first == after.paths
+        assert after.proxies is not None and len(after.proxies)
+    assert inside("index", "verify", album_index).returncode == 0
+    # Nothing is embedded again, thumbnails are kept, and updates go on with the new encoder.
+    folder = tmp_path / "many"
+    update = inside("embed", folder, "--model", target, "--index", album_index)
+    assert b"0 images embedded" in update.stderr and b"80 unchanged" in update.stderr
+    assert inside("embed", folder, "--model", exported, "--index", album_index).returncode == 4
+    shutil.rmtree(folder)
+    page = tmp_path / "found.html"
+    np.save(tmp_path / "q.npy", after.points[:1])
+    words = ("search", tmp_path / "q.npy", "--index", album_index, "--html", page)
+    assert inside(*words).returncode == 0
+    assert page.read_text().count("data:image/jpeg") == 10
+
+
+def test_the_graph_computes_what_the_head_does(album_index: Path, tmp_path: Path) -> None:
+    done = adapt(album_index, tmp_path / "a.onnx", dim=5, rebase=False)
+    assert not done.rebased and done.encoder.embedding_dim == 5
+    with Index(album_index) as index:
+        assert index.fingerprint != done.encoder.fingerprint
+        paths = index.collection().paths or []
+    features = FeatureEncoder(index.encoder.path)
+    pixels = features.metadata.preprocessing(Image.open(paths[3]).convert("RGB"))[None]
+    assert features.run(pixels).ndim == 2
+    points = done.encoder.run(pixels)
+    length = np.linalg.norm(poincare.logmap0(points.astype(np.float64), done.encoder.c))
+    assert length == pytest.approx(2.0, abs=1e-3)
+
+
+def test_classes_of_the_encoder_move_along(
+    album_index: Path, exported: Path, tmp_path: Path
+) -> None:
+    done = adapt(album_index, tmp_path / "a.onnx")
+    old, new = Encoder(exported).metadata, done.encoder.metadata
+    assert new.class_names == old.class_names and len(new.class_points) == len(old.class_points)
+    assert new.class_points.shape[1] == new.embedding_dim
+    with pytest.raises(InputError, match="adapted already"):
+        adapt(album_index, tmp_path / "b.onnx")
+
+
+def test_images_that_are_gone_or_changed_are_named(
+    album_index: Path, inside: Hier, tmp_path: Path
+) -> None:
+    target, album = tmp_path / "mine.onnx", tmp_path / "many"
+    (album / "kind0" / "0.png").unlink()
+    paint(album / "kind1" / "1.png", 999)
+    with Index(album_index) as index:
+        before = index.fingerprint
+    done = inside("adapt", "--index", album_index, "-o", target)
+    assert done.returncode == 3
+    text = done.stderr.decode()
+    assert "0.png" in text and "1.png: has changed" in text and "stays as it is" in text
+    assert target.is_file()
+    with Index(album_index) as index:
+        assert index.fingerprint == before
+    shutil.rmtree(album)
+    fails(inside("adapt", "--index", album_index, "-o", tmp_path / "n.onnx"), 2, "none of the 80")
+    assert not (tmp_path / "n.onnx").exists()
+
+
+def test_what_cannot_be_adapted(
+    index: Path, album_index: Path, exported: Path, inside: Hier, tmp_path: Path
+) -> None:
+    fails(inside("adapt", "--index", index, "-o", tmp_path / "x.onnx"), 2, "at least 60")
+    fails(inside("adapt", "--index", album_index, "-o", tmp_path / "x.pt"), 2, ".onnx")
+    fails(inside("adapt", "--index", "milvus:x.db", "-o", tmp_path / "x.onnx"), 2, "Milvus")
+    missing = tmp_path / "no.faiss"
+    fails(inside("adapt", "--index", missing, "-o", tmp_path / "x.onnx"), 2, "no.faiss")
+    general = Encoder().path
+    fails(inside("adapt", "--index", album_index, "-o", tmp_path / "x.onnx", "--model", general), 4)
+    fails(inside("adapt", "--index", album_index, "-o", exported), 2, "would overwrite")
+    with pytest.raises(MismatchError):
+        adapt(album_index, tmp_path / "x.onnx", general)
+    assert not list(tmp_path.glob("x.*"))
