@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: test demo docs bench bench-scale backbones fuzz lint types clean
+.PHONY: test demo docs bench bench-scale bench-review backbones fuzz lint types clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -22,6 +22,9 @@ docs: $(READY)
 
 bench-scale: $(READY)
 	$(BIN)/python tests/bench_scale.py $(SCALE)
+
+bench-review: $(READY)
+	$(BIN)/python tests/bench_review.py
 
 bench: $(READY)
 	$(BIN)/python tests/bench_hier.py

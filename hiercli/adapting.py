@@ -311,6 +311,18 @@ def adapt(
     Each image is decoded once. Where all of them can be read, the index gets the points of the new
     encoder in one transaction.
 
+    Examples:
+        >>> import hiercli as hier
+        >>> from PIL import Image
+        >>> files = [f"noise{number}.png" for number in range(64)]
+        >>> for seed, file in enumerate(files):
+        ...     noise = np.random.default_rng(seed).integers(0, 255, (32, 32, 3), np.uint8)
+        ...     Image.fromarray(noise).save(file)
+        >>> with hier.Index("noise.faiss") as index:
+        ...     done = index.update(files, hier.Encoder("birds.onnx"))
+        >>> hier.adapt("noise.faiss", "mine.onnx").images
+        64
+
     Args:
         index: FAISS file.
         target: ``.onnx`` file to write.

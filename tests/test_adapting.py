@@ -24,8 +24,8 @@ def noisy(classes: int = 20, each: int = 12, seed: int = 0) -> tuple[np.ndarray,
     """Features in which a few loud directions say nothing of the class."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(classes), each)
-    quiet = rng.normal(size=(classes, 40))[labels] + 0.5 * rng.normal(size=(len(labels), 40))
-    loud = 2.0 * rng.normal(size=(len(labels), 8))
+    quiet = rng.normal(size=(classes, 40))[labels] + 0.8 * rng.normal(size=(len(labels), 40))
+    loud = 4.0 * rng.normal(size=(len(labels), 8))
     turned = np.linalg.qr(rng.normal(size=(48, 48)))[0]
     return (np.column_stack([quiet, loud]) @ turned).astype(np.float32), labels
 
@@ -116,7 +116,7 @@ def test_the_graph_computes_what_the_head_does(album_index: Path, tmp_path: Path
     with Index(album_index) as index:
         assert index.fingerprint != done.encoder.fingerprint
         paths = index.collection().paths or []
-    features = FeatureEncoder(index.encoder.path)
+        features = FeatureEncoder(index.encoder.path)
     pixels = features.metadata.preprocessing(Image.open(paths[3]).convert("RGB"))[None]
     assert features.run(pixels).ndim == 2
     points = done.encoder.run(pixels)

@@ -163,7 +163,7 @@ def test_confidence_is_a_probability(share: float) -> None:
     sure = planting.confidence(scores, rng.normal(3, 1, 5000))
     assert 0.6 * share < sure.mean() < 2 * share
     some = (sure > 0.5) & (sure < 0.95)
-    assert abs(is_faulty[some].mean() - sure[some].mean()) < 0.2
+    assert -0.1 < sure[some].mean() - is_faulty[some].mean() < 0.25  # estimated from above
     order = np.argsort(scores)
     assert (np.diff(sure[order]) >= 0).all()
 
@@ -306,7 +306,7 @@ def test_a_review_of_an_index(
     )
     assert "again.png" in found["leak"]
     assert found["unreadable"] == {"broken.jpg"}
-    assert found["tiny"] == {"speck.png"}
+    assert "speck.png" in found["tiny"] and "scene.png" not in found["tiny"]
     lines = (folder / "review.jsonl").read_text().splitlines()
     assert [json.loads(line)["kind"] for line in lines] == [
         row["kind"] for row in csv.DictReader(io.StringIO(text))

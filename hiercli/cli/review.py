@@ -45,7 +45,7 @@ def review(
             "unreadable, tiny, blurred or label. Can be given several times."
         ),
     ] = None,
-    confidence: Confidence = 0.4,
+    confidence: Confidence = 0.45,
     label_next: Annotated[
         int,
         typer.Option(min=0, help="Propose this many of the images without a label."),
@@ -97,7 +97,7 @@ def suggest(
     index: options.TreeIndex = None,
     points: options.TreePoints = None,
     model: options.TreeModel = None,
-    confidence: Confidence = 0.4,
+    confidence: Confidence = 0.45,
     output: options.Output = None,
     json_output: Lines = False,
 ) -> None:

@@ -47,7 +47,7 @@ def doubts(
     collection: Collection,
     root: Node | None,
     *,
-    least: float = 0.4,
+    least: float = 0.45,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Finding]:
     """Look for labels and classes that the embedding disagrees with, the surest of a kind first.

@@ -44,9 +44,9 @@ class Review:
     Examples:
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
-        >>> middles = np.repeat(rng.normal(size=(4, 8)), 25, axis=0)
-        >>> points = 0.3 * (middles + 0.1 * rng.normal(size=(100, 8)))
-        >>> labels = [f"kind {number // 25}" for number in range(100)]
+        >>> middles = np.repeat(rng.normal(size=(10, 8)), 25, axis=0)
+        >>> points = 0.3 * (middles + 0.2 * rng.normal(size=(250, 8)))
+        >>> labels = [f"kind {number // 25}" for number in range(250)]
         >>> labels[3] = "kind 2"
         >>> birds = Collection(points=points.astype(np.float32), labels=labels, c=0.1)
         >>> found = Review.of_collection(birds, kinds=["relabel"]).findings
@@ -70,7 +70,7 @@ class Review:
         model: Path | str | None = None,
         *,
         kinds: Sequence[str] | None = None,
-        least: float = 0.4,
+        least: float = 0.45,
         label_next: int = 20,
         steps: Steps | None = None,
     ) -> Self:
@@ -110,7 +110,7 @@ class Review:
         collection: Collection,
         *,
         kinds: Sequence[str] | None = None,
-        least: float = 0.4,
+        least: float = 0.45,
         label_next: int = 20,
         steps: Steps | None = None,
         smalls: Callable[[], Iterator[tuple[int, bytes]]] | None = None,
