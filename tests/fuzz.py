@@ -524,7 +524,7 @@ def _command(words: list[str], ended: Callable[[], None] = lambda: None) -> None
 # -- all runs -------------------------------------------------------------------------------
 
 _LIGHT = ("cli", "data", "encoder", "evaluation", "geometry", "hierarchy", "images", "index",
-          "reports")  # fmt: skip
+          "reports", "review")  # fmt: skip
 _TORCH_ROOMS = ("nn", "losses", "training")
 _LATER = {"hiercli.encoder.cluster", "hiercli.index.milvus", "hiercli.__main__",
           "hiercli.onnx_export", "hiercli.precision"}  # fmt: skip

@@ -20,6 +20,9 @@ _COARSE = 16
 NEIGHBOURS = 6
 """Nearest images that are looked at; on CUB 99 % of crops of 70 % a side have theirs there."""
 _SCALES = (1.0, 0.94, 0.88, 0.82, 0.76, 0.7, 0.64, 0.58)
+_SCALES_BETWEEN = (0.97, 0.91, 0.85, 0.79, 0.73, 0.67, 0.61)
+_NEARLY = 0.8
+"""Correlation from which on pairs are compared at the scales between as well."""
 _COARSE_SCALES = _SCALES[::2]
 _LEAST_COARSE = 0.65
 LEAST = 0.91
@@ -95,7 +98,13 @@ def near_duplicates(
     def compare(some: np.ndarray) -> tuple[np.ndarray, ...]:
         likely = _agreement(coarse, aspects, some, _COARSE_SCALES)[0] >= _LEAST_COARSE
         some = some[likely]
-        return some, *_agreement(greys, aspects, some, _SCALES)
+        agreement, scale, mirrored = _agreement(greys, aspects, some, _SCALES)
+        nearly = np.flatnonzero((agreement >= _NEARLY) & (agreement < LEAST))
+        again, at, flipped = _agreement(greys, aspects, some[nearly], _SCALES_BETWEEN)
+        better = again > agreement[nearly]
+        rows = nearly[better]
+        agreement[rows], scale[rows], mirrored[rows] = again[better], at[better], flipped[better]
+        return some, agreement, scale, mirrored
 
     parts = [pairs[first : first + _PAIRS_AT_ONCE] for first in range(0, total, _PAIRS_AT_ONCE)]
     results: list[tuple[np.ndarray, ...]] = []
@@ -135,7 +144,9 @@ def _agreement(
             other = pictures[pairs[:, part]].astype(np.float32)
             other = other[:, :, ::-1] if is_mirrored else other
             shape = aspects[pairs[:, part]] / aspects[one]
-            for own_scale in scales[whole:]:  # whole pictures are compared once
+            for own_scale in scales:
+                if own_scale == 1 and whole:
+                    continue  # whole pictures are compared once
                 for places, height, width in _sizes(shape, own_scale, pictures.shape[1]):
                     found = pages.correlation(places, _resized(other[places], height, width))
                     better = found > best[places]

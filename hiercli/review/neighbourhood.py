@@ -13,7 +13,7 @@ from hiercli.index import lists
 
 COMPARED = 20_000
 """Images of which every one is compared with every other; of more, those in the nearest lists."""
-_LISTS = 16
+_LISTS = 8
 _AT_ONCE = 4096
 
 
