@@ -357,7 +357,12 @@ def adapt(
         problems: list[str] = []
         with tempfile.TemporaryDirectory() as folder:
             features, kept, sample = _features(old, rows, Path(folder), problems, progress)
-            count = min(dim or old.metadata.embedding_dim, features.shape[1])
+            count = dim or min(old.metadata.embedding_dim, features.shape[1])
+            if count > features.shape[1]:
+                raise InputError(
+                    f"expected at most {features.shape[1]} dimensions, as many as the encoder has "
+                    f"features, got {count}"
+                )
             head = Head.learn(features, count, old.c)
             old_points = np.stack([np.frombuffer(rows[at].point, "<f4") for at in kept])
             facts = {"images": len(kept), "source": old.metadata.fingerprint}
@@ -385,7 +390,6 @@ def _features(
         (features (N, F), positions of their rows, pixels of the first few).
     """
     preprocessing = encoder.metadata.preprocessing
-    first: dict[int, np.ndarray] = {}
 
     def load(at: int) -> tuple[np.ndarray | None, tuple[int, str]]:
         path = os.fsdecode(rows[at].path)
@@ -396,8 +400,6 @@ def _features(
         if content_hash(content) != rows[at].content:
             return None, (at, f"{path}: has changed since it was embedded. Run `hier embed` first")
         pixels, problem = pixels_of(preprocessing, path, content)
-        if pixels is not None and len(first) < _CHECKED:
-            first[at] = pixels
         return pixels, (at, problem)
 
     stored: np.memmap | None = None
@@ -416,11 +418,10 @@ def _features(
                 progress(done, len(rows))
     if stored is None:
         raise InputError(f"none of the {len(rows)} images of the index can be read: {problems[0]}")
-    sample = []
-    for at in kept[:_CHECKED]:
-        if at not in first:
-            break
-        sample.append(first[at])
+    first = [load(at)[0] for at in kept[:_CHECKED]]
+    sample = [pixels for pixels in first if pixels is not None]
+    if len(sample) < len(first):
+        raise InputError("an image was changed meanwhile, by another process. Run it again")
     return stored[: len(kept)], kept, np.stack(sample)
 
 

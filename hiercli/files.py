@@ -124,12 +124,13 @@ def _at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def read_text(source: Path, *, most: int = 2**28) -> str:
+def read_text(source: Path, *, most: int = 2**28, errors: str = "strict") -> str:
     """The text of a UTF-8 file, with or without a byte order mark.
 
     Args:
         source: the file.
         most: bytes that it may have.
+        errors: ``surrogateescape`` keeps bytes that are not UTF-8, as file names may have them.
 
     Raises:
         InputError: it is missing, no regular file, too large, or not UTF-8. The message says which
@@ -143,7 +144,7 @@ def read_text(source: Path, *, most: int = 2**28) -> str:
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(f"expected UTF-8, but {source} is UTF-16. Save it as UTF-8")
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
         raise InputError(
             f"expected UTF-8, but byte {error.start} of {source} is not UTF-8 (perhaps Latin-1 or "

@@ -163,6 +163,8 @@ def test_what_cannot_be_adapted(
     fails(inside("adapt", "--index", "milvus:x.db", "-o", tmp_path / "x.onnx"), 2, "Milvus")
     missing = tmp_path / "no.faiss"
     fails(inside("adapt", "--index", missing, "-o", tmp_path / "x.onnx"), 2, "no.faiss")
+    wide = ("--embedding-dim", "4096")
+    fails(inside("adapt", "--index", album_index, "-o", tmp_path / "x.onnx", *wide), 2, "at most")
     general = Encoder().path
     fails(inside("adapt", "--index", album_index, "-o", tmp_path / "x.onnx", "--model", general), 4)
     fails(inside("adapt", "--index", album_index, "-o", exported), 2, "would overwrite")

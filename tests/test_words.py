@@ -119,7 +119,8 @@ def test_words_and_images_side_by_side(named: Path, photos: Path, inside: Hier) 
     done = inside("search", "owl", "--index", named)
     assert done.returncode == 0 and b"owl: 1 label (owl)" in done.stderr
     fails(inside("search", "owls of prey", "--index", named, "--crop", "0,0,5,5"), 2, "--crop")
-    fails(inside("search", "zzz.jpg", "--index", named), 2, "zzz.jpg")
+    fails(inside("search", "owl.jpg", "--index", named), 2, "owl.jpg")
+    fails(inside("search", "owl", "--index", named, "--rerank"), 2, "--rerank")
     fails(inside("search", "qwzzz", "--index", named), 2, "qwzzz", "nearest")
     fails(inside("search", "x" * 5000, "--index", named), 2, "200")
 
@@ -138,7 +139,7 @@ def test_queries_are_added_and_taken_away(named: Path, photos: Path, inside: Hie
     again = nearest(photo, "--plus", "owl", "--minus", "owl")
     assert again[0] == alone[0]
     fails(inside("search", "owl", "--minus", "owl", "--index", named), 2, "cancel out")
-    fails(inside("search", "owl", "--plus", photos, "--index", named), 2, "48 images")
+    fails(inside("search", "owl", "--plus", photos, "--index", named), 2, "48 queries")
 
 
 def test_a_part_of_an_image_is_searched_for(

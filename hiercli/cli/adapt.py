@@ -52,8 +52,8 @@ def adapt(
 ) -> None:
     """Adapt an encoder to the images of an index, without labels.
 
-    Each image is decoded once. The features in which an image differs from its nearest neighbours
-    count less, and the others more. The backbone stays as it is. The index gets the new points, and
+    Each image is decoded once. Features in which nearest neighbours differ from each other count
+    less. The backbone stays as it is. The index gets the new points, and
     searches use the new encoder from then on. It takes about as long as embedding, and needs no
     PyTorch. If images have labels, the scores before and after are shown; the labels are not used.
 
@@ -99,12 +99,15 @@ def _tell(done: "Adapted", index: Path, output: Path, keep_index: bool) -> None:
     say(f"{output}: adapted to {counted(done.images, 'image')}")
     if done.before is not None and done.after is not None:
         say(
-            f"by the labels of the images, which were not used: Recall@1 {done.before[0]:.1f} "
-            f"before, {done.after[0]:.1f} after; MAP@R {done.before[1]:.1f} before, "
+            "measured with the labels, which were not used to adapt: Recall@1 "
+            f"{done.before[0]:.1f} before, {done.after[0]:.1f} after; MAP@R {done.before[1]:.1f} before, "
             f"{done.after[1]:.1f} after"
         )
     if done.rebased:
-        say(f"{index}: has the points of the new encoder")
+        say(
+            f"{index}: has the points of the new encoder. Update it with hier embed FOLDER --model "
+            f"{output} --index {index}"
+        )
     elif keep_index:
         say(f"to use it, build an index: hier embed FOLDER --model {output} --index NEW.faiss")
     else:

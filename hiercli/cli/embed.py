@@ -255,6 +255,7 @@ def _into_points(
 
     problems: list[str] = []
     listing = gather(paths, skipped=lambda _, reason: problems.append(reason), **listed)
+    problems += listing.unmatched
     found: Collection | None = None
     with progress("embedding") as bar, contextlib.suppress(InputError):  # of which none is readable
         found = encoder.embed_records(listing.records, listing.level_names, problems.append, bar)

@@ -18,7 +18,7 @@ Confidence = Annotated[
     typer.Option(
         min=0,
         max=1,
-        help="Doubt labels and classes only with at least this confidence, 0 to 1.",
+        help="List relabel, split and merge only from this confidence on, 0 to 1.",
     ),
 ]
 Lines = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
@@ -56,9 +56,9 @@ def review(
 
     relabel: the label of an image looks wrong. split: a class looks like two. merge: two classes
     look like one. duplicate: an image is a re-encoded, resized, mirrored or cropped copy of
-    another. leak: a copy of an image is in another split (folders or a level called train, test,
-    ...). outlier: an image is like no other. unreadable, tiny, blurred: image quality. label:
-    images without a label that are worth labelling first.
+    another. leak: a copy of an image is in another split (folders called train, test, ...).
+    outlier: an image is like no other. unreadable, tiny, blurred: image quality. label: images
+    without a label that are worth labelling first.
 
     The confidence of relabel, split and merge is a probability, estimated by planting the same
     fault in the collection. Nothing is changed. To apply decisions, save them from the page and
@@ -70,7 +70,7 @@ def review(
 
     - `hier review --index idx.faiss --kind duplicate --kind leak > copies.csv`
 
-    - `hier embed ./images --index idx.faiss --labels review/review.csv`
+    - `hier embed ./images --index idx.faiss --labels review.csv`
     """
     source = _source(index, points)
     if output is not None:
@@ -88,6 +88,10 @@ def review(
         warn(problem)
     if len(found.problems) > 10:
         warn(f"{counted(len(found.problems) - 10, 'further image')} cannot be read")
+    if len(found.collection.classes) < 2 and not {"relabel", "split", "merge"}.isdisjoint(
+        kind or ("relabel",)
+    ):
+        say("labels were not compared: the images have fewer than two labels")
     _tell(found)
     if found.problems:
         raise typer.Exit(EXIT_SKIPPED)
@@ -197,4 +201,4 @@ def _write(output: Path, source: Path, found: "Review") -> None:
 
 def _tell(found: "Review") -> None:
     counts = ", ".join(f"{number} {kind}" for kind, number in found.counts().items())
-    say(f"{counted(len(found.collection), 'image')} checked: {counts or 'nothing to look at'}")
+    say(f"{counted(len(found.collection), 'image')} checked: {counts or 'no findings'}")

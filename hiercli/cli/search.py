@@ -219,6 +219,8 @@ def search(
         asked = gather(queries, images, sys.stdin, problems.append, names)
         if box is not None:
             asked = cropped(asked, box)
+        if rerank and any(query.understood is not None for query in asked):
+            raise InputError("--rerank and words cannot be combined. Leave one of them out")
         parts = [gather_one(path, images, names) for path in (*(plus or ()), *(minus or ()))]
         for query in (*asked, *parts):
             if query.understood is not None:

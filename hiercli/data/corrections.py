@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hiercli.errors import DataError, MismatchError
-from hiercli.files import read_text
+from hiercli.files import printable, read_text
 from hiercli.images import Places
 from hiercli.labels import Record
 from hiercli.wording import counted
@@ -35,7 +35,7 @@ class Corrections:
     file: Path
     labels: dict[bytes, str]
     renamed: dict[str, str]
-    excluded: frozenset[bytes]
+    excluded: set[bytes]
     paths: dict[bytes, str]
 
     @classmethod
@@ -52,7 +52,10 @@ class Corrections:
             InputError: the file is missing, or not in UTF-8.
             DataError: columns are missing, or a row cannot be understood.
         """
-        rows = list(csv.reader(io.StringIO(read_text(file))))
+        text = read_text(file, errors="surrogateescape")  # as file names can be
+        first = text.partition("\n")[0]
+        separator = ";" if ";" in first and "," not in first else ","
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
         columns = [name.strip().lower() for name in rows[0]] if rows else []
         is_review = DECISION[0] in columns
         needed = ("path", "kind", "label", "proposal") if is_review else ("path", "label")
@@ -61,8 +64,7 @@ class Corrections:
                 f"{file}: expected the columns {', '.join(needed)}, but {', '.join(missing)} is "
                 "missing. Use a table of path and label, or a review of `hier review`"
             )
-        place, labels, renamed = Places(), dict[bytes, str](), dict[str, str]()
-        excluded, paths = set[bytes](), dict[bytes, str]()
+        made = cls(file, {}, {}, set(), {})
         for number, cells in enumerate(rows[1:], 2):
             if not cells:
                 continue
@@ -72,23 +74,65 @@ class Corrections:
                     "Write the table again"
                 )
             row = dict(zip(columns, cells, strict=True))
-            decided = _decided(row, f"{file}: line {number}") if is_review else row["label"]
-            if decided is None:
-                continue
-            if row.get("kind") == "merge" and row["decision"].strip() == "accept":
-                renamed[row["label"]] = row["proposal"]
-                continue
-            where = place(file.parent / row["path"])
-            paths[where] = row["path"]
-            if decided:
-                labels[where] = decided
+            where = f"{file}: line {number}"
+            if is_review:
+                made._add(where, row, _decided(row, where))
+            elif not row["label"].strip() or not row["path"].strip():
+                raise DataError(f"{where}: the path or the label is empty. Fill in both")
             else:
-                excluded.add(where)
-        return cls(file, labels, renamed, frozenset(excluded), paths)
+                made._add(where, row, row["label"].strip())
+        if is_review and not (made.paths or made.renamed):
+            raise DataError(
+                f"{file} has no decisions. Fill in its column decision, or save the decisions from "
+                "the page of `hier review`"
+            )
+        return made
+
+    def _add(self, where: str, row: dict[str, str], decided: str | None) -> None:
+        """Note what a row decides: a new label, empty to leave the image out, or nothing.
+
+        Raises:
+            DataError: another row decides otherwise.
+        """
+        if decided is None:
+            return
+        if DECISION[0] in row and row["kind"] == "merge" and decided:
+            if self.renamed.setdefault(row["label"], decided) != decided:
+                raise DataError(
+                    f"{where}: the label {printable(row['label'])} becomes both "
+                    f"{printable(self.renamed[row['label']])} and {printable(decided)}. Keep one"
+                )
+            return
+        place = Places()(self.file.parent / row["path"])
+        self.paths[place] = row["path"]
+        if not decided:
+            self.excluded.add(place)
+        elif self.labels.setdefault(place, decided) != decided:
+            raise DataError(
+                f"{where}: {printable(row['path'])} gets both the label "
+                f"{printable(self.labels[place])} and {printable(decided)}. Keep one"
+            )
+
+    def _renamed(self, label: str) -> str:
+        """What a label becomes in the end.
+
+        Raises:
+            DataError: labels become each other.
+        """
+        seen = [label]
+        while seen[-1] in self.renamed:
+            label = self.renamed[seen[-1]]
+            if label in seen:
+                raise DataError(
+                    f"{self.file}: the labels {', '.join(map(printable, seen))} become each other. "
+                    "Accept one merge less"
+                )
+            seen.append(label)
+        return seen[-1]
 
     def applied(
         self, records: Sequence[Record], level_names: Sequence[str]
-    ) -> tuple[list[Record], list[Path], list[Path]]:
+    ) -> tuple[list[Record], list[Path], list[str]]:
         """Records with their new labels; those of a label that is known have its levels.
 
         Args:
@@ -96,8 +140,8 @@ class Corrections:
             level_names: of their levels.
 
         Returns:
-            the records that are left; paths of images that are left out; and paths that were named
-            and are not among the records.
+            the records that are left; paths of images that are left out; and why some decisions
+            have no effect.
 
         Raises:
             MismatchError: none of the images that are named is among the records.
@@ -113,16 +157,23 @@ class Corrections:
                 left_out.append(record.path)
                 continue
             label = self.labels.get(where, record.label)
-            label = self.renamed.get(label, label)
+            label = self._renamed(label)
             if label != record.label:
                 levels = known.get(label, ("",) * len(level_names))
                 record = dataclasses.replace(record, label=label, levels=levels)
             kept.append(record)
-        lost = [Path(path) for where, path in self.paths.items() if where not in seen]
-        if self.paths and not seen:
+        gone = [path for where, path in self.paths.items() if where not in seen]
+        lost = [
+            *(f"{printable(path)}: named in {self.file}, but not among the images given"
+              for path in gone),
+            *(f"{self.file}: no image has the label {printable(label)}"
+              for label in self.renamed if label not in known),
+        ]  # fmt: skip
+        if lost and len(lost) == len(self.paths) + len(self.renamed):
             raise MismatchError(
-                f"{self.file} names {counted(len(lost), 'image')}, and none of them is among the "
-                f"images given ({lost[0]}, ...). Use the review of these images"
+                f"{lost[0]}. None of the {counted(len(lost), 'decision')} in it fits the images "
+                "given: use the review of these images. Relative paths start at the folder of the "
+                "CSV"
             )
         return kept, left_out, lost
 

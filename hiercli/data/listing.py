@@ -22,6 +22,7 @@ class Listing:
         paths: as they were given.
         linked: folders that were reached by a link.
         excluded: files and folders that a pattern names.
+        unmatched: why some corrections have no effect.
         source: where labels come from, in words.
         notes: what people should know of how they were read, each a sentence.
     """
@@ -31,6 +32,7 @@ class Listing:
     paths: tuple[Path, ...] = ()
     linked: tuple[Path, ...] = ()
     excluded: tuple[Path, ...] = ()
+    unmatched: tuple[str, ...] = ()
     source: str = "folders"
     notes: tuple[str, ...] = field(default=())
 
@@ -56,8 +58,7 @@ def gather(
         skipped: told of each folder that cannot be read; without it such a folder raises.
         absent: paths may be missing, and there may be no images.
         exclude: patterns as of ``.gitignore``: what they name in the folders is left out.
-        corrections: what people decided of labels and images; ``skipped`` is told of those that
-            are not there.
+        corrections: what people decided of labels and images.
 
     Raises:
         MismatchError: the corrections are of other images.
@@ -86,18 +87,14 @@ def gather(
         found.append((read.records, read.level_names))
         notes += read.notes
     records, level_names = _merged(found)
-    left_out = list(passed.excluded)
+    left_out, lost = list(passed.excluded), list[str]()
     if corrections is not None:
         records, without, lost = corrections.applied(records, level_names)
         left_out += without
-        if skipped is not None:
-            for path in lost:
-                reason = f"{path}: named in {corrections.file}, but not among the images given"
-                skipped(path, reason)
     source = " and ".join(["folders"] * bool(others) + ["tables" if len(tables) > 1 else "a table"]
                           * bool(tables))  # fmt: skip
     return Listing(
-        records, level_names, tuple(given), tuple(linked), tuple(left_out), source,
+        records, level_names, tuple(given), tuple(linked), tuple(left_out), tuple(lost), source,
         tuple(notes),
     )  # fmt: skip
 

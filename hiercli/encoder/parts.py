@@ -33,7 +33,7 @@ class Parts:
         backbone = onnx.utils.Extractor(whole).extract_model([pixels.name], [features])
         for node in whole.graph.node:
             if node.op_type == "Shape" and node.input[0] == pixels.name:
-                node.input[0] = features  # what the head asks for is the batch, which is as large
+                node.input[0] = features  # the head only reads the batch size, which is the same
         head = onnx.utils.Extractor(whole).extract_model([features], [points.name])
         return cls(backbone, head, features)
 

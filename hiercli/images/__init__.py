@@ -10,7 +10,7 @@ from hiercli.images.decoding import (
     size_of,
     state_of,
 )
-from hiercli.images.kinds import NAMES, READABLE, SUFFIXES
+from hiercli.images.kinds import IMAGE_LIKE, NAMES, READABLE, SUFFIXES
 from hiercli.images.limits import LIMITS
 from hiercli.images.listing import (
     Passed,
@@ -24,8 +24,8 @@ from hiercli.images.preprocessing import Preprocessing, centre_box
 from hiercli.images.thumbnails import Picture, thumbnail
 
 __all__ = [
-    "LIMITS", "NAMES", "Passed", "Picture", "READABLE", "SUFFIXES", "Places", "Preprocessing",
-    "Skipped", "State", "centre_box", "find", "find_under", "from_array", "natural_key",
-    "prepared", "probe", "read",
+    "IMAGE_LIKE", "LIMITS", "NAMES", "Passed", "Picture", "READABLE", "SUFFIXES", "Places",
+    "Preprocessing", "Skipped", "State", "centre_box", "find", "find_under", "from_array",
+    "natural_key", "prepared", "probe", "read",
     "read_bytes", "size_of", "state_of", "thumbnail",
 ]  # fmt: skip

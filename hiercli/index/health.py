@@ -276,8 +276,10 @@ def rebase(
                     f"{index} was changed meanwhile, by another process. Run the same command again"
                 )
             new = [row._replace(point=points[row.id].astype("<f4").tobytes()) for row in rows]
-            facts = {name: catalogue.facts[name] for name in _KEPT} | facts_of(
-                metadata.fingerprint, metadata.c, metadata.embedding_dim, model
+            facts = (
+                {name: catalogue.facts[name] for name in _KEPT}
+                | facts_of(metadata.fingerprint, metadata.c, metadata.embedding_dim, model)
+                | {"image_depth": str(int(metadata.image_depth))}
             )
             root = Path(written) if (written := parse_json(catalogue.facts["root"])) else None
             writer.make_anew(

@@ -1,4 +1,4 @@
-"""What people search for: picture files, folders, a picture on stdin, arrays of points."""
+"""Queries: image files, folders, an image on stdin, arrays of points, words."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from hiercli.encoder.pipeline import pixels_of
 from hiercli.errors import ImageError, InputError
 from hiercli.files import printable
 from hiercli.geometry import poincare
-from hiercli.images import NAMES, find, read, read_bytes
+from hiercli.images import IMAGE_LIKE, find, read, read_bytes
 from hiercli.index.schema import content_hash
 from hiercli.index.searchable import Searchable
 from hiercli.index.words import Understood, understand
@@ -100,7 +100,7 @@ def gather_one(
     if len(found) != 1:
         raise InputError(
             f"expected one image or words to add or take away, but {printable(str(given))} has "
-            f"{len(found)} images. Name one of them"
+            f"{len(found)} queries. Name one image"
         )
     return found[0]
 
@@ -109,7 +109,9 @@ def _is_words(given: Path) -> bool:
     text = str(given)
     try:
         return not (
-            os.sep in text or given.suffix.lower() in (*NAMES, ".npy") or os.path.lexists(given)
+            os.sep in text
+            or given.suffix.lower() in (*IMAGE_LIKE, ".npy")
+            or os.path.lexists(given)
         )
     except (OSError, ValueError):  # longer than a file name can be
         return True

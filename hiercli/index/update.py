@@ -123,6 +123,11 @@ def update(
         paths, nested=nested, exclude=exclude, skipped=pass_over, absent=prune and there,
         corrections=corrections,
     )  # fmt: skip
+    unmatched = [(paths[0] if corrections is None else corrections.file, why)
+                 for why in listing.unmatched]  # fmt: skip
+    if skipped is not None:
+        for file, why in unmatched:  # no images: nothing of them is kept in the index
+            skipped(file, why)
     anew = rebuild or not there
     metadata = encoder.metadata
     with stores.writing(index, metadata.embedding_dim, anew=anew, root=root) as store:
@@ -162,7 +167,8 @@ def update(
     listing = dataclasses.replace(listing, records=records)
     return Update(
         len(plan.added), len(plan.changed), len(plan.moved), plan.relabelled, len(plan.removed),
-        plan.unchanged, store.embedded, total, listing, problems,
+        plan.unchanged, store.embedded, total, listing,
+        [*problems, *unmatched],
     )  # fmt: skip
 
 

@@ -24,11 +24,11 @@ from hiercli.index.searchable import Hit, Searchable
 from hiercli.wording import counted
 
 LONGEST = 200
-"""Signs that words may have: more is no name."""
+"""Most characters of a query of words."""
 MOST_NAMES = 64
-"""Names that words may stand for; of more, the best."""
+"""Most names that a query may match; of more, the shortest are used."""
 MOST_POINTS = 256
-"""Points that are searched from: those of so many classes."""
+"""Most class points that a query of words searches around."""
 _STOP = frozenset({
     "a", "an", "the", "of", "on", "in", "at", "to", "and", "or", "with", "by", "for", "from",
     "photo", "image", "picture",
@@ -36,7 +36,7 @@ _STOP = frozenset({
 _HEAD = 1.5
 """Weight of the last word, which in English says what the thing is; of others it is 1."""
 _LIKE = 0.84
-"""Similarity of two words of which one may be a slip of the other."""
+"""Similarity from which one word may be a misspelling of another."""
 _SHOWN = 3
 _ENCODER = "class of the encoder"
 _PLURALS = {_ENCODER: "classes of the encoder", "genus": "genera", "family": "families",
@@ -98,8 +98,8 @@ def understand(
     shown = printable(text[:60]) + ("..." if len(text) > 60 else "")
     if not words or len(text) > LONGEST:
         raise InputError(
-            f"expected an image, a folder, or words of at most {LONGEST} signs, got {shown!r}. "
-            "There is no such file, and no name to look for"
+            f"expected an image, a folder, or words of at most {LONGEST} characters, got "
+            f"{shown!r}. There is no such file: name one, or give words of letters"
         )
     lineages = [(label, groups_of(levels)) for label, levels in images.lineages()]
     own = [("label", label) for label, _ in lineages if label]
@@ -120,12 +120,10 @@ def understand(
             f"there is no file {shown!r}, and no label or level has these words. "
             f"{_nearest(text, [name for _, name in own])}"
         )
-    middles = [
-        _middle(images, [(kind, name), ("label", label)])
-        for kind, name in best
-        for label in _labels_of(kind, name, lineages)
-    ]
-    return _understood(words, best, np.stack(middles[:MOST_POINTS]))
+    classes = [(kind, name, label) for kind, name in best
+               for label in _labels_of(kind, name, lineages)][:MOST_POINTS]  # fmt: skip
+    middles = [_middle(images, [(kind, name), ("label", label)]) for kind, name, label in classes]
+    return _understood(words, best, np.stack(middles))
 
 
 def around(
@@ -189,7 +187,7 @@ def _best(
 ) -> tuple[list[tuple[str, str]], float]:
     """The names that have most of the words, shorter names first, and how much they have.
 
-    A name that is no more than the words leaves all longer ones out.
+    If some of these names have as many words as the query, only those are returned.
     """
     scored = []
     for kind, name in names:
@@ -244,6 +242,6 @@ def _nearest(text: str, names: Sequence[str]) -> str:
     plain = {" ".join(_pieces(name)): name for name in names}
     near = difflib.get_close_matches(" ".join(_pieces(text)), list(plain), _SHOWN, 0.0)
     if not near:
-        return "Its images have no labels"
+        return "The images of the index have no labels"
     some = ", ".join(printable(plain[name]) for name in near)
     return f"The nearest of {counted(len(plain), 'name')}: {some}"

@@ -62,7 +62,7 @@
 
   const picture = (number, words) => {
     const data = facts.pictures[number];
-    if (!data) return made("div", "not at hand", "none");
+    if (!data) return made("div", "Image not available", "none");
     const image = made("img");
     image.src = data;
     image.alt = words;
@@ -82,7 +82,7 @@
     buttons(some);
     chips();
     if (!some.length) {
-      card.append(made("h2", "Nothing to look at"), made("p", "No finding of this kind was made.", "why"));
+      card.append(made("h2", "No findings"), made("p", "There are no findings of this kind.", "why"));
       return;
     }
     const number = some[place];
@@ -95,7 +95,7 @@
       ` Probability ${Math.round(100 * one.confidence)} %.`;
     const reason = one.reason ? one.reason[0].toUpperCase() + one.reason.slice(1) + "." : "";
     why.append(reason + sure + " ", made("span", words, `state ${mood}`));
-    const above = one.shared ? ` Both are of the ${one.shared}.` : "";
+    const above = one.shared && one.kind !== "split" ? ` Both belong to ${one.shared}.` : "";
     card.append(why, made("p", `${place + 1} of ${some.length}. ${one.path}.${above}`, "where"));
     const large = made("div", "", "large");
     const rest = [];

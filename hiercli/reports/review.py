@@ -18,7 +18,7 @@ import numpy as np
 
 from hiercli.collection import Collection
 from hiercli.errors import ImageError
-from hiercli.files import escaped, readable, write_text
+from hiercli.files import readable, write_text
 from hiercli.geometry import poincare
 from hiercli.images import Picture, read
 from hiercli.review.finding import KINDS, Finding
@@ -61,9 +61,9 @@ def write(
             (caption, [wanted.setdefault((path, side), len(wanted)) for path in paths])
             for caption, side, paths in examples.of(one)
         ]
-        row = {name: escaped(value) if isinstance(value, str) else value
-               for name, value in dataclasses.asdict(one).items()}  # fmt: skip
-        rows.append(row | {"shows": groups, "name": readable(Path(one.path).name)})
+        rows.append(
+            dataclasses.asdict(one) | {"shows": groups, "name": readable(Path(one.path).name)}
+        )
     pictures = []
     missing: list[str] = []
     with ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -167,6 +167,6 @@ def _page(title: str, note: str, facts: dict[str, Any]) -> str:
         here.joinpath(f"review.{kind}").read_text("utf-8") for kind in ("html", "css", "js")
     )
     # Nothing in the data can end the element that holds it.
-    data = json.dumps(facts, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+    data = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")
     words = {"title": html.escape(readable(title)), "note": html.escape(note)}
     return string.Template(page).substitute(words, style=style, script=script, data=data)

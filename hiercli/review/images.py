@@ -1,4 +1,4 @@
-"""What images look like themselves: copies, small and blurred ones, those like no other."""
+"""Findings on single images: copies, outliers, tiny and blurred images."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ _SOFT = 3.5
 _FEWEST = 20
 """Images among which one can stand out."""
 _RANK = 10
-"""An image is as lonely as its tenth nearest is far: a few strangers are no company."""
+"""Outliers are judged by the distance to this neighbour, so that a few copies hide none."""
 
 Progress = Callable[[int, int], None]
 
@@ -31,9 +31,10 @@ Progress = Callable[[int, int], None]
 def copies(
     pairs: Pairs, paths: Sequence[str], labels: Sequence[str], splits: Sequence[str]
 ) -> list[Finding]:
-    """A finding for each copy but the best of its group, and one for each that lies in two splits.
+    """A finding for each copy but the best of its group: a leak where that is in another split.
 
-    The best has the most pixels, then the most bytes, then the first path.
+    The best is in train, if one is; it has the most pixels, then the most bytes, then the first
+    path.
 
     Args:
         pairs: of copies.
@@ -47,9 +48,13 @@ def copies(
                 place not in agreement
             ):
                 agreement[place] = row
-    found, leaks = [], []
+    found: list[Finding] = []
+    leaks: list[Finding] = []
     for group in pairs.groups(len(paths)):
-        order = sorted(group.tolist(), key=lambda place: _goodness(paths[place]))
+        # Of each group one image is kept, and the findings of both kinds keep the same.
+        order = sorted(
+            group.tolist(), key=lambda place: (splits[place] != "train", _goodness(paths[place]))
+        )
         best = order[0]
         for place in order[1:]:
             row = agreement[place]
@@ -58,29 +63,17 @@ def copies(
             reason = f"{how} of {Path(paths[other]).name}"
             if labels[place] != labels[best]:
                 reason += f"; the labels differ ({labels[place]}, {labels[best]})"
+            is_leak = bool(splits[place]) and bool(splits[best]) and splits[place] != splits[best]
+            if is_leak:
+                reason = f"in {splits[place]}, {reason}, which is kept in {splits[best]}"
             sure = float(pairs.agreement[row])
-            found.append(Finding("duplicate", paths[place], labels[place], "", paths[best], sure,
-                                 reason=reason))  # fmt: skip
-        leaks += _leaks(order, paths, labels, splits)
-    return sorted(found, key=lambda one: (one.of, -(one.confidence or 0))) + leaks
-
-
-def _leaks(
-    group: Sequence[int], paths: Sequence[str], labels: Sequence[str], splits: Sequence[str]
-) -> list[Finding]:
-    """Of images of one group: those in another split than an earlier one."""
-    seen: dict[str, int] = {}
-    found = []
-    for place in sorted(group, key=lambda place: splits[place] != "train"):
-        split = splits[place]
-        other = next((first for name, first in seen.items() if name != split), None)
-        if split and other is not None:
-            reason = f"in {split}, a copy of an image in {splits[other]}"
-            found.append(Finding("leak", paths[place], labels[place], "", paths[other],
-                                 reason=reason))  # fmt: skip
-        if split:
-            seen.setdefault(split, place)
-    return found
+            (leaks if is_leak else found).append(
+                Finding("leak" if is_leak else "duplicate", paths[place], labels[place], "",
+                        paths[best], sure, reason=reason)
+            )  # fmt: skip
+    ranked = [sorted(some, key=lambda one: (one.of, -(one.confidence or 0)))
+              for some in (found, leaks)]  # fmt: skip
+    return [*ranked[0], *ranked[1]]
 
 
 def _how(scale: float, mirrored: bool) -> str:
@@ -120,7 +113,7 @@ def outliers(
     order = [place for place in np.argsort(-standing, kind="stable") if standing[place] >= _ALONE]
     return [
         Finding("outlier", paths[place], labels[place],
-                reason=f"its nearest photos lie {np.exp(far[place] - np.median(far)):.1f} times as "
+                reason=f"its nearest images lie {np.exp(far[place] - np.median(far)):.1f} times as "
                 f"far as usual; the nearest is {Path(paths[near[place, 0]]).name}")
         for place in order
     ]  # fmt: skip

@@ -1,7 +1,6 @@
 """Which images without a label are worth labelling first."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -20,9 +19,10 @@ def label_next(
 ) -> list[Finding]:
     """Images without a label, the most informative first.
 
-    The first is the one whose neighbours are least agreed. Each further one is where uncertainty
-    times the distance to what was chosen before is largest (Sener and Savarese, "Active Learning
-    for Convolutional Neural Networks: A Core-Set Approach", 2018, weighted).
+    An image is worth more if its neighbours disagree on the label and if they are near. Each
+    further one is where this value times the distance to what was chosen before is largest (Sener
+    and Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set Approach", 2018,
+    weighted).
 
     Args:
         points: (N, D) of all images.
@@ -31,8 +31,8 @@ def label_next(
         c: curvature magnitude.
         count: at most so many.
     """
-    codes = np.array([bool(label) for label in labels])
-    waiting = np.flatnonzero(~codes)
+    has_label = np.array([bool(label) for label in labels])
+    waiting = np.flatnonzero(~has_label)
     if not len(waiting) or count < 1:
         return []
     guesses = [_guess(near[place], labels) for place in waiting]
@@ -53,8 +53,7 @@ def label_next(
             if label
             else "none of its neighbours has a label"
         )
-        path = paths[waiting[best]]
-        found.append(Finding("label", path, "", label, reason=f"{reason} ({Path(path).name})"))
+        found.append(Finding("label", paths[waiting[best]], "", label, reason=reason))
     return found
 
 

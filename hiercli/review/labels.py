@@ -73,7 +73,7 @@ def doubts(
     names, codes = np.unique(np.asarray(collection.labels), return_inverse=True)
     points, c = collection.points, collection.c
     if len(names) < 2:
-        raise DataError("expected photos of at least two classes, found one class")
+        raise DataError("expected images of at least two classes, found one class")
     distances, others = nearest_of_all(points, _NEIGHBOURS, c)
     if progress:
         progress(1, 3)
@@ -135,7 +135,7 @@ def _relabels(
         label, proposal = all_of.names[all_of.codes[place]], all_of.names[proposals[place]]
         near = all_of.codes[others[place, :_SHOWN]]
         reason = (
-            f"{(near == proposals[place]).sum()} of its {len(near)} nearest photos have the label "
+            f"{(near == proposals[place]).sum()} of its {len(near)} nearest images have the label "
             f"{proposal}, {(near == all_of.codes[place]).sum()} the label {label}"
         )
         found.append(
@@ -331,7 +331,7 @@ def _split(all_of: _Classes, code: int, halves: _Halves, sure: float, where: _Br
     smaller_half = round(len(part) * halves.total / len(halves.own))
     sizes = f"{halves.total - smaller_half} and {smaller_half}"
     name = all_of.names[code]
-    reason = f"its photos fall into two groups of {sizes}, as far apart as two classes"
+    reason = f"its images fall into two groups of {sizes}, as far apart as two classes"
     return Finding("split", all_of.paths[typical], name, sizes, "", sure,
                    where.common(name, name), where.shared(name, name), reason)  # fmt: skip
 
@@ -369,7 +369,7 @@ def _merges(all_of: _Classes, met: "csr_array", where: _Branches, least: float) 
         if own_sure >= max(least, 1e-9):
             first, second = (all_of.names[code] for code in pair.codes)
             reason = (
-                f"{pair.crossed:.0%} of the nearest photos are of the other class; with random "
+                f"{pair.crossed:.0%} of the nearest images are of the other class; with random "
                 f"labels it would be {pair.by_chance:.0%}"
             )
             found.append(

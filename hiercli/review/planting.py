@@ -11,7 +11,7 @@ examples: Elkan and Noto, "Learning classifiers from only positive and unlabeled
 import numpy as np
 
 _SURE = 0.99
-"""No collection proves more."""
+"""Highest confidence that is reported."""
 _FEWEST_PLANTED = 8
 _BINS = 512
 _ROUNDS = 30

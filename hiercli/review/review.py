@@ -19,10 +19,9 @@ import numpy as np
 from hiercli.collection import Collection
 from hiercli.data.corrections import DECISION
 from hiercli.errors import DataError, ImageError, InputError
-from hiercli.files import escaped
 from hiercli.hierarchy.node import Node
 from hiercli.hierarchy.tree import POINTS, Tree, images_of
-from hiercli.images import read
+from hiercli.images import read, size_of
 from hiercli.review import duplicates, images, labelling
 from hiercli.review.finding import KINDS, Finding
 from hiercli.review.labels import LABEL_KINDS, doubts
@@ -90,6 +89,9 @@ class Review:
         """
         source = Path(source)
         collection, _ = images_of(source, None if model is None else Path(model))
+        if collection.paths is not None:  # a review is read in other folders too
+            paths = [path if "://" in path else os.path.abspath(path) for path in collection.paths]
+            collection = dataclasses.replace(collection, paths=paths)
         unreadable: list[tuple[str, str]] = []
         smalls: Callable[[], Iterator[tuple[int, bytes]]] | None = None
         with contextlib.ExitStack() as stack:
@@ -144,7 +146,7 @@ class Review:
         for one in self.findings:
             sure = "" if one.confidence is None else f"{one.confidence:.3f}"
             row = dataclasses.asdict(one) | {"confidence": sure}
-            writer.writerow([*(escaped(cell) for cell in row.values()), "", ""])
+            writer.writerow([*row.values(), "", ""])
         return text.getvalue()
 
     def to_json(self) -> str:
@@ -186,6 +188,7 @@ class _Reviewer:
         found += self._neighbourly(count)
         if "unreadable" in self.wanted:
             found += [Finding("unreadable", path, reason=why) for path, why in unreadable]
+            found += self._missing()
         if "blurred" in self.wanted and self.paths:
             with self.steps("looking for blur") as told:
                 found += images.blurred(self.paths, self.labels, told)
@@ -241,6 +244,16 @@ class _Reviewer:
             found += images.copies(pairs, self.paths, self.labels, self._splits())
         return found
 
+    def _missing(self) -> list[Finding]:
+        """Images whose files are gone; an index that lies without any of its images has none."""
+        gone = [at for at, path in enumerate(self.paths) if not os.path.isfile(path)]
+        if len(gone) == len(self.paths):
+            return []
+        return [
+            Finding("unreadable", self.paths[at], self.labels[at], reason="the file is missing")
+            for at in gone
+        ]
+
     def _splits(self) -> list[str]:
         names = self.collection.level_names
         if "split" in names and self.collection.levels is not None:
@@ -280,10 +293,12 @@ class _Reviewer:
             picture = read(self.paths[at], None if content else duplicates.SIDE, content)
         except ImageError as error:
             return at, None, str(error)
-        # A file is decoded small, so that its size is not known; a stored picture is a small one
-        # where the image is.
         grey, aspect = duplicates.small_grey(picture)
-        return at, (grey, aspect, min(picture.size) if content else 0), ""
+        side = min(picture.size)  # a stored picture is a small one where the image is
+        if content is None:
+            with contextlib.suppress(ImageError):  # the file was decoded at a smaller size
+                side = min(size_of(self.paths[at]))
+        return at, (grey, aspect, side), ""
 
 
 def _chunks(items: Iterator[tuple[int, bytes | None]]) -> Iterator[list[tuple[int, bytes | None]]]:
