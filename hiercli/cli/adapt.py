@@ -100,8 +100,8 @@ def _tell(done: "Adapted", index: Path, output: Path, keep_index: bool) -> None:
     if done.before is not None and done.after is not None:
         say(
             "measured with the labels, which were not used to adapt: Recall@1 "
-            f"{done.before[0]:.1f} before, {done.after[0]:.1f} after; MAP@R {done.before[1]:.1f} before, "
-            f"{done.after[1]:.1f} after"
+            f"{done.before[0]:.1f} before, {done.after[0]:.1f} after; MAP@R "
+            f"{done.before[1]:.1f} before, {done.after[1]:.1f} after"
         )
     if done.rebased:
         say(
