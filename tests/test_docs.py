@@ -39,7 +39,7 @@ def run_blocks(page: Path, folder: Path) -> int:
 
 
 def test_the_blocks_of_readme_run_in_an_empty_folder(tmp_path: Path) -> None:
-    assert run_blocks(ROOT / "README.md", tmp_path) == 4
+    assert run_blocks(ROOT / "README.md", tmp_path) == 6
 
 
 def test_the_blocks_of_the_documentation_run_in_reading_order(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -194,10 +194,9 @@ def search(
     - `hier search query.jpg --index milvus://localhost:19530/birds`
     """
     max_distance = radius if max_distance is None else max_distance
-    if level is not None and max_distance is not None:
-        raise InputError("--level and --max-distance cannot be combined. Give one of them")
-    if level is not None and rerank:
-        raise InputError("--level and --rerank cannot be combined. Give one of them")
+    for other, given in (("--max-distance", max_distance is not None), ("--rerank", rerank)):
+        if level is not None and given:
+            raise InputError(f"--level and {other} cannot be combined. Give one of them")
     if csv_output and verdict:
         raise InputError("--csv has no column for verdicts. Use --json")
     if csv_output and json_output:
@@ -207,7 +206,7 @@ def search(
     if thumbnails not in STYLES:
         raise InputError(f"expected --thumbnails {'|'.join(STYLES)}, got {thumbnails!r}")
     from hiercli.files import require_apart, require_replaceable
-    from hiercli.index.queries import combined, cropped, gather, gather_one, recognise
+    from hiercli.index.queries import combined, gather_one, recognise
 
     if html is not None:
         require_replaceable(html)
@@ -216,11 +215,7 @@ def search(
         require_apart(html, (*images.files, images.model, model or images.model))
         problems: list[str] = []
         names = partial(_metadata, index, images, model)
-        asked = gather(queries, images, sys.stdin, problems.append, names)
-        if box is not None:
-            asked = cropped(asked, box)
-        if rerank and any(query.understood is not None for query in asked):
-            raise InputError("--rerank and words cannot be combined. Leave one of them out")
+        asked = _gathered(queries, images, names, box, problems, reranked=rerank)
         parts = [gather_one(path, images, names) for path in (*(plus or ()), *(minus or ()))]
         for query in (*asked, *parts):
             if query.understood is not None:
@@ -235,10 +230,7 @@ def search(
             if branches or level is not None:
                 tree = _branches(encoder, images)
             asked = _embedded(asked, encoder, problems)
-            lost: list[str] = []
-            parts = _embedded(parts, encoder, lost)
-            if lost:
-                raise InputError(lost[0])
+            parts = _embedded(parts, encoder, None)
         if parts:
             asked = combined(asked, parts[: len(plus or ())], parts[len(plus or ()) :], images.c)
         for problem in problems:
@@ -266,6 +258,24 @@ def search(
             show_table(asked, found, thumbnails, tree, images.picture)
     if problems:
         raise typer.Exit(EXIT_SKIPPED)
+
+
+def _gathered(
+    queries: Sequence[Path],
+    images: "Searchable",
+    names: "Callable[[], Metadata | None]",
+    box: "Box | None",
+    problems: list[str],
+    *,
+    reranked: bool,
+) -> list["Query"]:
+    """What is searched for, before anything is embedded."""
+    from hiercli.index.queries import cropped, gather
+
+    asked = gather(queries, images, sys.stdin, problems.append, names)
+    if reranked and any(query.understood is not None for query in asked):
+        raise InputError("--rerank and words cannot be combined. Leave one of them out")
+    return asked if box is None else cropped(asked, box)
 
 
 def _open(index: str, device: str, root: Path | None) -> "Searchable":
@@ -330,11 +340,20 @@ def _branches(encoder: "Encoder", images: "Searchable") -> "Branches":
     return Branches(encoder.metadata, collection.points, collection.labels or ())
 
 
-def _embedded(asked: Sequence["Query"], encoder: "Encoder", problems: list[str]) -> list["Query"]:
+def _embedded(
+    asked: Sequence["Query"], encoder: "Encoder", problems: list[str] | None
+) -> list["Query"]:
+    """Queries with their points; without a list of problems all must be readable."""
     from hiercli.index.queries import embed
 
+    lost: list[str] = []
     with progress("embedding") as bar:
-        return embed(asked, encoder, problems.append, bar)
+        found = embed(asked, encoder, lost.append, bar)
+    if problems is None and lost:
+        raise InputError(lost[0])
+    if problems is not None:
+        problems += lost
+    return found
 
 
 def _condition(text: str) -> tuple[str, str]:
