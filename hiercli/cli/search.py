@@ -217,9 +217,7 @@ def search(
         names = partial(_metadata, index, images, model)
         asked = _gathered(queries, images, names, box, problems, reranked=rerank)
         parts = [gather_one(path, images, names) for path in (*(plus or ()), *(minus or ()))]
-        for query in (*asked, *parts):
-            if query.understood is not None:
-                say(f"{query.name}: {query.understood}")
+        _say_understood([*asked, *parts])
         require_apart(html, (*queries, *(query.path for query in asked if query.path is not None)))
         if model is None:
             asked, parts = recognise(asked, images), recognise(parts, images)
@@ -233,12 +231,7 @@ def search(
             parts = _embedded(parts, encoder, None)
         if parts:
             asked = combined(asked, parts[: len(plus or ())], parts[len(plus or ()) :], images.c)
-        for problem in problems:
-            warn(problem)
-        if not asked or (strict and problems):
-            raise InputError(
-                f"{counted(len(problems), 'query', 'queries')} cannot be read, {len(asked)} can"
-            )
+        _tell_problems(problems, len(asked), strict=strict)
         hits = _find(asked, images, tree, level, k, max_distance, conditions, unique, exact, rerank)
         found: Iterable[Answer] = ((own, None) for own in hits)
         if not csv_output and _has_verdicts(images, verdict):
@@ -276,6 +269,22 @@ def _gathered(
     if reranked and any(query.understood is not None for query in asked):
         raise InputError("--rerank and words cannot be combined. Leave one of them out")
     return asked if box is None else cropped(asked, box)
+
+
+def _say_understood(asked: Sequence["Query"]) -> None:
+    for query in asked:
+        if query.understood is not None:
+            say(f"{query.name}: {query.understood}")
+
+
+def _tell_problems(problems: Sequence[str], count: int, *, strict: bool) -> None:
+    """Name the queries that cannot be read; with none left, or if strict, that is the end."""
+    for problem in problems:
+        warn(problem)
+    if not count or (strict and problems):
+        raise InputError(
+            f"{counted(len(problems), 'query', 'queries')} cannot be read, {count} can"
+        )
 
 
 def _open(index: str, device: str, root: Path | None) -> "Searchable":
