@@ -326,6 +326,18 @@ def test_a_review_of_an_index(
     assert gone["tiny"] == found["tiny"]
 
 
+def test_decisions_made_by_hand_are_not_written_over(
+    faulty_index: Path, inside: Hier, tmp_path: Path
+) -> None:
+    words = ("review", "--index", faulty_index, "--kind", "tiny", "-o", tmp_path / "r")
+    assert inside(*words).returncode == inside(*words).returncode == 0
+    file = tmp_path / "r" / "review.csv"
+    file.write_text(accepted(file.read_text()))
+    held = file.read_text()
+    fails(inside(*words), 2, "review.csv has decisions", "Rename")
+    assert file.read_text() == held
+
+
 def test_a_review_needs_a_source_and_known_kinds(
     faulty_index: Path, inside: Hier, tmp_path: Path
 ) -> None:

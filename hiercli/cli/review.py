@@ -145,11 +145,17 @@ def _source(index: Path | None, points: Path | None) -> Path:
 
 def _require_folder(output: Path, source: Path, model: Path | None) -> None:
     """Refuse a folder that cannot be written to, before any work is done."""
+    from hiercli.data.corrections import has_decisions
     from hiercli.files import require_apart, require_replaceable
     from hiercli.hierarchy.tree import files_of
 
     if output.exists() and not output.is_dir():
         raise InputError(f"expected -o to name a folder, but {output} is a file")
+    if has_decisions(output / _FILES[1]):
+        raise InputError(
+            f"{output / _FILES[1]} has decisions that would be lost. Rename it, or name another "
+            "folder"
+        )
     for name in _FILES:
         if output.is_dir():
             require_replaceable(output / name)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiercli.errors import DataError, MismatchError
+from hiercli.errors import DataError, HierError, MismatchError
 from hiercli.files import printable, read_text
 from hiercli.images import Places
 from hiercli.labels import Record
@@ -176,6 +176,15 @@ class Corrections:
                 "CSV"
             )
         return kept, left_out, lost
+
+
+def has_decisions(file: Path) -> bool:
+    """Whether a file is a review in which somebody has decided something."""
+    try:
+        Corrections.read(file)
+    except (HierError, csv.Error):
+        return False
+    return True
 
 
 def _decided(row: dict[str, str], where: str) -> str | None:
