@@ -319,15 +319,14 @@ def _encoder(
 def _metadata(index: str, images: "Searchable", model: Path | None) -> "Metadata | None":
     """What the encoder of an index says of itself; ``None`` where it is not at hand."""
     from hiercli.encoder import onnx_file
-    from hiercli.errors import HierError
     from hiercli.index.searchable import encoder_file
 
     try:
         source = model or encoder_file(images, index)
-        metadata = onnx_file.read(source).metadata
-        images.check(metadata, source)
-    except HierError:
+    except InputError:
         return None
+    metadata = onnx_file.read(source).metadata
+    images.check(metadata, source)
     return metadata
 
 

@@ -1,6 +1,5 @@
 """The features that an exported encoder computes of images before it maps them into the ball."""
 
-import contextlib
 import copy
 from pathlib import Path
 from typing import Self
@@ -32,11 +31,11 @@ class FeatureEncoder(Encoder):
         try:
             self.parts = Parts.of(self.path)
             self._content = self.parts.backbone.SerializeToString()
-            self._session = open_session(self._content, self._session.get_providers(), threads)
         except Exception as error:  # onnx's own errors are of nearly every kind
             raise FileFormatError(
                 f"the head of {path} is not one that `hier export` writes. Export it again"
             ) from error
+        self._session = open_session(self._content, self._session.get_providers(), threads)
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
         """Float32 pixels (B, 3, size, size) to features (B, F).
@@ -56,8 +55,6 @@ class FeatureEncoder(Encoder):
         """The same on one core, see `Encoder.on_one_core`."""
         with self._opening:
             if self._narrow is None:
-                narrow = copy.copy(self)
-                with contextlib.suppress(Exception):
-                    narrow._session = open_session(self._content, ["CPUExecutionProvider"], 1)
-                self._narrow = narrow
+                self._narrow = copy.copy(self)
+                self._narrow._session = open_session(self._content, ["CPUExecutionProvider"], 1)
             return self._narrow
