@@ -37,6 +37,8 @@ _SMALLEST = 0.15
 """Share of a class that the smaller half must hold."""
 _MEETING = 0.05
 """Share of each class among the neighbours of the other from which on two are compared."""
+_MOST_APART = 100_000
+"""Pairs of classes that do not meet, of which so many are counted."""
 _MIXED = 5
 """Nearest images by which the mixing of two classes is judged."""
 _PLANTED = 300
@@ -363,7 +365,10 @@ def _merges(all_of: _Classes, met: "csr_array", where: _Branches, least: float) 
         halves = _Pair.of(all_of, mixed[::2], mixed[1::2], (0, 0))
         planted += [] if halves is None else [halves.mixing]
     kept = [pair for pair in pairs if pair is not None]
-    sure = confidence(np.array([pair.mixing for pair in kept]), np.array(planted))
+    # Pairs that do not meet are observed too: not mixed at all.
+    apart = len(members) * (len(members) - 1) // 2 - len(kept)
+    mixing = np.array([pair.mixing for pair in kept] + [0.0] * min(apart, _MOST_APART))
+    sure = confidence(mixing, np.array(planted))[: len(kept)]
     found = []
     for pair, own_sure in zip(kept, sure, strict=True):
         if own_sure >= max(least, 1e-9):

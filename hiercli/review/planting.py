@@ -17,12 +17,14 @@ _BINS = 512
 _ROUNDS = 30
 _HIGH = (0.3, 0.6)
 """Quantiles of planted scores above which few sound items lie: there faulty ones are counted."""
+_MOST_FAULTY = 0.15
+"""Most of a collection is sound. Where all items score as planted faults do, scores say nothing."""
 _UNSEEN = 1
 """Faulty items above a limit beyond those that were seen: of one or two, few may lie there."""
 
 
 def share_of_faults(observed: np.ndarray, planted: np.ndarray) -> float:
-    """At most this share of the observed items is faulty, 0 to 1.
+    """At most this share of the observed items is faulty, 0 to 0.15.
 
     Args:
         observed: (N,) scores of the items.
@@ -34,7 +36,7 @@ def share_of_faults(observed: np.ndarray, planted: np.ndarray) -> float:
     high = np.sort(observed)
     seen = (len(high) - np.searchsorted(high, limits) + _UNSEEN) / len(high)
     known = 1 - np.searchsorted(np.sort(planted), limits) / len(planted)
-    return float(min(1.0, (seen / known).mean()))
+    return float(min(_MOST_FAULTY, (seen / known).mean()))
 
 
 def confidence(observed: np.ndarray, planted: np.ndarray) -> np.ndarray:
