@@ -40,12 +40,7 @@ def adapt(
         bool,
         typer.Option("--keep-index", help="Write only the encoder; leave the index as it is."),
     ] = False,
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            help="Start relative image paths at this folder, not at the folder of the index."
-        ),
-    ] = None,
+    root: options.Root = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
     json_output: options.Json = False,

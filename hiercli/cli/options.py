@@ -43,6 +43,13 @@ Model = Annotated[
         show_default="the general encoder of hier",
     ),
 ]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        "--root",
+        help="Start relative image paths at this folder, not at the folder of the index.",
+    ),
+]
 Nested = Annotated[
     bool,
     typer.Option(

@@ -137,12 +137,7 @@ def search(
         Path | None,
         typer.Option(help="Use this encoder instead of the one that built the index."),
     ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            help="Start relative image paths at this folder, not at the folder of the index."
-        ),
-    ] = None,
+    root: options.Root = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
     strict: options.Strict = False,

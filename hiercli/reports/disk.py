@@ -4,14 +4,10 @@ Where everything lies is worked out by `hierarchy.layout`; ``disk.js`` moves and
 """
 
 import base64
-import html
 import io
-import json
 import os
-import string
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ from hiercli.files import readable, write_text
 from hiercli.hierarchy import layout
 from hiercli.hierarchy.node import Node
 from hiercli.images import Picture, centre_box, read
+from hiercli.reports.page import filled
 
 MOST_POINTS = 10_000
 """Photos that are placed in the disk; of more, the most typical of each leaf."""
@@ -114,7 +111,7 @@ def write(
     total = sum(len(paths) for paths in photos.values())
     points = sum(len(paths) for paths in placed.values())
     note = f" {points:,} of {total:,} photos are shown." if points < total else ""
-    write_text(target, _page(title, note, facts))
+    write_text(target, filled("disk", title, note, facts))
     return [reason for _, reason in problems]
 
 
@@ -203,14 +200,3 @@ def _branches(root: Node) -> tuple[dict[int, int], list[tuple[int, str]]]:
 
 def _size(node: Node) -> int:
     return node.size
-
-
-def _page(title: str, note: str, facts: dict[str, Any]) -> str:
-    here = resources.files("hiercli.reports")
-    page, style, script = (
-        here.joinpath(f"disk.{kind}").read_text("utf-8") for kind in ("html", "css", "js")
-    )
-    # Nothing in the data can end the element that holds it.
-    data = json.dumps(facts, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
-    words = {"title": html.escape(readable(title)), "note": html.escape(note)}
-    return string.Template(page).substitute(words, style=style, script=script, data=data)

@@ -1,32 +1,27 @@
 """The findings of a review as one page to work through, by keyboard and without a network."""
 
-import base64
 import dataclasses
 import hashlib
-import html
-import io
-import json
 import os
-import string
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hiercli.collection import Collection
-from hiercli.errors import ImageError
 from hiercli.files import readable, write_text
 from hiercli.geometry import poincare
 from hiercli.images import Picture, read
+from hiercli.reports.neighbours import thumbnail
+from hiercli.reports.page import filled
 from hiercli.review.finding import KINDS, Finding
 from hiercli.review.review import Review
 
 MOST = 600
 """Findings that a page shows, of each kind as many as of the others where it has them."""
-_LARGE, _SMALL = 320, 96
+_LARGE, _SMALL = 200, 64
+"""Half of the pixels of the longer side, see `thumbnail`."""
 _EXAMPLES = 5
 
 Progress = Callable[[int, int], None]
@@ -67,7 +62,7 @@ def write(
     pictures = []
     missing: list[str] = []
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        loaded = threads.map(lambda at: _picture(at[0], at[1], picture), wanted)
+        loaded = threads.map(lambda at: thumbnail(at[0], at[1], picture=picture), wanted)
         for (path, _), data in zip(wanted, loaded, strict=True):
             pictures.append(data)
             if not data:
@@ -84,7 +79,7 @@ def write(
         "key": hashlib.sha256(review.to_csv().encode("utf-8", "surrogateescape")).hexdigest()[:16],
     }
     note = f" {left_out:,} further findings are only in the CSV." if left_out else ""
-    write_text(target, _page(title, note, facts))
+    write_text(target, filled("review", title, note, facts))
     return list(dict.fromkeys(missing))
 
 
@@ -146,27 +141,3 @@ class _Examples:
         )  # fmt: skip
         order = others[np.argsort(far, kind="stable")]
         return [self._paths[place] for place in order[: None if every else _EXAMPLES]]
-
-
-def _picture(path: str, side: int, picture: Picture) -> str:
-    """A JPEG as a data address; empty where the image cannot be read."""
-    try:
-        small = picture(path, side)
-    except ImageError:
-        return ""
-    small.thumbnail((side * 4 // 3, side * 4 // 3))
-    small.info.clear()  # a comment would be written along
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _page(title: str, note: str, facts: dict[str, Any]) -> str:
-    here = resources.files("hiercli.reports")
-    page, style, script = (
-        here.joinpath(f"review.{kind}").read_text("utf-8") for kind in ("html", "css", "js")
-    )
-    # Nothing in the data can end the element that holds it.
-    data = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")
-    words = {"title": html.escape(readable(title)), "note": html.escape(note)}
-    return string.Template(page).substitute(words, style=style, script=script, data=data)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 LABEL_KINDS = ("relabel", "split", "merge")
-_NEIGHBOURS = 30
+NEIGHBOURS = 30
 _SHOWN = 10
 """Neighbours that a reason speaks of."""
 _WIDTH = 0.07
@@ -50,6 +50,7 @@ def doubts(
     root: Node | None,
     *,
     least: float = 0.45,
+    neighbours: tuple[np.ndarray, np.ndarray] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Finding]:
     """Look for labels and classes that the embedding disagrees with, the surest of a kind first.
@@ -65,6 +66,8 @@ def doubts(
         collection: of images with labels, two or more different ones, and c.
         root: the tree over these classes; without it branches are not named.
         least: confidence from which on something is listed.
+        neighbours: distances and positions of the nearest `NEIGHBOURS` of each image, see
+            `nearest_of_all`, where they are known already.
         progress: called with (done, total) steps.
 
     Raises:
@@ -76,7 +79,7 @@ def doubts(
     points, c = collection.points, collection.c
     if len(names) < 2:
         raise DataError("expected images of at least two classes, found one class")
-    distances, others = nearest_of_all(points, _NEIGHBOURS, c)
+    distances, others = neighbours or nearest_of_all(points, NEIGHBOURS, c)
     if progress:
         progress(1, 3)
     where = _Branches(root, collection)

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -24,7 +25,7 @@ from hiercli.hierarchy.tree import POINTS, Tree, images_of
 from hiercli.images import read, size_of
 from hiercli.review import duplicates, images, labelling
 from hiercli.review.finding import KINDS, Finding
-from hiercli.review.labels import LABEL_KINDS, doubts
+from hiercli.review.labels import LABEL_KINDS, NEIGHBOURS, doubts
 from hiercli.review.neighbourhood import nearest_of_all
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 Steps = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Given the name of a step: a context in which its progress is told."""
-_NEIGHBOURS = 10
+_NEAR = 10
+"""Neighbours by which outliers are found, and images to label."""
 _READ_AT_ONCE = 256
 
 
@@ -204,8 +206,18 @@ class _Reviewer:
         """Of images with a label, and of classes."""
         places = np.array([place for place, label in enumerate(self.labels) if label])
         own = self.collection if len(places) == len(self.labels) else self.collection[places]
+        known = self._neighbours if own is self.collection else None
         with self.steps("comparing labels") as told:
-            return doubts(own, self._root(own), least=least, progress=told)
+            return doubts(own, self._root(own), least=least, neighbours=known, progress=told)
+
+    @functools.cached_property
+    def _neighbours(self) -> tuple[np.ndarray, np.ndarray]:
+        """Distances and positions of the nearest images of each."""
+        assert self.collection.c is not None
+        with self.steps("finding neighbours") as told:
+            return nearest_of_all(
+                self.collection.points, NEIGHBOURS, self.collection.c, progress=told
+            )
 
     @staticmethod
     def _root(collection: Collection) -> Node | None:
@@ -222,8 +234,7 @@ class _Reviewer:
         assert c is not None
         compared = self.wanted & {"duplicate", "leak", "outlier", "label"}
         if compared and len(collection) > 1:
-            with self.steps("finding neighbours") as told:
-                far, near = nearest_of_all(collection.points, _NEIGHBOURS, c, progress=told)
+            far, near = (table[:, :_NEAR] for table in self._neighbours)
             names = self.paths or [f"image {place + 1}" for place in range(len(collection))]
             if "outlier" in compared:
                 found += images.outliers(far, near, names, self.labels)

@@ -1,0 +1,29 @@
+"""Pages that are one file: a template with its style, its script and its data inside."""
+
+import html
+import json
+import string
+from importlib import resources
+from typing import Any
+
+from hiercli.files import readable
+
+
+def filled(name: str, title: str, note: str, facts: dict[str, Any]) -> str:
+    """The page of a template.
+
+    Args:
+        name: of the files ``.html``, ``.css`` and ``.js`` in this folder.
+        title: of the page.
+        note: a remark that it shows; empty for none.
+        facts: what its script reads.
+    """
+    here = resources.files("hiercli.reports")
+    page, style, script = (
+        here.joinpath(f"{name}.{kind}").read_text("utf-8") for kind in ("html", "css", "js")
+    )
+    # Nothing in the data can end the element that holds it; bytes of names that are no text are
+    # written as escapes.
+    data = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")
+    words = {"title": html.escape(readable(title)), "note": html.escape(note)}
+    return string.Template(page).substitute(words, style=style, script=script, data=data)
