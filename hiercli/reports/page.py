@@ -2,11 +2,14 @@
 
 import html
 import json
+import re
 import string
 from importlib import resources
 from typing import Any
 
 from hiercli.files import readable
+
+_UNSAFE = re.compile("[<\ud800-\udfff]")
 
 
 def filled(name: str, title: str, note: str, facts: dict[str, Any]) -> str:
@@ -22,8 +25,9 @@ def filled(name: str, title: str, note: str, facts: dict[str, Any]) -> str:
     page, style, script = (
         here.joinpath(f"{name}.{kind}").read_text("utf-8") for kind in ("html", "css", "js")
     )
-    # Nothing in the data can end the element that holds it; bytes of names that are no text are
-    # written as escapes.
-    data = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")
+    data = json.dumps(facts, separators=(",", ":"), ensure_ascii=False)
+    # Nothing in the data can end the element that holds it. Bytes of file names that are no text
+    # cannot be written as they are.
+    data = _UNSAFE.sub(lambda sign: f"\\u{ord(sign[0]):04x}", data)
     words = {"title": html.escape(readable(title)), "note": html.escape(note)}
     return string.Template(page).substitute(words, style=style, script=script, data=data)
