@@ -257,7 +257,7 @@ def same_loss(device: torch.device) -> None:
     noise = -(-uniform.clamp(min=1e-9).log()).log()
 
     def computed(place: str, dtype: torch.dtype) -> tuple[float, torch.Tensor]:
-        both = tangents.to(place, dtype).requires_grad_()
+        both = tangents.to(place, dtype).detach().requires_grad_()
         points = poincare.expmap0(both, c)
         distances = poincare.pairwise_dist(points[:num_points], points[num_points:], c)
         own = noise.to(place, dtype)

@@ -49,8 +49,11 @@ COLUMNS = ("data", "variant", "seed", "recall@1", "map@r", "linkage_purity@genus
 SHOWN = COLUMNS[3:13]
 HELD_OUT = ("validation_recall@1", "validation_map@r", "validation_linkage_correlation",
             "validation_h-ap", "validation_severity", "interpolation")  # fmt: skip
-PAIRS = (("d", "a"), ("d", "e"), ("d", "f"), ("g", "d"))
+PAIRS = (("d", "a"), ("d", "e"), ("d", "h"), ("d", "f"), ("g", "d"))
 """Variants whose difference is told."""
+PERCENT = ("recall@1", "map@r", "validation_recall@1", "validation_map@r")
+PAIRED = (*PERCENT, "linkage_correlation", "triplet_accuracy", "h-ap", "severity")
+"""Columns whose difference is told; the first ones are in percent."""
 DATA = ("cub", "cars", "cub-family", "flora", "flora-small")
 
 
@@ -189,26 +192,33 @@ def table(
                 lines.append(f"| {variant}: {title} | {len(found)} | " + " | ".join(cells) + " |")
         lines.append("")
         for first, second in PAIRS:
-            lines += [pair for pair in paired(rows, name, first, second) if pair]
+            lines += paired(rows, name, first, second, shown)
     return "\n".join(lines)
 
 
 def paired(
-    rows: dict[tuple[str, str, str], dict[str, str]], name: str, first: str, second: str
+    rows: dict[tuple[str, str, str], dict[str, str]],
+    name: str,
+    first: str,
+    second: str,
+    shown: Sequence[str],
 ) -> list[str]:
     """A line on the difference of two variants by seed, with its 95 % interval (Student's t)."""
     parts = []
-    for key in ("recall@1", "map@r", "validation_recall@1", "validation_map@r"):
+    for key in [key for key in PAIRED if key in shown]:
         values = []
         for (data, variant, seed), row in rows.items():
-            # What no seed changes has one row.
-            other = rows.get((data, second, seed)) or rows.get((data, second, "0"), {})
+            other = rows.get((data, second, seed)) or {}
+            if second == "a" and not other:  # no seed changes raw features: they have one row
+                other = rows.get((data, second, "0"), {})
             if (data, variant) == (name, first) and row[key] and other.get(key):
                 values.append(float(row[key]) - float(other[key]))
         if len(values) > 1:
             half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
             mean = np.mean(values)
-            parts.append(f"{key} {mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})")
+            told = ".1f" if key in PERCENT else ".3f"
+            low, high = format(mean - half, f"+{told}"), format(mean + half, f"+{told}")
+            parts.append(f"{key} {format(mean, f'+{told}')} ({low} to {high})")
     return [f"{first} - {second}: {', '.join(parts)}", ""] if parts else []
 
 
