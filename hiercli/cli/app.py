@@ -34,6 +34,7 @@ _COMMANDS = {
     "embed": ("embed", "embed", "Embed images; build or update a search index."),
     "adapt": ("adapt", "adapt", "Adapt an encoder to the images of an index, without labels."),
     "search": ("search", "search", "Find the nearest images in an index."),
+    "serve": ("serve", "serve", "Serve an index: a page in the browser and an HTTP API."),
     "verify": ("verify", "verify", "Check an exported encoder on this machine."),
     "hierarchy": ("hierarchy", "app", "Show the tree of an encoder or an index."),
     "data": ("data", "app", "List data sets, or fetch one."),

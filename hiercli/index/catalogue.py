@@ -309,6 +309,14 @@ class Catalogue:
                 raise ValueError(f"the point with id {min(set(asked) - set(numbers))} is missing")
         return numbers, np.frombuffer(b"".join(points), "<f4").reshape(len(points), self.dim)
 
+    def some_points(self, count: int) -> np.ndarray:
+        """Points (N, D) of at most so many images, evenly spread over all ids."""
+        ask = "SELECT id FROM images WHERE id >= ? ORDER BY id LIMIT 1"
+        starts = np.unique(np.linspace(0, max(self.next_id - 1, 0), count).astype(int))
+        with self.damage():
+            found = [self.database.execute(ask, (int(start),)).fetchone() for start in starts]
+        return self.points_of(sorted({row[0] for row in found if row is not None}))[1]
+
     def points(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Ids (N,) and points (N, D) of all images by id, in blocks, unchecked.
 

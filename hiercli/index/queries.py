@@ -171,7 +171,7 @@ def embed(
             return None, (query, "")
         try:
             given = query.path or query.name
-            part = None if query.box is None else _part(given, query.content, query.box)
+            part = None if query.box is None else part_of(given, query.content, query.box)
         except ImageError as error:
             return None, (query, str(error))
         pixels, problem = pixels_of(preprocessing, part or given, query.content)
@@ -189,7 +189,7 @@ def embed(
     return good
 
 
-def _part(path: Path | str, content: bytes | None, box: Box) -> Image.Image:
+def part_of(path: Path | str, content: bytes | None, box: Box) -> Image.Image:
     """A part of a picture.
 
     Raises:

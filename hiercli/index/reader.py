@@ -106,6 +106,19 @@ class Reader:
         by_id = dict(zip(ids, points, strict=True))
         return {content: by_id[number] for content, number in first.items()}
 
+    def rows_by_content(self, contents: Sequence[bytes]) -> dict[bytes, Row]:
+        """One image of each content that it has, with its point."""
+        first = {content: rows[0].id for content, rows in self.catalogue.copies(contents).items()}
+        return {row.content: row for row in self.catalogue.rows(list(first.values()))}
+
+    def small_picture(self, row: Row) -> bytes | None:
+        """The small JPEG that the catalogue keeps of an image; ``None`` where it keeps none."""
+        return self.catalogue.thumbnail(row.path)
+
+    def some_points(self, count: int) -> np.ndarray:
+        """Points (N, D) of at most so many images, evenly spread over all."""
+        return self.catalogue.some_points(count)
+
     def search(
         self,
         queries: np.ndarray,

@@ -195,6 +195,15 @@ class Searchable(Protocol):
     def points_by_content(self, contents: Sequence[bytes]) -> dict[bytes, np.ndarray]:
         """Points (D,) of files that it has, by the hash of their content."""
 
+    def rows_by_content(self, contents: Sequence[bytes]) -> dict[bytes, Row]:
+        """One image of each content that it has, with its point."""
+
+    def small_picture(self, row: Row) -> bytes | None:
+        """The small JPEG that it keeps of an image; ``None`` where it keeps none."""
+
+    def some_points(self, count: int) -> np.ndarray:
+        """Points (N, D) of at most so many images, evenly spread over all."""
+
     def lineages(self) -> list[tuple[str, str]]:
         """Labels with their levels as JSON, each pair once."""
 

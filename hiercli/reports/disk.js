@@ -3,18 +3,50 @@
 // A motion z -> (a z + b) / (conj(b) z + conj(a)) is kept as [Re a, Im a, Re b, Im b]. All other
 // nodes are reached from the anchor along the tree, so numbers stay small however deep it is; what
 // lies farther away than FAR is only ever reached by a jump.
-(() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+//
+// hierTree(root, data, options) fills an element. Options: title; preview(id) gives the address of a
+// larger picture; search(id) looks for images like one; onChoose(name) is told what is chosen.
+const hierTree = (root, data, options = {}) => {
+  root.classList.add("tree");
+  root.innerHTML = `
+    <header class="bar">
+      <h1></h1>
+      <div id="find"><input id="query" type="search" placeholder="Find a class or photo ( / )"
+        aria-label="Find a class, a node or a photo" role="combobox" aria-expanded="false"
+        aria-controls="found" aria-autocomplete="list" autocomplete="off">
+      <ul id="found" role="listbox" aria-label="Results"></ul></div>
+      <label>Colour by <select id="colouring"><option value="branch">branch</option>
+        <option value="purity">purity</option><option value="depth">depth</option></select></label>
+      <button id="home" title="Centre the root (Home)">Root</button>
+      <button id="nearer" title="Zoom in (+)" aria-label="Zoom in">+</button>
+      <button id="back" title="Zoom out (-)" aria-label="Zoom out">−</button>
+      <button id="theme" title="Dark or light">◐<span class="hidden"> dark or light</span></button>
+    </header>
+    <div id="stage">
+      <canvas id="disk" tabindex="0" role="application" aria-label="The tree in a hyperbolic disk.
+        Arrow keys move along the tree. Home goes to the root."></canvas>
+      <div id="tip"></div>
+      <ul id="legend"></ul>
+      <canvas id="map" width="132" height="132" aria-hidden="true"></canvas>
+      <div id="keys">drag: move · wheel: zoom · click: centre<br>
+        arrow keys: next node · Home: root · /: search</div>
+    </div>
+    <aside><div id="panel"></div><p><small id="note"></small></p></aside>
+    <div id="told" class="hidden" aria-live="polite"></div>`;
+  const part = (id) => root.querySelector(`#${id}`);
+  root.querySelector("h1").textContent = options.title ?? "";
+  part("note").textContent = options.note ?? "";
+  if (options.embedded) part("theme").remove();
   const { parent, distance, angle, kind, name, size, purity, radius, colour, picture } = data.places;
   const count = parent.length;
   const NODE = 0, JOINT = 1, PHOTO = 2, FAR = 15;
   const children = Array.from({ length: count }, () => []);
   for (let i = 1; i < count; i++) children[parent[i]].push(i);
 
-  const stage = document.getElementById("stage"), canvas = document.getElementById("disk");
-  const pen = canvas.getContext("2d"), tip = document.getElementById("tip");
-  const panel = document.getElementById("panel"), told = document.getElementById("told");
-  const query = document.getElementById("query"), found = document.getElementById("found");
+  const stage = part("stage"), canvas = part("disk"), map = part("map").getContext("2d");
+  const pen = canvas.getContext("2d"), tip = part("tip");
+  const panel = part("panel"), told = part("told");
+  const query = part("query"), found = part("found");
   const sheets = data.sheets.map((source) => Object.assign(new Image(), { src: source }));
   sheets.forEach((sheet) => sheet.addEventListener("load", ask));
 
@@ -44,7 +76,7 @@
 
   // State ----------------------------------------------------------------------------------------
   let anchor = 0, frame = [1, 0, 0, 0], chosen = 0, hovered = -1, flight = null, asked = false;
-  let width = 0, height = 0, reach = 0, colouring = "branch", drawn = [];
+  let width = 0, height = 0, reach = 0, colouring = "branch", drawn = [], shown = [];
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   const style = (key) => getComputedStyle(document.documentElement).getPropertyValue(key).trim();
 
@@ -157,7 +189,7 @@
     seen.fill(0); drawn = [];
     visit((i, x, y) => { at[2 * i] = x; at[2 * i + 1] = y; seen[i] = 1; drawn.push(i); });
 
-    pen.lineWidth = 1.2; pen.strokeStyle = style("--line"); pen.beginPath();
+    pen.lineWidth = 1.2; pen.strokeStyle = style("--branch"); pen.beginPath();
     for (const i of drawn) if (i && kind[i] !== PHOTO && seen[parent[i]]) arc(parent[i], i);
     pen.stroke();
     pen.lineWidth = 3; pen.strokeStyle = style("--accent"); pen.beginPath(); // the path to the root
@@ -175,10 +207,17 @@
       if (dot < 1.6) pen.fillRect(x - dot, y - dot, 2 * dot, 2 * dot);
       else { pen.beginPath(); pen.arc(x, y, dot, 0, 7); pen.fill(); }
     }
-    for (const i of drawn) if (kind[i] === NODE) {
+    shown = [];
+    const free = (x, y, half) => shown.every(([u, v, own]) => (x - u) ** 2 + (y - v) ** 2 > (half + own) ** 2);
+    const bySize = drawn.filter((i) => kind[i] === NODE).sort((i, j) => near(j) - near(i) || size[j] - size[i]);
+    for (const i of bySize) {
       const [x, y] = onScreen(i), close = near(i), leaf = !children[i].some((j) => kind[j] !== PHOTO);
       const dot = Math.max(1, (leaf ? 6 : 5 + 1.3 * Math.log1p(size[i])) * scale * close);
-      const wide = dot > 4 && picture[i] >= 0 && disc(i, x, y, 2.4 * dot) ? 2.4 * dot : dot;
+      // A leaf without photos near enough to be seen shows its most typical one, where there is room.
+      const own = picture[i] >= 0 ? i : leaf ? children[i].find((j) => picture[j] >= 0) ?? -1 : -1;
+      const half = dot > 4 && picture[i] >= 0 ? 2.4 * dot : leaf && 60 * scale * close < 26 ? Math.max(15 * scale, 2 * dot) : 0;
+      const wide = own >= 0 && half && free(x, y, half) && disc(own, x, y, half) ? half : dot;
+      if (wide === half) shown.push([x, y, half]);
       if (wide === dot) { pen.beginPath(); pen.arc(x, y, dot, 0, 7); pen.fillStyle = paint(i); pen.fill(); }
       if (dot > 2.5 && (wide === dot || i === chosen)) { pen.lineWidth = i === chosen ? 3 : 1; pen.strokeStyle = i === chosen ? style("--accent") : ink; pen.stroke(); }
       if (close > 0.06) labels.push([i, x, y, wide, (i === chosen ? 9 : close) * (1 + Math.log1p(size[i]) / 6)]);
@@ -186,7 +225,42 @@
     if (chosen && kind[chosen] === PHOTO && seen[chosen]) ring(chosen, style("--accent"));
     if (hovered >= 0 && seen[hovered]) ring(hovered, ink);
     write(labels, ink, paper, near);
+    overview();
   }
+  // A small picture of the whole tree, with the place that is in the middle now ------------------
+  const overviewPlaces = (() => { // from the root, once
+    const found = new Float32Array(2 * count).fill(NaN), waiting = [[0, [1, 0, 0, 0]]];
+    while (waiting.length) {
+      const [i, made] = waiting.pop(), [x, y] = middle(made);
+      found[2 * i] = x; found[2 * i + 1] = y;
+      if (apart(x, y) < FAR) for (const j of children[i]) waiting.push([j, compose(made, down[j])]);
+    }
+    return found;
+  })();
+  const overview = () => {
+    const side = 132, half = side / 2, at0 = (i) => [half + overviewPlaces[2 * i] * (half - 4), half - overviewPlaces[2 * i + 1] * (half - 4)];
+    map.clearRect(0, 0, side, side);
+    map.beginPath(); map.arc(half, half, half - 2, 0, 7); map.fillStyle = style("--disk"); map.fill();
+    map.strokeStyle = style("--line"); map.stroke();
+    const step = Math.max(1, Math.floor(count / 3000));
+    for (let i = 0; i < count; i += step) if (kind[i] !== JOINT) {
+      const [x, y] = at0(i);
+      map.fillStyle = paint(i); map.fillRect(x - 0.8, y - 0.8, 1.6, 1.6);
+    }
+    const [x, y] = at0(anchor);
+    map.beginPath(); map.arc(x, y, 5, 0, 7); map.lineWidth = 2; map.strokeStyle = style("--accent"); map.stroke();
+  };
+  part("map").addEventListener("click", (event) => { // go to what lies there
+    const box = part("map").getBoundingClientRect(), half = box.width / 2;
+    const x = (event.clientX - box.left - half) / (half - 4), y = -(event.clientY - box.top - half) / (half - 4);
+    let best = 0, least = Infinity;
+    for (let i = 0; i < count; i++) if (kind[i] === NODE) {
+      const far = (overviewPlaces[2 * i] - x) ** 2 + (overviewPlaces[2 * i + 1] - y) ** 2;
+      if (far < least) { best = i; least = far; }
+    }
+    choose(best);
+  });
+
   const ring = (i, tint) => {
     const [x, y] = onScreen(i);
     pen.beginPath(); pen.arc(x, y, Math.max(7, 34 * (1 - at[2 * i] ** 2 - at[2 * i + 1] ** 2)), 0, 7);
@@ -281,7 +355,11 @@
       add("id", data.places.id[node]);
     }
     panel.append(facts);
-    if (kind[i] === PHOTO && picture[i] >= 0) block("Picture", "photos", [small(i)]);
+    const id = data.places.image?.[i];
+    if (kind[i] === PHOTO && id && options.preview) {
+      const large = Object.assign(make("img"), { src: options.preview(id), alt: name[node], className: "large" });
+      panel.append(large, make("button", "Search for images like this", () => options.search(id)));
+    } else if (kind[i] === PHOTO && picture[i] >= 0) block("Picture", "photos large", [small(i)]);
     const line = []; // from the root
     for (let j = i; j > 0;) line.unshift(j = solid(j));
     block("Path from the root", "steps", line.map((j) => make("button", name[j], () => choose(j))));
@@ -289,6 +367,8 @@
     block(`Branches (${below.length})`, "below", below.slice(0, 60).map((j) => make("button", `${name[j]} · ${size[j]}`, () => choose(j))));
     block(kind[i] === PHOTO ? "Photos of the same leaf" : "Photos", "photos", under(node, 24).map(small));
     told.textContent = `${kind[i] === PHOTO ? "photo " : ""}${name[i]}, ${size[node]} ${data.counted}, ${below.length} branches`;
+    if (!options.embedded && i) history.replaceState(null, "", `#${encodeURIComponent(data.places.id[node])}`);
+    options.onChoose?.(data.places.id[node]);
     if (flies) fly(i); else ask();
   }
 
@@ -422,14 +502,14 @@
   });
 
   // Buttons, colours, size -----------------------------------------------------------------------
-  document.getElementById("home").addEventListener("click", () => choose(0));
-  document.getElementById("nearer").addEventListener("click", () => keys["+"]());
-  document.getElementById("back").addEventListener("click", () => keys["-"]());
+  part("home").addEventListener("click", () => choose(0));
+  part("nearer").addEventListener("click", () => keys["+"]());
+  part("back").addEventListener("click", () => keys["-"]());
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const theme = (value) => { document.documentElement.dataset.theme = value; legend(); ask(); };
-  document.getElementById("theme").addEventListener("click", () =>
+  part("theme")?.addEventListener("click", () =>
     theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
-  dark.addEventListener("change", () => theme(dark.matches ? "dark" : "light"));
+  if (!options.embedded) dark.addEventListener("change", () => theme(dark.matches ? "dark" : "light"));
   const legend = () => {
     const line = (tint, text) => {
       const made = make("li"), dot = make("i");
@@ -437,11 +517,11 @@
       return made;
     };
     const [low, high] = bounds[colouring] ?? [0, 1];
-    document.getElementById("legend").replaceChildren(...(colouring === "branch"
+    part("legend").replaceChildren(...(colouring === "branch"
       ? data.groups.map(([tint, text]) => line(data.colours[tint], text))
       : [0, 0.5, 1].map((share) => line(mix(share), `${colouring} ${(low + share * (high - low)).toFixed(2)}`))));
   };
-  document.getElementById("colouring").addEventListener("change", (event) => {
+  part("colouring").addEventListener("change", (event) => {
     colouring = event.target.value; legend(); ask();
   });
   new ResizeObserver(() => {
@@ -449,12 +529,18 @@
     canvas.width = width * devicePixelRatio; canvas.height = height * devicePixelRatio;
     ask();
   }).observe(stage);
-  theme(dark.matches ? "dark" : "light");
+  if (options.embedded) legend(); else theme(dark.matches ? "dark" : "light");
   choose(0, false);
-  // For tests and for links from outside: what is chosen, where a node is, and a way to go there.
-  window.hier = {
-    choose, frames: () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))),
-    state: () => ({ chosen, name: name[chosen], at: middle(frameOf(chosen) ?? [NaN, 0, 0, 0]), flying: flight !== null, seen: drawn.length }),
+  const linked = decodeURIComponent(location.hash.replace(/^#/, ""));
+  const named = options.embedded ? -1 : data.places.id.indexOf(linked || "\0");
+  if (named > 0) { chosen = named; choose(named, false); jump(named); }
+  // For tests, and for pages that show the tree beside other things.
+  const byImage = (id) => (data.places.image ?? []).findIndex((own, i) => own === id && kind[i] === PHOTO);
+  return {
+    choose, ask, byImage, repaint: () => { legend(); ask(); },
+    byName: (text) => data.places.id.indexOf(text),
+    frames: () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))),
+    state: () => ({ chosen, name: name[chosen], at: middle(frameOf(chosen) ?? [NaN, 0, 0, 0]), flying: flight !== null, seen: drawn.length, pictures: shown.length }),
     where: (i) => { const [x, y] = onScreen(i), box = canvas.getBoundingClientRect(); return [x + box.left, y + box.top]; },
   };
-})();
+};

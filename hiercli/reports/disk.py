@@ -59,6 +59,31 @@ def write(
     Returns:
         why some photos are not shown as pictures.
     """
+    found, problems = facts(root, photos, pictures=pictures, picture=picture, progress=progress)
+    total, points = sum(len(paths) for paths in photos.values()), found["photos"]
+    note = f" {points:,} of {total:,} photos are shown." if points < total else ""
+    write_text(target, filled("disk", title, note, found))
+    return problems
+
+
+def facts(
+    root: Node,
+    photos: Mapping[str, Sequence[str]],
+    *,
+    pictures: int = 1500,
+    picture: Picture = read,
+    progress: Progress | None = None,
+    ids: Mapping[str, str] | None = None,
+) -> tuple[dict[str, Any], list[str]]:
+    """What ``disk.js`` draws: places, names and small pictures.
+
+    Args:
+        root, photos, pictures, picture, progress: see `write`.
+        ids: names by which a server knows photos, by path.
+
+    Returns:
+        plain values for JSON, and why some photos are not shown as pictures.
+    """
     placed = _most(photos, MOST_POINTS)
     shown = _most(placed, pictures)
     places = layout.place(root, {leaf: len(paths) for leaf, paths in placed.items()})
@@ -98,8 +123,9 @@ def write(
         )  # fmt: skip
         for column, value in zip(columns.values(), row, strict=True):
             column.append(value)
-    facts = {
+    found = {
         "places": columns,
+        "photos": sum(len(paths) for paths in placed.values()),
         "counted": root.counted,
         "colours": _COLOURS,
         "groups": groups,
@@ -108,11 +134,14 @@ def write(
         "perSheet": _SHEET,
         "cell": _CELL,
     }
-    total = sum(len(paths) for paths in photos.values())
-    points = sum(len(paths) for paths in placed.values())
-    note = f" {points:,} of {total:,} photos are shown." if points < total else ""
-    write_text(target, filled("disk", title, note, facts))
-    return [reason for _, reason in problems]
+    if ids is not None:
+        columns["image"] = [
+            ids.get(placed[places[spot.parent].node.id][spot.photo], "")  # type: ignore[union-attr]
+            if spot.photo is not None
+            else ids.get((spot.node and spot.node.photo) or "", "")
+            for spot in places
+        ]
+    return found, [reason for _, reason in problems]
 
 
 def _most(photos: Mapping[str, Sequence[str]], most: int) -> dict[str, Sequence[str]]:

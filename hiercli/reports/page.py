@@ -25,9 +25,10 @@ def filled(name: str, title: str, note: str, facts: dict[str, Any]) -> str:
     page, style, script = (
         here.joinpath(f"{name}.{kind}").read_text("utf-8") for kind in ("html", "css", "js")
     )
+    theme = here.joinpath("theme.css").read_text("utf-8")
     data = json.dumps(facts, separators=(",", ":"), ensure_ascii=False)
     # Nothing in the data can end the element that holds it. Bytes of file names that are no text
     # cannot be written as they are.
     data = _UNSAFE.sub(lambda sign: f"\\u{ord(sign[0]):04x}", data)
     words = {"title": html.escape(readable(title)), "note": html.escape(note)}
-    return string.Template(page).substitute(words, style=style, script=script, data=data)
+    return string.Template(page).substitute(words, theme=theme, style=style, script=script, data=data)

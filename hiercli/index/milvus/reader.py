@@ -108,6 +108,32 @@ class MilvusReader:
         with failing(self.address):
             return collections.points(self._client, self.address.collection, contents)
 
+    def rows_by_content(self, contents: Sequence[bytes]) -> dict[bytes, Row]:
+        """One image of each content that it has, with its point."""
+        found: dict[bytes, Row] = {}
+        for block in collections.blocks(contents):
+            names = ", ".join(f'"{content.hex()}"' for content in block)
+            with failing(self.address):
+                entities = self._client.query(
+                    self.address.collection, filter=f"content in [{names}]",
+                    output_fields=collections.EVERYTHING,
+                )  # fmt: skip
+            for row in (collections.row_of(entity, self.address) for entity in entities):
+                found.setdefault(row.content, row)
+        return found
+
+    def small_picture(self, row: Row) -> bytes | None:
+        """None: Milvus keeps no pictures."""
+        return None
+
+    def some_points(self, count: int) -> np.ndarray:
+        """Points (N, D) of at most so many images, those that Milvus gives first."""
+        with failing(self.address):
+            found = self._client.query(
+                self.address.collection, filter="", limit=count, output_fields=["point"]
+            )
+        return np.array([entity["point"] for entity in found], np.float32).reshape(-1, self.dim)
+
     def lineages(self) -> list[tuple[str, str]]:
         """Labels with their levels as JSON, each pair once."""
         rows = {row.label: row for row in self.rows()} if len(self) else {}

@@ -1,0 +1,68 @@
+"""Distances in words that people know: how similar two images are, judged by pairs of the index."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from hiercli.geometry import poincare
+from hiercli.index.searchable import Searchable
+
+SAMPLE = 256
+"""Images whose distances to each other are the scale: 32,640 pairs."""
+_WORDS = ((0.999, "very similar"), (0.99, "similar"), (0.9, "somewhat similar"), (0.0, "different"))
+_SAME = 1e-4
+"""Distance up to which two images are the same one: what float32 leaves of copies."""
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Distances of pairs of images of an index, by which others are judged.
+
+    Examples:
+        >>> scale = Similarity.of_points(np.array([[0.0, 0.0], [0.1, 0.0], [0.5, 0.0]]), 0.1)
+        >>> [round(scale(distance), 2) for distance in (0.0, 0.4, 2.0)]
+        [1.0, 0.5, 0.0]
+        >>> scale.word(0.05)
+        'very similar'
+
+    Attributes:
+        distances: (P,) of pairs, in rising order.
+    """
+
+    distances: np.ndarray
+
+    @classmethod
+    def of(cls, images: Searchable) -> Self:
+        """The scale of an index, from images that are spread over it."""
+        return cls.of_points(images.some_points(SAMPLE), images.c)
+
+    @classmethod
+    def of_points(cls, points: np.ndarray, c: float) -> Self:
+        """The scale of points (N, D) of the ball."""
+        wide = points.astype(np.float64)
+        rows, columns = np.triu_indices(len(wide), 1)
+        if not len(rows):
+            return cls(np.zeros(0))
+        return cls(np.sort(np.asarray(poincare.pairwise_dist(wide, wide, c))[rows, columns]))
+
+    def __call__(self, distance: float) -> float:
+        """Similarity at a distance: 1 is the same image, 0 what two images have by chance."""
+        middle = float(np.median(self.distances)) if len(self.distances) else 0.0
+        if middle <= _SAME:
+            return 1.0 if distance <= _SAME else 0.0
+        return max(0.0, 1 - distance / middle)
+
+    def share(self, distance: float) -> float:
+        """Share of the pairs of images that are farther apart than a distance, 0 to 1."""
+        if not len(self.distances):
+            return 1.0 if distance <= _SAME else 0.0
+        nearer = int(np.searchsorted(self.distances, distance, side="right"))
+        return 1 - nearer / len(self.distances)
+
+    def word(self, distance: float) -> str:
+        """The same as a word: the same image, very similar, similar, somewhat, different."""
+        if distance <= _SAME:
+            return "the same image"
+        share = self.share(distance)
+        return next(word for least, word in _WORDS if share >= least)

@@ -1,0 +1,436 @@
+"""The HTTP API and the page of `hier serve`, as a Starlette application."""
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from hiercli import __version__
+from hiercli.errors import HierError, ImageError, InputError, MismatchError
+from hiercli.images import kinds
+from hiercli.index.schema import Row
+from hiercli.serve import openapi
+from hiercli.serve.asked import asked, crop
+from hiercli.serve.batching import BusyError
+from hiercli.serve.collection import Asked, ServedIndex, content_of
+from hiercli.serve.decoders import Box, DecoderPool
+from hiercli.serve.guard import COOKIE, Guard
+from hiercli.serve.settings import Settings
+from hiercli.serve.trees import Trees
+
+MOST_TEXT = 10_000
+"""Bytes of JSON that name an image, words or a point, beside those of the point itself."""
+_PREVIEWS = 64 * 2**20
+"""Bytes of previews that are kept."""
+_OWN, _SHARED = ("index.html", "app.css", "app.js"), ("theme.css", "disk.css", "disk.js")
+"""Files of the page; the tree and its colours are those of the offline page."""
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+_STATUS: tuple[tuple[type[Exception], int, str], ...] = (
+    (BusyError, 503, "busy"),
+    (ImageError, 422, "not-an-image"),
+    (MismatchError, 409, "does-not-fit"),
+    (InputError, 400, "wrong-input"),
+    (HierError, 503, "unavailable"),
+)
+
+
+class Service:
+    """Everything that a server holds while it runs.
+
+    Args:
+        settings: of it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.indexes: dict[str, ServedIndex] = {}
+        for index in settings.indexes:
+            name = Path(index.rpartition("/")[2] or index).stem or "index"
+            while name in self.indexes:
+                name += "-2"
+            self.indexes[name] = ServedIndex(name, index, settings)
+        self.decoders = DecoderPool(settings.num_decoders)
+        self.trees = Trees(settings)
+        self.previews = Cache(_PREVIEWS)
+        self.started = time.time()
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "hier_requests", "Requests by route and status.", ("route", "status"),
+            registry=self.registry,
+        )  # fmt: skip
+        self.seconds = Histogram(
+            "hier_request_seconds", "Seconds of a request by route.", ("route",),
+            buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+            registry=self.registry,
+        )  # fmt: skip
+        self.images = Gauge("hier_images", "Images of an index.", ("index",), registry=self.registry)
+        self.reopened = Gauge(
+            "hier_reopened", "Times that an index was opened again.", ("index",),
+            registry=self.registry,
+        )  # fmt: skip
+
+    @contextlib.asynccontextmanager
+    async def running(self, _: Starlette) -> AsyncIterator[None]:
+        """Open the indexes, watch them, and let go of all in the end."""
+        async with asyncio.TaskGroup() as opening:
+            for index in self.indexes.values():
+                opening.create_task(index.open())
+        watching = [asyncio.create_task(index.watch()) for index in self.indexes.values()]
+        try:
+            yield
+        finally:
+            for task in watching:
+                task.cancel()
+            for index in self.indexes.values():
+                index.close()
+            self.decoders.close()
+
+    def index(self, request: Request) -> ServedIndex:
+        """The index that a request names.
+
+        Raises:
+            HTTPException: there is none of this name.
+        """
+        name = request.query_params.get("index") or next(iter(self.indexes))
+        if name not in self.indexes:
+            raise HTTPException(404, f"there is no index {name[:60]!r} here")
+        return self.indexes[name]
+
+    # -- the API -----------------------------------------------------------------------------------
+
+    async def search(self, request: Request) -> Response:
+        """The nearest images of an image, an indexed image, a point, or words."""
+        how, part = asked(request.query_params), crop(request.query_params)
+        index = self.index(request)
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "application/json":
+            return _json(await self._by_json(index, await _body(request), how))
+        if kind == "multipart/form-data":
+            content, name = await _upload(request, self.settings.max_upload)
+        elif kind.startswith("image/") or kind == "application/octet-stream":
+            content, name = await _body(request), "image"
+        else:
+            raise HTTPException(
+                415, "expected multipart/form-data with a field 'image', an image as the body, or "
+                "application/json with one of id, point and text"
+            )  # fmt: skip
+        if not content:
+            raise InputError("expected an image, got an empty one")
+        point = await self._point(index, content, name, part)
+        return _json({"query": name} | await index.points(point, how))
+
+    async def _point(
+        self, index: ServedIndex, content: bytes, name: str, part: Box | None
+    ) -> np.ndarray:
+        if part is None and (known := await index.known_point(content)) is not None:
+            return known
+        encoder = index.state.need_encoder()
+        if self.decoders.is_full:
+            raise BusyError("the server is busy. Try again in a moment")
+        pixels = await self.decoders.pixels(content, name, encoder.metadata.preprocessing, part)
+        return await index.pixels(pixels)
+
+    async def _by_json(self, index: ServedIndex, body: bytes, how: Asked) -> dict[str, Any]:
+        if len(body) > MOST_TEXT + 32 * index.state.reader.dim:
+            raise HTTPException(413, "the JSON is larger than an id, a point or words can be")
+        try:
+            given = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise InputError("expected JSON, got something else") from error
+        if not isinstance(given, dict) or len(given) != 1:
+            raise InputError('expected one of {"id": ...}, {"point": [...]} and {"text": ...}')
+        ((name, value),) = given.items()
+        if name == "point":
+            if not isinstance(value, list) or not all(
+                isinstance(one, int | float) and not isinstance(one, bool) for one in value
+            ):
+                raise InputError("expected a point as a list of numbers")
+            try:
+                point = await index.checked(value)
+            except OverflowError as error:
+                raise InputError("expected a point inside the ball") from error
+            return {"query": "point"} | await index.points(point, how)
+        if name == "id":
+            row = await self._row(index, value)
+            point = np.frombuffer(row.point, "<f4")
+            return {"query": value} | await index.points(point, how)
+        if name == "text":
+            if not isinstance(value, str):
+                raise InputError("expected words as text")
+            if how.level is not None or how.rerank:
+                raise InputError("words cannot be combined with level or rerank")
+            return {"query": value} | await index.by_words(value, how)
+        raise InputError(f"expected id, point or text, got {name[:60]!r}")
+
+    async def _row(self, index: ServedIndex, name: object) -> Row:
+        """The image with an id.
+
+        Raises:
+            HTTPException: there is none.
+        """
+        row = None
+        if isinstance(name, str) and len(name) == 32 and not set(name) - set("0123456789abcdef"):
+            row = await index.row(name)
+        if row is None:
+            raise HTTPException(404, "there is no image with this id")
+        return row
+
+    async def image(self, request: Request) -> Response:
+        """A small picture, a preview or, where that is allowed, the file of an indexed image."""
+        index, name = self.index(request), request.path_params["id"]
+        size = request.query_params.get("size", "preview")
+        if size not in ("small", "preview", "original"):
+            raise InputError("expected a size of small, preview or original")
+        if size == "original" and not self.settings.show_originals:
+            raise HTTPException(403, "this server shows no originals (--show-originals)")
+        row = await self._row(index, name)
+        if size == "original":
+            content = await asyncio.to_thread(content_of, row)
+            kind = None if content is None else kinds.of(content, "")
+            mime = _MIMES.get(kind.name if kind else "")
+            if content is None or mime is None:
+                raise HTTPException(404, "the file of this image is not at hand")
+            return Response(content, media_type=mime, headers=_CACHED)
+        key = (index.name, name, size)
+        found = self.previews.get(key)
+        if found is None:
+            found = await self._picture(index, row, size)
+            self.previews.put(key, found)
+        return Response(found, media_type="image/jpeg", headers=_CACHED)
+
+    async def _picture(self, index: ServedIndex, row: Row, size: str) -> bytes:
+        kept = await index.small_picture(row)
+        if size == "small" and kept is not None:
+            return kept
+        content = await asyncio.to_thread(content_of, row)
+        if content is not None:
+            with contextlib.suppress(ImageError):
+                return await self.decoders.preview(
+                    content, "image", 96 if size == "small" else 512
+                )
+        if kept is None:
+            raise HTTPException(404, "there is no picture of this image")
+        return kept
+
+    async def stats(self, request: Request) -> Response:
+        """Sizes and names of the indexes."""
+        told = [await index.stats() for index in self.indexes.values()]
+        return _json({
+            "version": __version__,
+            "indexes": told,
+            "max_upload": self.settings.max_upload,
+            "shows_originals": self.settings.show_originals,
+        })  # fmt: skip
+
+    async def tree(self, request: Request) -> Response:
+        """The tree of the classes with its images, laid out in a disk."""
+        index = self.index(request)
+        found = await self.trees.of(index)
+        if found is None:
+            return _json({"building": True}, 202)
+        return Response(found, media_type="application/json", headers={"cache-control": "no-cache"})
+
+    async def health(self, request: Request) -> Response:
+        """Whether the server answers."""
+        problems = [index.problem for index in self.indexes.values() if index.problem]
+        return _json({"status": "degraded" if problems else "ok"})
+
+    async def metrics(self, request: Request) -> Response:
+        """Counts and times, for Prometheus."""
+        for index in self.indexes.values():
+            self.images.labels(index.name).set(await index.call(lambda state: len(state.reader)))
+            self.reopened.labels(index.name).set(index.reopened)
+        return Response(generate_latest(self.registry), media_type="text/plain; version=0.0.4")
+
+    async def document(self, request: Request) -> Response:
+        """The OpenAPI document."""
+        return _json(openapi.document())
+
+    # -- the page ----------------------------------------------------------------------------------
+
+    async def start(self, request: Request) -> Response:
+        """The page; a token in its address becomes a cookie and leaves the address."""
+        if "token" in request.query_params and self.settings.token:
+            answer: Response = RedirectResponse("/", 303)
+            answer.set_cookie(COOKIE, self.settings.token, httponly=True, samesite="strict", path="/")
+            return answer
+        return _file("index.html")
+
+    async def part(self, request: Request) -> Response:
+        """A script or style of the page."""
+        name = request.path_params["name"]
+        if name not in (*_OWN, *_SHARED):
+            raise HTTPException(404, "there is no such page")
+        return _file(name)
+
+
+class Cache:
+    """Bytes by key, the least recently used ones dropped beyond a size.
+
+    Examples:
+        >>> cache = Cache(3)
+        >>> cache.put("a", b"12"); cache.put("b", b"34")
+        >>> cache.get("a"), cache.get("b")
+        (None, b'34')
+
+    Args:
+        size: bytes of all values.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._left, self._held = size, OrderedDict[object, bytes]()
+
+    def get(self, key: object) -> bytes | None:
+        """What was put there, if it is still there."""
+        if key in self._held:
+            self._held.move_to_end(key)
+        return self._held.get(key)
+
+    def put(self, key: object, value: bytes) -> None:
+        """Keep a value."""
+        self._left += len(self._held.pop(key, b"")) - len(value)
+        self._held[key] = value
+        while self._left < 0 and self._held:
+            self._left += len(self._held.popitem(last=False)[1])
+
+
+_CACHED = {"cache-control": "private, max-age=3600"}
+_MIMES = {
+    f"a {name} image": f"image/{name.lower()}" for name in ("JPEG", "PNG", "GIF", "WebP", "BMP")
+} | {"an AVIF image": "image/avif"}
+"""Kinds of files that browsers show."""
+
+
+def _json(value: object, status: int = 200) -> Response:
+    body = json.dumps(value, separators=(",", ":")).encode()
+    return Response(body, status, media_type="application/json")
+
+
+def _file(name: str) -> Response:
+    here = resources.files("hiercli.serve").joinpath("page", name)
+    if name in _SHARED:
+        here = resources.files("hiercli.reports").joinpath(name)
+    kind = _TYPES[name.rpartition(".")[2]]
+    return Response(
+        here.read_bytes(), media_type=f"{kind}; charset=utf-8", headers={"cache-control": "no-cache"}
+    )
+
+
+async def _body(request: Request) -> bytes:
+    try:
+        return await request.body()
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the request ended too early") from error
+
+
+async def _upload(request: Request, most: int) -> tuple[bytes, str]:
+    """The bytes and name of the field ``image`` of a form; all in memory.
+
+    Raises:
+        InputError: there is none.
+    """
+    MultiPartParser.spool_max_size = most + 1  # never on disk, which may be full
+    try:
+        async with request.form(max_files=1, max_fields=8, max_part_size=4096) as form:
+            image = form.get("image")
+            if image is None or isinstance(image, str):
+                raise InputError("expected a file in the field 'image'")
+            return await image.read(), _readable(image.filename or "image")
+    except MultiPartException as error:
+        raise InputError(f"the form cannot be read: {error.message}") from error
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the request ended too early") from error
+
+
+def _readable(name: str) -> str:
+    """A file name as it may be said back: without folders, and not endless."""
+    return os.path.basename(name.replace("\\", "/"))[-100:] or "image"
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def application(settings: Settings) -> Guard:
+    """The whole application, behind its guard.
+
+    Args:
+        settings: of the server.
+    """
+    service = Service(settings)
+
+    def counted(route: str, endpoint: Endpoint) -> Endpoint:
+        async def answer(request: Request) -> Response:
+            begun = time.perf_counter()
+            response = await _answered(endpoint, request)
+            service.requests.labels(route, response.status_code).inc()
+            service.seconds.labels(route).observe(time.perf_counter() - begun)
+            return response
+
+        return answer
+
+    table: tuple[tuple[str, str, Endpoint], ...] = (
+        ("/", "GET", service.start),
+        ("/page/{name}", "GET", service.part),
+        ("/api/search", "POST", service.search),
+        ("/api/images/{id}", "GET", service.image),
+        ("/api/tree", "GET", service.tree),
+        ("/api/stats", "GET", service.stats),
+        ("/api/healthz", "GET", service.health),
+        ("/api/openapi.json", "GET", service.document),
+        ("/metrics", "GET", service.metrics),
+    )
+    routes = [Route(path, counted(path, endpoint), methods=[method])
+              for path, method, endpoint in table]  # fmt: skip
+    app = Starlette(
+        routes=routes,
+        lifespan=service.running,
+        exception_handlers={HTTPException: _not_there},
+    )
+    return Guard(app, settings)
+
+
+async def _answered(endpoint: Endpoint, request: Request) -> Response:
+    """The answer of an endpoint, or the error that it raised as JSON."""
+    try:
+        return await endpoint(request)
+    except HTTPException as error:
+        return _error(error.status_code, _CODES.get(error.status_code, "error"), error.detail)
+    except HierError as error:
+        status, code = next((s, c) for kind, s, c in _STATUS if isinstance(error, kind))
+        return _error(status, code, str(error))
+
+
+_CODES = {400: "wrong-input", 403: "forbidden", 404: "not-found", 413: "too-large",
+          415: "wrong-type", 405: "wrong-method"}  # fmt: skip
+
+
+async def _not_there(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, _CODES.get(error.status_code, "error"), error.detail)
+
+
+def _error(status: int, code: str, message: str) -> Response:
+    answer = _json({"error": {"code": code, "message": message}}, status)
+    if status == 503:
+        answer.headers["retry-after"] = "1"
+    return answer
+
+
+def from_environment() -> Guard:
+    """The application of a process that `hier serve` started."""
+    return application(Settings.from_json(os.environ["HIER_SERVE"]))

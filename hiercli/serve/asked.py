@@ -1,0 +1,113 @@
+"""What a request asks for, checked: nothing that it says is believed."""
+
+import math
+from typing import Any
+
+from starlette.datastructures import QueryParams
+
+from hiercli.errors import InputError
+from hiercli.hierarchy.verdict import CONFIDENCE
+from hiercli.serve.collection import MOST_HITS, Asked
+from hiercli.serve.decoders import Box
+
+MOST_CONDITIONS = 16
+_TRUE, _FALSE = ("1", "true", "yes", "on", ""), ("0", "false", "no", "off")
+PARAMETERS: dict[str, tuple[str, str]] = {
+    "index": ("string", "Name of the index; the first one where left out."),
+    "k": ("integer", f"Hits at most, 1 to {MOST_HITS}; 10 where left out."),
+    "max_distance": ("number", "Only hits at this hyperbolic distance or nearer."),
+    "where": ("array", "Only hits with label=PATTERN or LEVEL=PATTERN; can be repeated."),
+    "unique": ("boolean", "Count files with the same content once."),
+    "exact": ("boolean", "Compare every point, for every type of index."),
+    "rerank": ("boolean", "Correct the order of the nearest hits by what is near them."),
+    "verdict": ("boolean", "Say what the query is; yes where left out."),
+    "confidence": ("number", "Probability from which on a verdict names a class, 0.5 to 0.999."),
+    "branches": ("boolean", "Tell the lowest common ancestor of each hit and the query."),
+    "level": ("integer", "Search in breadth, this many levels above the class of the query."),
+    "crop": ("string", "X,Y,W,H in pixels: search for this part of the image."),
+}
+"""Of a search: type and meaning, as the OpenAPI document has them."""
+
+
+def asked(given: QueryParams) -> Asked:
+    """How an index is searched, from the parameters of a request.
+
+    Raises:
+        InputError: one is unknown, or has a value that it cannot have.
+    """
+    if unknown := set(given.keys()) - set(PARAMETERS):
+        raise InputError(
+            f"unknown parameter {min(unknown)[:60]!r}. There are {', '.join(PARAMETERS)}"
+        )
+    conditions = tuple(_condition(text) for text in given.getlist("where"))
+    if len(conditions) > MOST_CONDITIONS:
+        raise InputError(f"expected at most {MOST_CONDITIONS} conditions")
+    level = given.get("level")
+    found = Asked(
+        k=int(_number(given, "k", 10, 1, MOST_HITS, whole=True)),
+        max_distance=_number(given, "max_distance", math.inf, 0, math.inf),
+        where=conditions,
+        unique=_flag(given, "unique", False),
+        exact=_flag(given, "exact", False),
+        rerank=_flag(given, "rerank", False),
+        verdict=_flag(given, "verdict", True),
+        confidence=_number(given, "confidence", CONFIDENCE, 0.5, 0.999),
+        branches=_flag(given, "branches", False),
+        level=None if level is None else int(_number(given, "level", 0, 0, 100, whole=True)),
+    )
+    if found.level is not None and (found.rerank or found.max_distance < math.inf):
+        raise InputError("level cannot be combined with rerank or max_distance")
+    return found
+
+
+def crop(given: QueryParams) -> Box | None:
+    """The part of the image that is searched for.
+
+    Raises:
+        InputError: it is no such part.
+    """
+    text = given.get("crop")
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 7
+                                  for part in parts):  # fmt: skip
+        raise InputError(f"expected crop=X,Y,W,H in whole pixels, got {text[:60]!r}")
+    left, top, width, height = map(int, parts)
+    if not width or not height:
+        raise InputError("expected crop with a width and height of at least 1")
+    return left, top, width, height
+
+
+def _condition(text: str) -> tuple[str, str]:
+    name, _, pattern = text.partition("=")
+    if not name or not pattern or len(text) > 500:
+        raise InputError(f"expected where=label=PATTERN or LEVEL=PATTERN, got {text[:60]!r}")
+    if name == "path":
+        raise InputError("expected a condition on a label or level; paths are not searched here")
+    return name, pattern
+
+
+def _flag(given: QueryParams, name: str, default: bool) -> bool:
+    text = given.get(name)
+    if text is None:
+        return default
+    if text.lower() not in (*_TRUE, *_FALSE):
+        raise InputError(f"expected {name} to be true or false, got {text[:60]!r}")
+    return text.lower() in _TRUE
+
+
+def _number(
+    given: QueryParams, name: str, default: float, least: float, most: float, *, whole: bool = False
+) -> float:
+    text = given.get(name)
+    if text is None:
+        return default
+    try:
+        value: Any = int(text[:20]) if whole else float(text[:40])
+    except ValueError:
+        value = math.nan
+    if not least <= value <= most:  # not so where it is no number
+        kind = "a whole number" if whole else "a number"
+        raise InputError(f"expected {name} to be {kind} of {least:g} to {most:g}, got {text[:60]!r}")
+    return float(value)

@@ -1,0 +1,97 @@
+"""Calls that come while others are at work, worked off together."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Executor
+from typing import Generic, TypeVar
+
+from hiercli.errors import HierError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class BusyError(HierError):
+    """More is asked for at a time than can be answered."""
+
+
+class Batcher(Generic[Item, Result]):
+    """Hands items to a function that takes many at once; calls wait for the batch before.
+
+    A single call is not delayed: there is no waiting for others to come.
+
+    Args:
+        work: from a key and items with this key to their results, in order. An item whose result
+            is an exception fails alone; an exception that is raised fails the whole batch.
+        executor: where it runs, one batch at a time.
+        most: items of a batch.
+        waiting: items that may wait.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Hashable, list[Item]], Sequence[Result | Exception]],
+        executor: Executor,
+        *,
+        most: int,
+        waiting: int,
+    ) -> None:
+        self._work, self._executor = work, executor
+        self._most, self._waiting = most, waiting
+        self._queue: deque[tuple[Hashable, Item, asyncio.Future[Result]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __call__(self, item: Item, key: Hashable = None) -> Result:
+        """The result of an item.
+
+        Raises:
+            BusyError: too many items wait already.
+        """
+        if len(self._queue) >= self._waiting:
+            raise BusyError("the server is busy. Try again in a moment")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Result] = loop.create_future()
+        self._queue.append((key, item, answer))
+        if self._task is None:
+            self._task = loop.create_task(self._run())
+        return await answer
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._queue:
+                key, some = self._next()
+                if not some:
+                    continue
+                try:
+                    results = await loop.run_in_executor(
+                        self._executor, self._work, key, [item for item, _ in some]
+                    )
+                except Exception as error:
+                    results = [error] * len(some)
+                for (_, answer), result in zip(some, results, strict=True):
+                    if answer.cancelled():
+                        continue
+                    if isinstance(result, Exception):
+                        answer.set_exception(result)
+                    else:
+                        answer.set_result(result)
+        finally:
+            self._task = None
+
+    def _next(self) -> tuple[Hashable, list[tuple[Item, "asyncio.Future[Result]"]]]:
+        """Items with the key of the oldest, without those that nobody waits for any more."""
+        key = self._queue[0][0]
+        some: list[tuple[Item, asyncio.Future[Result]]] = []
+        others: list[tuple[Hashable, Item, asyncio.Future[Result]]] = []
+        while self._queue and len(some) < self._most:
+            own, item, answer = self._queue.popleft()
+            if answer.cancelled():
+                continue
+            if own == key:
+                some.append((item, answer))
+            else:
+                others.append((own, item, answer))
+        self._queue.extendleft(reversed(others))
+        return key, some

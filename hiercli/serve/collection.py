@@ -1,0 +1,404 @@
+"""One index as a server has it: opened, watched, searched in batches.
+
+Its files are read in one thread, which opens them again when they have changed. Until the new state
+is open, and where it cannot be opened, the old one answers.
+"""
+
+import asyncio
+import contextlib
+import functools
+import os
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from hiercli.collection import require_in_ball
+from hiercli.encoder.encoder import Encoder
+from hiercli.encoder.metadata import Metadata
+from hiercli.errors import FileFormatError, HierError, InputError, MismatchError
+from hiercli.geometry import poincare
+from hiercli.hierarchy.branches import Branches, search_in_breadth
+from hiercli.hierarchy.verdict import CONFIDENCE, Calibration, Verdict
+from hiercli.images import read_bytes
+from hiercli.index import store as stores
+from hiercli.index import verdicts, words
+from hiercli.index.address import target_of
+from hiercli.index.schema import Row, content_hash
+from hiercli.index.searchable import Hit, Searchable, answers, encoder_file
+from hiercli.index.similarity import Similarity
+from hiercli.serve.batching import Batcher
+from hiercli.serve.settings import Settings
+
+MOST_HITS = 1000
+"""That one request may ask for."""
+_SEARCHES = 64
+"""Points that are searched together."""
+_WAITING = 1024
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How an index is searched; requests that are equal in all are searched together.
+
+    Attributes:
+        k: hits at most.
+        max_distance: of a hit.
+        where: conditions that hits meet.
+        unique: whether files of the same content are one hit.
+        exact: whether every point is compared.
+        rerank: whether the order of the nearest is corrected.
+        verdict: whether the query gets one, where the index can give it.
+        confidence: of a verdict.
+        branches: whether each hit is told its lowest common ancestor with the query.
+        level: levels above the class of the query that are searched in breadth.
+    """
+
+    k: int = 10
+    max_distance: float = float("inf")
+    where: tuple[tuple[str, str], ...] = ()
+    unique: bool = False
+    exact: bool = False
+    rerank: bool = False
+    verdict: bool = True
+    confidence: float = CONFIDENCE
+    branches: bool = False
+    level: int | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether hits and verdict come of one search."""
+        return not (self.where or self.unique or self.rerank or self.max_distance < float("inf"))
+
+
+class State:
+    """An index as it was when it was opened; read in one thread only.
+
+    Attributes:
+        reader: the index.
+        encoder: that made its points, or ``None``.
+        problem: why there is no encoder.
+        similarity: by which distances are told in words.
+    """
+
+    def __init__(self, target: Any, settings: Settings, known: "Encoder | None") -> None:
+        root = Path(settings.root) if settings.root else None
+        self.reader: Searchable = stores.searching(target, settings.device, root)
+        self.encoder: Encoder | None = None
+        self.problem = ""
+        try:
+            self._take_encoder(str(target), settings, known)
+            self.similarity = Similarity.of(self.reader)
+            self.calibration: Calibration | None = None
+            with contextlib.suppress(FileFormatError):  # hits are none the worse for it
+                self.calibration = self.reader.calibration
+        except BaseException:
+            self.reader.close()
+            raise
+
+    def _take_encoder(self, index: str, settings: Settings, known: "Encoder | None") -> None:
+        if known is not None and known.fingerprint == self.reader.fingerprint:
+            self.encoder = known
+            return
+        try:
+            source = Path(settings.model) if settings.model else encoder_file(self.reader, index)
+            encoder = Encoder(source, settings.device, threads=settings.threads)
+            self.reader.check(encoder.metadata, encoder.path)
+            self.encoder = encoder
+        except MismatchError:
+            if settings.model:
+                raise
+        except InputError as error:  # points, ids and words can still be searched for
+            self.problem = str(error)
+
+    @functools.cached_property
+    def branches(self) -> Branches:
+        """Ancestors of queries and images.
+
+        Raises:
+            InputError: there is no encoder.
+        """
+        held = self.reader.collection_of(self.reader.rows())
+        return Branches(self.need_encoder().metadata, held.points, held.labels or ())
+
+    def need_encoder(self) -> Encoder:
+        """The encoder.
+
+        Raises:
+            InputError: there is none.
+        """
+        if self.encoder is None:
+            raise InputError(self.problem or "this index has no encoder, so it takes no images")
+        return self.encoder
+
+    def metadata(self) -> Metadata | None:
+        """What the encoder says of itself."""
+        return None if self.encoder is None else self.encoder.metadata
+
+
+class ServedIndex:
+    """An index that is searched by many at a time and opened again when it changes.
+
+    Args:
+        name: by which requests know it.
+        index: FAISS file, or address in Milvus.
+        settings: of the server.
+    """
+
+    def __init__(self, name: str, index: str, settings: Settings) -> None:
+        self.name, self.index, self.settings = name, index, settings
+        self.target = target_of(index)
+        self.reopened = 0
+        self.problem = ""
+        self._thread = ThreadPoolExecutor(1, f"search-{name}")
+        self._embedding = ThreadPoolExecutor(1, f"embed-{name}")
+        self._seen: object = None
+        self._opening = threading.Lock()
+        self.state: State
+        self.points: Batcher[np.ndarray, dict[str, Any]] = Batcher(
+            self._search, self._thread, most=_SEARCHES, waiting=_WAITING
+        )
+        self.pixels: Batcher[np.ndarray, np.ndarray] = Batcher(
+            self._embed, self._embedding, most=128, waiting=_WAITING
+        )
+
+    async def open(self) -> None:
+        """Open it for the first time.
+
+        Raises:
+            HierError: it is missing or damaged.
+        """
+        self._seen = self._look()
+        self.state = await self._in_thread(lambda: State(self.target, self.settings, None))
+
+    async def watch(self, pause: float = 1.0) -> None:
+        """Open it again each time it has changed, until cancelled."""
+        while True:
+            await asyncio.sleep(pause)
+            seen = await asyncio.to_thread(self._look)
+            if seen != self._seen:
+                await self.reopen()
+                self._seen = seen
+
+    async def reopen(self) -> None:
+        """Open the state that is there now; where that is not possible, keep the one before."""
+
+        def swap() -> None:
+            before = self.state
+            try:
+                self.state = State(self.target, self.settings, before.encoder)
+            except (HierError, OSError) as error:
+                self.problem = str(error)
+                return
+            self.problem = ""
+            self.reopened += 1
+            before.reader.close()
+
+        await self._in_thread(swap)
+
+    def close(self) -> None:
+        """Let go of files and threads, after what is at work."""
+        self._thread.submit(lambda: self.state.reader.close())
+        self._thread.shutdown()
+        self._embedding.shutdown()
+
+    async def call(self, work: Callable[[State], Result]) -> Result:
+        """Do something with the index, between searches."""
+        return await self._in_thread(lambda: work(self.state))
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _look(self) -> object:
+        """What tells one state of the files from another; nothing for Milvus, which has one."""
+        if not isinstance(self.target, Path):
+            return None
+        found: list[tuple[int, int, int] | None] = []
+        for file in (self.target, *(Path(f"{self.target}.sqlite{end}") for end in ("", "-wal"))):
+            try:
+                told = os.stat(file)
+                found.append((told.st_ino, told.st_size, told.st_mtime_ns))
+            except OSError:
+                found.append(None)
+        return found
+
+    # -- searching, in the index's own thread ------------------------------------------------------
+
+    def _embed(self, _: Hashable, pixels: list[np.ndarray]) -> Sequence[np.ndarray]:
+        encoder = self.state.need_encoder()
+        batch = encoder.batch
+        some = [np.stack(pixels[first : first + batch]) for first in range(0, len(pixels), batch)]
+        return [point for block in some for point in encoder.run(block)]
+
+    def _search(self, key: Hashable, points: list[np.ndarray]) -> Sequence[dict[str, Any]]:
+        assert isinstance(key, Asked)
+        state, stacked = self.state, np.stack(points)
+        if stacked.shape[1] != state.reader.dim:
+            raise MismatchError(
+                f"expected a point of {state.reader.dim} numbers, got {stacked.shape[1]}. Use the "
+                "encoder that built the index"
+            )
+        if key.level is not None:
+            tree = state.branches
+            breadth = search_in_breadth(
+                stacked, state.reader, tree, key.level, key.k, where=key.where, unique=key.unique
+            )
+            return [
+                self._told(state, point, one.hits, None, key) | {
+                    "searched": {"id": one.branch.id, "name": one.branch.name}
+                }
+                for point, one in zip(stacked, breadth, strict=True)
+            ]  # fmt: skip
+        return [
+            self._told(state, point, hits, verdict, key)
+            for point, hits, verdict in self._found(state, stacked, key)
+        ]
+
+    def _found(
+        self, state: State, points: np.ndarray, asked: Asked
+    ) -> "list[tuple[np.ndarray, Sequence[Hit], Verdict | None]]":
+        known = state.calibration if asked.verdict else None
+        if known is not None and asked.is_plain:
+            both = verdicts.hits_and_verdicts(
+                state.reader, known, points, asked.k, asked.confidence, exact=asked.exact
+            )
+            return [(point, hits, one) for point, (hits, one) in zip(points, both, strict=True)]
+        hits = answers(
+            state.reader, points, asked.k, max_distance=asked.max_distance, where=asked.where,
+            unique=asked.unique, exact=asked.exact, reranked=asked.rerank,
+        )  # fmt: skip
+        told: Any = [None] * len(points)
+        if known is not None:
+            told = verdicts.verdicts(
+                state.reader, known, points, asked.confidence, exact=asked.exact
+            )
+        return list(zip(points, hits, told, strict=True))
+
+    def _told(
+        self,
+        state: State,
+        point: np.ndarray,
+        hits: Sequence[Hit],
+        verdict: Verdict | None,
+        asked: Asked,
+    ) -> dict[str, Any]:
+        """The answer to one query, as JSON has it."""
+        results = [self._hit(state, hit) for hit in hits]
+        answer: dict[str, Any] = {"results": results}
+        if verdict is not None:
+            answer["verdict"] = verdict.to_dict()
+        if asked.branches:
+            tree = state.branches
+            answer["specificity"] = tree.specificity(point)
+            if hits:
+                common = tree.common(
+                    point, np.stack([hit.point for hit in hits]), [hit.label for hit in hits]
+                )
+                for result, node in zip(results, common, strict=True):
+                    result["branch"] = {name: getattr(node, name) for name in ("id", "name")}
+        return answer
+
+    def _hit(self, state: State, hit: Hit) -> dict[str, Any]:
+        told = {
+            "rank": hit.rank,
+            "id": hit.content.hex(),
+            "label": hit.label,
+            "levels": hit.levels,
+            "distance": hit.distance,
+            "similarity": round(state.similarity(hit.distance), 4),
+            "similar": state.similarity.word(hit.distance),
+        }
+        if self.settings.show_paths:
+            told |= {"path": hit.path, "copies": hit.copies}
+        return told
+
+    async def by_words(self, text: str, asked: Asked) -> dict[str, Any]:
+        """The images around the names that words match.
+
+        Raises:
+            InputError: no name has the words.
+        """
+
+        def search(state: State) -> dict[str, Any]:
+            meant = words.understand(text, state.reader, state.metadata)
+            hits = words.around(
+                state.reader, meant.points, asked.k, max_distance=asked.max_distance,
+                unique=asked.unique, where=asked.where, exact=asked.exact,
+            )  # fmt: skip
+            middle = poincare.midpoint(meant.points.astype(np.float64), state.reader.c)
+            told = self._told(state, np.asarray(middle, np.float32), hits, None, asked)
+            return {"understood": meant.to_dict() | {"text": str(meant)}} | told
+
+        return await self.call(search)
+
+    async def checked(self, values: Sequence[float]) -> np.ndarray:
+        """A point that a request gave.
+
+        Raises:
+            InputError: it is not one of this ball.
+        """
+        point = np.asarray(values, np.float32)
+        reader = self.state.reader
+        if point.shape != (reader.dim,):
+            raise InputError(f"expected a point of {reader.dim} numbers, got {len(values)}")
+        require_in_ball(point[None], reader.c, "the point")
+        return point
+
+    async def row(self, name: str) -> Row | None:
+        """The image with an id; ``None`` where there is none."""
+        content = bytes.fromhex(name)
+        return (await self.call(lambda state: state.reader.rows_by_content([content]))).get(content)
+
+    async def known_point(self, content: bytes) -> np.ndarray | None:
+        """The point of an image whose content is in the index: it is not embedded again."""
+        digest = content_hash(content)
+        found = await self.call(lambda state: state.reader.points_by_content([digest]))
+        return found.get(digest)
+
+    async def small_picture(self, row: Row) -> bytes | None:
+        """The small JPEG that the index keeps of an image."""
+        return await self.call(lambda state: state.reader.small_picture(row))
+
+    async def stats(self) -> dict[str, Any]:
+        """What people want to know of it."""
+
+        def look(state: State) -> dict[str, Any]:
+            reader = state.reader
+            labels = {label for label, _ in reader.lineages() if label}
+            return {
+                "name": self.name,
+                "images": len(reader),
+                "labels": len(labels),
+                "levels": list(reader.level_names),
+                "dimensions": reader.dim,
+                "c": reader.c,
+                "fingerprint": reader.fingerprint,
+                "takes_images": state.encoder is not None,
+                "verdicts": state.calibration is not None,
+                "examples": [row.content.hex() for row in _some_rows(reader)],
+                "reopened": self.reopened,
+            } | ({"problem": self.problem} if self.problem else {})
+
+        return await self.call(look)
+
+
+def _some_rows(reader: Searchable) -> list[Row]:
+    """Some images for a start page, spread over the labels."""
+    points = reader.some_points(24)
+    hits = reader.search(points, 1)
+    seen = {own[0].content: own[0] for own in hits if own}
+    return list(reader.rows_by_content(list(seen)).values())
+
+
+def content_of(row: Row) -> bytes | None:
+    """The bytes of the file of an image, if it is still the one that was indexed."""
+    with contextlib.suppress(HierError, OSError):
+        content = read_bytes(os.fsdecode(row.path))[0]
+        if content_hash(content) == row.content:
+            return content
+    return None

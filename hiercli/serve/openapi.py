@@ -1,0 +1,168 @@
+"""The OpenAPI document of the server."""
+
+from typing import Any
+
+from hiercli import __version__
+from hiercli.serve.asked import PARAMETERS
+
+_ID = {
+    "name": "id", "in": "path", "required": True, "description": "Of an image, from a hit.",
+    "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+}  # fmt: skip
+_NUMBER, _TEXT = {"type": "number"}, {"type": "string"}
+
+
+def document() -> dict[str, Any]:
+    """The document, as JSON has it."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "hier",
+            "version": __version__,
+            "description": "Visual search that understands hierarchy.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "paths": _paths(),
+        "components": {"schemas": _schemas(), "securitySchemes": {
+            "token": {"type": "http", "scheme": "bearer"},
+        }},
+        "security": [{"token": []}, {}],
+    }  # fmt: skip
+
+
+def _paths() -> dict[str, Any]:
+    return {
+        "/api/search": {"post": {
+            "summary": "Find the nearest images of an image, an indexed image, a point, or words.",
+            "parameters": [_parameter(name, *told) for name, told in PARAMETERS.items()],
+            "requestBody": {"required": True, "content": {
+                "multipart/form-data": {"schema": {
+                    "type": "object", "required": ["image"],
+                    "properties": {"image": {"type": "string", "format": "binary"}},
+                }},
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+                "application/json": {"schema": {"oneOf": [
+                    _only("id", _ID["schema"]),
+                    _only("text", {"type": "string", "maxLength": 200}),
+                    _only("point", {"type": "array", "items": _NUMBER}),
+                ]}},
+            }},
+            "responses": _answers("Answer", 400, 404, 409, 413, 415, 422, 503),
+        }},
+        "/api/images/{id}": {"get": {
+            "summary": "A picture of an indexed image.",
+            "parameters": [_ID, _parameter("index", *PARAMETERS["index"]), {
+                "name": "size", "in": "query", "schema": {
+                    "type": "string", "enum": ["small", "preview", "original"],
+                    "default": "preview",
+                },
+                "description": "small: as the index keeps it. preview: up to 512 pixels. original: "
+                "the file, where the server was started with --show-originals.",
+            }],
+            "responses": {"200": {"description": "The picture.", "content": {"image/*": {}}}}
+            | _errors(400, 403, 404),
+        }},
+        "/api/tree": {"get": {
+            "summary": "The tree of the classes with its images, laid out in a disk.",
+            "parameters": [_parameter("index", *PARAMETERS["index"])],
+            "responses": {
+                "200": {"description": "The tree.", "content": {"application/json": {}}},
+                "202": {"description": "The tree is in the making. Ask again."},
+            } | _errors(400, 404),
+        }},
+        "/api/stats": {"get": {
+            "summary": "Sizes and names of the indexes.",
+            "responses": {"200": {"description": "Facts.", "content": {"application/json": {}}}},
+        }},
+        "/api/healthz": {"get": {
+            "summary": "Whether the server answers.",
+            "security": [],
+            "responses": {"200": {"description": "It does.", "content": {"application/json": {
+                "schema": {"type": "object", "properties": {
+                    "status": {"type": "string", "enum": ["ok", "degraded"]},
+                }},
+            }}}},
+        }},
+        "/metrics": {"get": {
+            "summary": "Counts and times, for Prometheus.",
+            "responses": {"200": {"description": "Metrics.", "content": {"text/plain": {}}}},
+        }},
+    }  # fmt: skip
+
+
+def _parameter(name: str, kind: str, meaning: str) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": kind}
+    if kind == "array":
+        schema["items"] = _TEXT
+    return {"name": name, "in": "query", "description": meaning, "schema": schema}
+
+
+def _only(name: str, schema: object) -> dict[str, Any]:
+    return {
+        "type": "object", "required": [name], "properties": {name: schema},
+        "additionalProperties": False,
+    }  # fmt: skip
+
+
+def _answers(schema: str, *errors: int) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {"200": {"description": "The answer.", "content": content}} | _errors(*errors)
+
+
+_MEANINGS = {
+    400: "A parameter or the body is not what it must be.",
+    403: "The server does not allow this.",
+    404: "There is no such image or index.",
+    409: "The point does not fit the index.",
+    413: "The request is too large.",
+    415: "The body is of another type.",
+    422: "The image cannot be read.",
+    503: "The server is busy. Try again.",
+}
+
+
+def _errors(*statuses: int) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {
+        str(status): {"description": _MEANINGS[status], "content": content} for status in statuses
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    hit = {
+        "rank": {"type": "integer", "minimum": 1},
+        "id": _ID["schema"],
+        "label": _TEXT,
+        "levels": {"type": "object", "additionalProperties": _TEXT},
+        "distance": _NUMBER | {"description": "Hyperbolic; lower is closer."},
+        "similarity": _NUMBER | {
+            "description": "1: the same image; 0: as far apart as two images by chance."
+        },
+        "similar": _TEXT | {"description": "The same in words."},
+        "branch": {"type": "object", "description": "With branches: the common ancestor."},
+        "path": _TEXT | {"description": "Where the server was started with --show-paths."},
+        "copies": {"type": "array", "items": _TEXT},
+    }
+    required = ["rank", "id", "label", "levels", "distance", "similarity", "similar"]
+    return {
+        "Hit": {"type": "object", "required": required, "properties": hit},
+        "Answer": {
+            "type": "object",
+            "required": ["query", "results"],
+            "properties": {
+                "query": _TEXT,
+                "results": {"type": "array", "items": {"$ref": "#/components/schemas/Hit"}},
+                "verdict": {"type": "object", "description": "What the query is."},
+                "understood": {"type": "object", "description": "What words were taken for."},
+            },
+        },
+        "Error": {
+            "type": "object",
+            "required": ["error"],
+            "properties": {"error": {
+                "type": "object",
+                "required": ["code", "message"],
+                "properties": {"code": _TEXT, "message": _TEXT},
+            }},
+        },
+    }  # fmt: skip
