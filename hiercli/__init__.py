@@ -28,11 +28,13 @@ from hiercli.errors import (
     InputError,
     MismatchError,
     MissingExtraError,
+    ServerError,
     TrainingError,
 )
 
 if TYPE_CHECKING:
     from hiercli.adapting import adapt
+    from hiercli.client import Answer, Client, RemoteHit
     from hiercli.collection import Collection, concatenate
     from hiercli.data.catalogue import load as load_dataset
     from hiercli.encoder.encoder import Encoder
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
+    "Client",
     "Collection",
     "DataError",
     "DownloadError",
@@ -65,7 +69,9 @@ __all__ = [
     "InputError",
     "MismatchError",
     "MissingExtraError",
+    "RemoteHit",
     "Review",
+    "ServerError",
     "ToPoincare",
     "TrainingError",
     "Tree",
@@ -91,6 +97,9 @@ for _switch, _off in (
     os.environ.setdefault(_switch, _off)
 
 _HOMES = {
+    "Answer": "hiercli.client",
+    "Client": "hiercli.client",
+    "RemoteHit": "hiercli.client",
     "Collection": "hiercli.collection",
     "Encoder": "hiercli.encoder.encoder",
     "HierLoss": "hiercli.losses.hier",

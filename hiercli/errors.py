@@ -10,6 +10,7 @@
     ├── FileFormatError        2   a file that is not what its name or its use says
     ├── TrainingError          2   a run that cannot go on (diverged, folder taken)
     ├── ExportError            2   an exported encoder that does not agree with its source
+    ├── ServerError            2   a server that cannot be reached, or is too busy
     ├── MissingExtraError      2   a part of the installation that was left out
     ├── MismatchError          4   two sound files that do not belong together
     ├── InterruptError       130   Ctrl-C, where there is more to say than that
@@ -62,6 +63,10 @@ class TrainingError(HierError):
 
 class ExportError(HierError):
     """An exported encoder whose answers differ from its checkpoint by more than allowed."""
+
+
+class ServerError(HierError):
+    """A server of `hier serve` that cannot be reached, or that is too busy to answer."""
 
 
 class MissingExtraError(HierError, ImportError):

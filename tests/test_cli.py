@@ -28,7 +28,7 @@ from hiercli.images import find
 from hiercli.training import recipe
 
 COMMANDS = ("train", "eval", "export", "embed", "adapt", "search", "hierarchy", "review", "index",
-            "verify", "data")  # fmt: skip
+            "serve", "verify", "data")  # fmt: skip
 README = Path(__file__).parents[1] / "README.md"
 
 

@@ -58,9 +58,7 @@ def serve(
     connections: Annotated[
         int, typer.Option(min=1, max=10_000, help="Serve this many connections at a time.")
     ] = 500,
-    workers: Annotated[
-        int, typer.Option(min=1, max=64, help="Answer in this many processes.")
-    ] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Answer in this many processes.")] = 1,
     decoders: Annotated[
         int,
         typer.Option(

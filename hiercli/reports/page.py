@@ -31,4 +31,6 @@ def filled(name: str, title: str, note: str, facts: dict[str, Any]) -> str:
     # cannot be written as they are.
     data = _UNSAFE.sub(lambda sign: f"\\u{ord(sign[0]):04x}", data)
     words = {"title": html.escape(readable(title)), "note": html.escape(note)}
-    return string.Template(page).substitute(words, theme=theme, style=style, script=script, data=data)
+    return string.Template(page).substitute(
+        words, theme=theme, style=style, script=script, data=data
+    )

@@ -21,12 +21,11 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from hiercli import __version__
-from hiercli.errors import HierError, ImageError, InputError, MismatchError
+from hiercli.errors import HierError, ImageError, InputError, MismatchError, ServerError
 from hiercli.images import kinds
 from hiercli.index.schema import Row
 from hiercli.serve import openapi
 from hiercli.serve.asked import asked, crop
-from hiercli.serve.batching import BusyError
 from hiercli.serve.collection import Asked, ServedIndex, content_of
 from hiercli.serve.decoders import Box, DecoderPool
 from hiercli.serve.guard import COOKIE, Guard
@@ -41,7 +40,7 @@ _OWN, _SHARED = ("index.html", "app.css", "app.js"), ("theme.css", "disk.css", "
 """Files of the page; the tree and its colours are those of the offline page."""
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
-    (BusyError, 503, "busy"),
+    (ServerError, 503, "busy"),
     (ImageError, 422, "not-an-image"),
     (MismatchError, 409, "does-not-fit"),
     (InputError, 400, "wrong-input"),
@@ -78,7 +77,9 @@ class Service:
             buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
             registry=self.registry,
         )  # fmt: skip
-        self.images = Gauge("hier_images", "Images of an index.", ("index",), registry=self.registry)
+        self.images = Gauge(
+            "hier_images", "Images of an index.", ("index",), registry=self.registry
+        )
         self.reopened = Gauge(
             "hier_reopened", "Times that an index was opened again.", ("index",),
             registry=self.registry,
@@ -141,7 +142,7 @@ class Service:
             return known
         encoder = index.state.need_encoder()
         if self.decoders.is_full:
-            raise BusyError("the server is busy. Try again in a moment")
+            raise ServerError("the server is busy. Try again in a moment")
         pixels = await self.decoders.pixels(content, name, encoder.metadata.preprocessing, part)
         return await index.pixels(pixels)
 
@@ -220,9 +221,7 @@ class Service:
         content = await asyncio.to_thread(content_of, row)
         if content is not None:
             with contextlib.suppress(ImageError):
-                return await self.decoders.preview(
-                    content, "image", 96 if size == "small" else 512
-                )
+                return await self.decoders.preview(content, "image", 96 if size == "small" else 512)
         if kept is None:
             raise HTTPException(404, "there is no picture of this image")
         return kept
@@ -267,7 +266,9 @@ class Service:
         """The page; a token in its address becomes a cookie and leaves the address."""
         if "token" in request.query_params and self.settings.token:
             answer: Response = RedirectResponse("/", 303)
-            answer.set_cookie(COOKIE, self.settings.token, httponly=True, samesite="strict", path="/")
+            answer.set_cookie(
+                COOKIE, self.settings.token, httponly=True, samesite="strict", path="/"
+            )
             return answer
         return _file("index.html")
 
@@ -327,7 +328,9 @@ def _file(name: str) -> Response:
         here = resources.files("hiercli.reports").joinpath(name)
     kind = _TYPES[name.rpartition(".")[2]]
     return Response(
-        here.read_bytes(), media_type=f"{kind}; charset=utf-8", headers={"cache-control": "no-cache"}
+        here.read_bytes(),
+        media_type=f"{kind}; charset=utf-8",
+        headers={"cache-control": "no-cache"},
     )
 
 

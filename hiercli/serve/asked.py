@@ -109,5 +109,7 @@ def _number(
         value = math.nan
     if not least <= value <= most:  # not so where it is no number
         kind = "a whole number" if whole else "a number"
-        raise InputError(f"expected {name} to be {kind} of {least:g} to {most:g}, got {text[:60]!r}")
+        raise InputError(
+            f"expected {name} to be {kind} of {least:g} to {most:g}, got {text[:60]!r}"
+        )
     return float(value)

@@ -6,14 +6,10 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
 from typing import Generic, TypeVar
 
-from hiercli.errors import HierError
+from hiercli.errors import ServerError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class BusyError(HierError):
-    """More is asked for at a time than can be answered."""
 
 
 class Batcher(Generic[Item, Result]):
@@ -46,10 +42,10 @@ class Batcher(Generic[Item, Result]):
         """The result of an item.
 
         Raises:
-            BusyError: too many items wait already.
+            ServerError: too many items wait already.
         """
         if len(self._queue) >= self._waiting:
-            raise BusyError("the server is busy. Try again in a moment")
+            raise ServerError("the server is busy. Try again in a moment")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Result] = loop.create_future()
         self._queue.append((key, item, answer))

@@ -135,9 +135,8 @@ def _schemas() -> dict[str, Any]:
         "label": _TEXT,
         "levels": {"type": "object", "additionalProperties": _TEXT},
         "distance": _NUMBER | {"description": "Hyperbolic; lower is closer."},
-        "similarity": _NUMBER | {
-            "description": "1: the same image; 0: as far apart as two images by chance."
-        },
+        "similarity": _NUMBER
+        | {"description": "1: the same image; 0: as far apart as two images by chance."},
         "similar": _TEXT | {"description": "The same in words."},
         "branch": {"type": "object", "description": "With branches: the common ancestor."},
         "path": _TEXT | {"description": "Where the server was started with --show-paths."},
