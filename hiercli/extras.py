@@ -11,7 +11,7 @@ _TRAINING = (
 _FORMATS = ("pillow_heif", "pillow_jxl", "rawpy")
 _EXTRAS = {
     **dict.fromkeys(_TRAINING, "train"), **dict.fromkeys(_FORMATS, "formats"),
-    "pymilvus": "milvus", "ray": "ray",
+    "pymilvus": "milvus", "ray": "ray", "tokenizers": "text",
 }  # fmt: skip
 """The extra that installs a package, by the name under which that is imported."""
 
