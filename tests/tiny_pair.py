@@ -100,7 +100,8 @@ def save(graph: Any, file: Path, external: str = "") -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)
     if external:
-        onnx.save(model, str(file), save_as_external_data=True, location=external, size_threshold=0)
+        onnx.save(model, str(file), save_as_external_data=True, location=external,
+                  size_threshold=64)  # fmt: skip
     else:
         file.write_bytes(model.SerializeToString())
     return file
