@@ -143,7 +143,8 @@ class TextTokenizer:
         if not sane:
             raise InputError(
                 f"expected {self.path} or {CONFIG} beside it to say how many tokens the text "
-                f"model takes, found nothing. Copy {CONFIG} from where the model came"
+                f"model takes, found nothing. Copy {CONFIG} from where the model came, or write "
+                'one with that number: {"model_max_length": 64}'
             )
         return min(sane)
 
