@@ -17,6 +17,7 @@ from tiny_pair import CONTEXT, DIM, MEAN, SIDE, STD, WORDS
 from hiercli import (
     Encoder,
     FileFormatError,
+    HierError,
     Index,
     InputError,
     MismatchError,
@@ -203,7 +204,7 @@ def test_an_index_is_updated_without_embedding_again(
 
 
 def test_an_index_keeps_its_models_when_it_is_mended(
-    built: Path, models: tuple[Path, Path], album: Path, inside: Hier, exported: Path
+    built: Path, models: tuple[Path, Path], album: Path, inside: Hier
 ) -> None:
     for command in ("compact", "repair", "verify"):
         assert inside("index", command, built).returncode == 0
@@ -211,7 +212,7 @@ def test_an_index_keeps_its_models_when_it_is_mended(
     assert Tree.load(built).root.size == 40
     fails(inside("adapt", "--index", built, "-o", built.with_name("x.onnx")), 2, "text model")
     # Built anew with an encoder of hier, it knows no text model.
-    done = inside("embed", album, "--model", exported, "--index", built, "--rebuild")
+    done = inside("embed", album, "--index", built, "--rebuild")
     assert done.returncode == 0
     answer = answer_of(inside("search", "kind 2", "--index", built, "--json"))
     assert answer["understood"]["kind"] == "label"
@@ -597,6 +598,25 @@ def test_a_truncated_model_is_refused(
     models[which].mkdir()
     fails(inside("embed", album, *words), 2, "folder")
     assert not list(tmp_path.glob("*i.faiss*"))
+
+
+def test_no_changed_byte_of_a_model_is_a_fault(
+    models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file, opened in ((models[0], PairEncoder), (models[1], TextModel)):
+        whole = file.read_bytes()
+        places = [*range(0, 60), *range(len(whole) - 300, len(whole), 2)]
+        failed = 0
+        for at in places:
+            file.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
+            try:
+                opened(file)
+            except HierError as error:
+                assert len(str(error)) < 700
+                failed += 1
+        assert failed > len(places) / 10
+        file.write_bytes(whole)
+    assert capsys.readouterr().out == ""
 
 
 def test_swapped_models_are_told_apart(models: tuple[Path, Path]) -> None:

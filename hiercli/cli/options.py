@@ -48,7 +48,7 @@ TextModel = Annotated[
     typer.Option(
         "--text-model",
         help="Embed words with this ONNX text model, which was trained with the image model "
-        "(CLIP, SigLIP, MobileCLIP, OpenCLIP). Needs the extra text.",
+        "(CLIP, SigLIP, MobileCLIP, OpenCLIP). Needs `pip install 'hiercli[text]'`.",
     ),
 ]
 Tokenizer = Annotated[

@@ -104,17 +104,55 @@ class ForeignModel:
             ) from error
 
 
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a model.
+
+    Attributes:
+        name: in the graph.
+        type: as ONNX Runtime writes it: ``tensor(float)``.
+        shape: a number, or a name or ``None`` for any number, for each dimension; empty where the
+            graph does not say it.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int | str | None, ...]
+
+    def __str__(self) -> str:
+        sides = ", ".join("?" if side is None else printable(str(side)) for side in self.shape)
+        return f"{printable(self.name)} {self.type} ({sides})"
+
+
+def ports(session: "InferenceSession", path: Path) -> tuple[list[Port], list[Port]]:
+    """Inputs and outputs of a model.
+
+    Raises:
+        FileFormatError: it has names that are no text.
+    """
+    try:
+        inputs, outputs = (
+            [Port(one.name, one.type, tuple(one.shape or ())) for one in some]
+            for some in (session.get_inputs(), session.get_outputs())
+        )
+    except UnicodeDecodeError as error:
+        raise FileFormatError(
+            f"{path} has names that are not UTF-8. Copy or export it again"
+        ) from error
+    return inputs, outputs
+
+
 def reason_of(error: Exception) -> str:
     """The first line of an error, fit for a sentence."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return printable(lines[0][:300]).rstrip(". ")
 
 
-def output_of(outputs: Sequence[Any], names: Sequence[str], path: Path) -> Any:
+def output_of(outputs: Sequence[Port], names: Sequence[str], path: Path) -> Port:
     """The output with one vector for each input: by name, or else the only one of 2 dimensions.
 
     Args:
-        outputs: of a session.
+        outputs: of the model.
         names: the most wanted first.
         path: of the model.
 
@@ -125,25 +163,25 @@ def output_of(outputs: Sequence[Any], names: Sequence[str], path: Path) -> Any:
         for output in outputs:
             if output.name == name:
                 return output
-    flat = [output for output in outputs if len(output.shape or ()) == 2]
+    flat = [output for output in outputs if len(output.shape) == 2]
     if len(flat) == 1:
         return flat[0]
     if len(outputs) == 1 and not outputs[0].shape:  # its shape is known when it has run
         return outputs[0]
-    shown = ", ".join(f"{printable(output.name)} {output.shape}" for output in outputs[:6])
+    found = ", ".join(map(str, outputs[:6]))
     raise FileFormatError(
         f"expected {path} to have an output {' or '.join(names)}, or one output of 2 dimensions, "
-        f"found {shown}. Export the model with its projection"
+        f"found {found}. Export the model with its projection"
     )
 
 
-def dim_of(output: Any) -> int | None:
+def dim_of(output: Port) -> int | None:
     """D of an output (B, D); ``None`` where the graph does not say it.
 
     Raises:
         FileFormatError: it is far too large.
     """
-    dim = output.shape[-1] if len(output.shape or ()) == 2 else None
+    dim = output.shape[-1] if len(output.shape) == 2 else None
     if not isinstance(dim, int):
         return None
     if not 1 <= dim <= MAX_DIM:

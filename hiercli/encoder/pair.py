@@ -14,6 +14,7 @@ from hiercli.encoder.foreign import (
     ForeignModel,
     dim_of,
     output_of,
+    ports,
     reason_of,
     require_vectors,
 )
@@ -106,31 +107,32 @@ class PairEncoder(Encoder):
 
     def _check_graph(self) -> str:
         """The name of the only input. What there is to say of the model becomes its metadata."""
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        shape = list(inputs[0].shape or ()) if inputs else []
+        inputs, outputs = ports(self._session, self.path)
+        shape = inputs[0].shape if inputs else ()
         is_right = len(inputs) == 1 and inputs[0].type in _TYPES and len(shape) == 4
         if not is_right or (isinstance(shape[1], int) and shape[1] != 3):
-            shown = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs[:6])
+            shown = ", ".join(map(str, inputs[:6]))
             raise FileFormatError(
                 f"expected an image model with one input of pixels, float (B, 3, S, S), but "
                 f"{self.path} takes {shown}. Use an export of the image model alone"
             )
         sides = {side for side in shape[2:] if isinstance(side, int)}
         if len(sides) > 1:
-            raise FileFormatError(f"{self.path} takes images of {shape[2:]}, expected a square")
+            raise FileFormatError(f"{self.path} takes images of {inputs[0]}, expected a square")
         size = sides.pop() if sides else None
         looks = self._preprocessing or preprocessing_of(self.path, size)
         if size not in (None, looks.size):
             raise MismatchError(
                 f"{self.path} takes images of {size} pixels, the preprocessing makes {looks.size}"
             )
-        self._fixed_batch = shape[0] if isinstance(shape[0], int) else None
+        first = shape[0]
+        self._fixed_batch = first if isinstance(first, int) else None
         if self._fixed_batch is not None and not 1 <= self._fixed_batch <= 1024:
-            raise FileFormatError(f"{self.path} takes {shape[0]} images at once")
+            raise FileFormatError(f"{self.path} takes {first} images at once")
         self._dtype = _TYPES[inputs[0].type]
         output = output_of(outputs, OUTPUTS, self.path)
         self._output = output.name
-        name = str(inputs[0].name)
+        name = inputs[0].name
         dim = dim_of(output)
         if dim is None:
             blank = np.zeros((self._fixed_batch or 1, 3, looks.size, looks.size), self._dtype)

@@ -65,4 +65,8 @@ def open_session(
         options.add_external_initializers_from_files_in_memory(
             list(weights), list(weights.values()), [len(data) for data in weights.values()]
         )
-    return onnxruntime.InferenceSession(content, options, providers=list(providers))
+    # Where there is nothing to fall back to, ONNX Runtime would say so on stdout and fail again.
+    fallback = int(len(providers) > 1)
+    return onnxruntime.InferenceSession(
+        content, options, providers=list(providers), enable_fallback=fallback
+    )

@@ -8,8 +8,10 @@ import numpy as np
 
 from hiercli.encoder.foreign import (
     ForeignModel,
+    Port,
     dim_of,
     output_of,
+    ports,
     reason_of,
     require_vectors,
 )
@@ -67,27 +69,28 @@ class TextModel:
         file = model if isinstance(model, ForeignModel) else ForeignModel.read(path)
         self.path, self.digest = path, file.digest
         self._session = file.session([CPU], threads)
-        self._ids = self._check_inputs()
-        length = self._ids.shape[1] if len(self._ids.shape or ()) == 2 else None
+        self._inputs, outputs = ports(self._session, path)
+        shape = self._ids().shape
+        length = shape[1] if len(shape) == 2 else None
         fixed = length if isinstance(length, int) else None
         where = TextTokenizer.path_beside(path) if tokenizer is None else Path(tokenizer)
         self.tokenizer = TextTokenizer(where, fixed or context, pad)
-        output = output_of(self._session.get_outputs(), OUTPUTS, path)
+        output = output_of(outputs, OUTPUTS, path)
         self._output = output.name
         self.embedding_dim = dim_of(output) or 0
         if not self.embedding_dim:
             self.embedding_dim = self._run(self.tokenizer(PROBE)).shape[1]
 
-    def _check_inputs(self) -> Any:
+    def _ids(self) -> Port:
         """The input of ids; the others must be known too."""
-        inputs = self._session.get_inputs()
+        inputs = self._inputs
         whole = [one for one in inputs if one.type in ("tensor(int64)", "tensor(int32)")]
         named = [one for one in whole if one.name == "input_ids"] or [
             one for one in whole if one.name not in _BESIDE
         ]
         others = [one for one in inputs if one.name not in _BESIDE and one not in named]
         if len(named) != 1 or others or any(one.type not in _TYPES for one in inputs):
-            shown = ", ".join(f"{one.name} {one.type}" for one in inputs[:6])
+            shown = ", ".join(map(str, inputs[:6]))
             raise FileFormatError(
                 f"expected a text model with one input of token ids (int64 or int32), but "
                 f"{self.path} takes {shown}. Use an export of the text model alone"
@@ -114,13 +117,14 @@ class TextModel:
         """The vector (1, D) of a text, float64."""
         given: dict[str, Any] = {}
         count = 1
-        for one in self._session.get_inputs():
+        for one in self._inputs:
             values = {
                 "attention_mask": tokens.mask,
                 "token_type_ids": [0] * len(tokens.ids),
                 "position_ids": list(range(len(tokens.ids))),
             }.get(one.name, tokens.ids)
-            count = one.shape[0] if one.shape and isinstance(one.shape[0], int) else 1
+            first = one.shape[0] if one.shape else None
+            count = first if isinstance(first, int) else 1
             if not 1 <= count <= 1024:
                 raise FileFormatError(f"{self.path} takes {count} texts at once, expected one")
             given[one.name] = np.tile(np.array(values, _TYPES[one.type]), (count, 1))
