@@ -31,7 +31,7 @@ from hiercli.encoder.image_settings import preprocessing_of
 from hiercli.encoder.text_model import TextModel
 from hiercli.geometry import poincare, sphere
 from hiercli.index import kinds
-from hiercli.index.pair import Pair
+from hiercli.index.pair import KnownFile, Pair
 
 TEXT = "a red bird on water"
 
@@ -728,6 +728,8 @@ def test_what_an_index_says_of_its_models_is_not_believed(built: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(FileFormatError, match="damaged"):
             Pair.from_text(json.dumps(told | {name: value}), built)
+    for path in ("", "/", "x/", "\udcff", "*.[", "a.on*", "/dev/zero"):
+        assert not list(KnownFile(path, path, "0" * 64).places([built.parent / "onnx"]))
     for wrong in ("", "{", "[]", "null", "[" * 100_000):
         with pytest.raises(FileFormatError, match="damaged"):
             Pair.from_text(wrong, built)

@@ -78,11 +78,9 @@ class KnownFile:
         places = [Path(self.path)]
         places += [home / self.relative for home in homes if self.relative]
         places += [home / name for home in homes]
-        for home in homes:
-            # A name that is no plain one finds nothing here, and nothing else.
-            pattern = f"*{suffix}" if re.fullmatch(r"\.\w+", suffix) else name
-            with_suffix = sorted(home.glob(pattern)) if "/" not in pattern else []
-            places += with_suffix[:_MOST_BESIDE]
+        if re.fullmatch(r"\.\w+", suffix):
+            for home in homes:
+                places += sorted(home.glob(f"*{suffix}"))[:_MOST_BESIDE]
         seen = set()
         for place in places:
             real = os.path.realpath(place)
