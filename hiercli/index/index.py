@@ -273,6 +273,8 @@ class Index:
             return words.around(self.reader, texts.read_by(model, text).points, k, **options)
 
         def known() -> Metadata | None:
+            if self.reader.pair:  # its models know no names
+                return None
             try:
                 return self.encoder.metadata
             except InputError:  # it is not at hand

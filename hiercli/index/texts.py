@@ -22,7 +22,7 @@ class TextQuery:
     """Words as a text model took them.
 
     Examples:
-        >>> str(TextQuery("text_model.onnx", np.zeros((1, 3)), tokens=75, dropped=20, context=77))
+        >>> str(TextQuery("text_model.onnx", np.zeros((1, 3)), tokens=75, dropped=20))
         'text model text_model.onnx; the last 20 of 95 tokens do not fit and are left out'
 
     Attributes:
@@ -30,14 +30,12 @@ class TextQuery:
         points: (1, D) in the ball.
         tokens: that were read.
         dropped: tokens that did not fit into the context.
-        context: tokens that the model takes, with those that mark start and end.
     """
 
     model: str
     points: np.ndarray
     tokens: int
     dropped: int
-    context: int
 
     def __str__(self) -> str:
         told = f"text model {printable(self.model)}"
@@ -65,8 +63,7 @@ def read_by(model: "TextModel", text: str) -> TextQuery:
         HierError: as `TextModel.points`.
     """
     tokens, points = model.tokens(text), model.points([text])
-    context = model.tokenizer.context
-    return TextQuery(model.path.name, points, tokens.count, tokens.dropped, context)
+    return TextQuery(model.path.name, points, tokens.count, tokens.dropped)
 
 
 def reader_of(
