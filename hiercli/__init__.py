@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hiercli.collection import Collection, concatenate
     from hiercli.data.catalogue import load as load_dataset
     from hiercli.encoder.encoder import Encoder
+    from hiercli.encoder.pair import PairEncoder
     from hiercli.evaluation.evaluate import evaluate, evaluate_points
     from hiercli.geometry import lorentz, poincare
     from hiercli.hierarchy.tree import Tree
@@ -69,6 +70,7 @@ __all__ = [
     "InputError",
     "MismatchError",
     "MissingExtraError",
+    "PairEncoder",
     "RemoteHit",
     "Review",
     "ServerError",
@@ -105,6 +107,7 @@ _HOMES = {
     "HierLoss": "hiercli.losses.hier",
     "Hit": "hiercli.index.searchable",
     "Index": "hiercli.index.index",
+    "PairEncoder": "hiercli.encoder.pair",
     "Review": "hiercli.review.review",
     "ToPoincare": "hiercli.nn.to_poincare",
     "Tree": "hiercli.hierarchy.tree",

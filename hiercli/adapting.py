@@ -344,6 +344,11 @@ def adapt(
     if target.suffix.lower() != ".onnx":
         raise InputError(f"expected a file name that ends in .onnx, got {target}")
     with closing(Reader(index, root=root)) as reader:
+        if reader.pair:
+            raise InputError(
+                f"{index} was built with an image model and a text model, which cannot be adapted: "
+                "words would no longer fit the images. Use an index built with an encoder of hier"
+            )
         source = encoder_file(reader, str(index)) if model is None else Path(model)
         old = FeatureEncoder(source, device, threads=threads)
         reader.check(old.metadata, source)

@@ -13,7 +13,7 @@ _FORMATS = ("pillow_heif", "pillow_jxl", "rawpy")
 _EXTRAS = {
     **dict.fromkeys(_TRAINING, "train"), **dict.fromkeys(_FORMATS, "formats"),
     **dict.fromkeys(_SERVE, "serve"),
-    "pymilvus": "milvus", "ray": "ray",
+    "pymilvus": "milvus", "ray": "ray", "tokenizers": "text",
 }  # fmt: skip
 """The extra that installs a package, by the name under which that is imported."""
 

@@ -1,4 +1,4 @@
-"""Numbers in sentences."""
+"""Numbers and long names in sentences."""
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -14,3 +14,13 @@ def counted(number: int, one: str, many: str = "") -> str:
         ('1 image', '12,000 images', '0 queries')
     """
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def shortened(name: str, most: int = 80) -> str:
+    """A name of which a long rest is left out.
+
+    Examples:
+        >>> shortened("wren"), shortened("a" * 200, 5)
+        ('wren', 'aaaaa...')
+    """
+    return name if len(name) <= most else f"{name[:most]}..."

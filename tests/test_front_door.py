@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_pair
 from PIL import Image
 
 import hiercli
@@ -31,11 +32,13 @@ def workplace(
     index: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """A folder with what examples name: photos/, best.pt, birds.onnx, idx.faiss."""
+    """A folder with what examples name: photos/, best.pt, birds.onnx, idx.faiss, clip/."""
     place = tmp_path_factory.mktemp("examples")
     shutil.copytree(photos, place / "photos")
     shutil.copy(trained / "best.pt", place)
     shutil.copy(exported, place / "birds.onnx")
+    for file in tiny_pair.write(place / "clip"):
+        shutil.copy(file, place / "clip")
     return place
 
 
@@ -67,8 +70,8 @@ def test_importing_the_package_loads_nothing_else() -> None:
 
 def test_packages_offer_their_main_names() -> None:
     for package, name in (
-        ("encoder", "Encoder"), ("hierarchy", "Tree"), ("index", "Index"),
-        ("losses", "HierLoss"), ("nn", "ToPoincare"),
+        ("encoder", "Encoder"), ("encoder", "PairEncoder"), ("hierarchy", "Tree"),
+        ("index", "Index"), ("losses", "HierLoss"), ("nn", "ToPoincare"),
     ):  # fmt: skip
         offered = getattr(importlib.import_module(f"hiercli.{package}"), name)
         assert offered is getattr(hiercli, name)

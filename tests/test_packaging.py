@@ -88,7 +88,7 @@ def light(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 def test_every_package_of_an_extra_is_known() -> None:
     """Where one is missing, the message names the extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for extra in ("train", "formats", "milvus", "ray"):
+    for extra in ("train", "formats", "milvus", "ray", "text"):
         for line in project["optional-dependencies"][extra]:
             package = re.split(r"[\[>=;]", line)[0].replace("-", "_").removesuffix("_plugin")
             if package not in ("milvus_lite", "s3fs"):  # asked for by others

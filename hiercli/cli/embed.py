@@ -34,6 +34,8 @@ def embed(
         ),
     ],
     model: options.Model = None,
+    text_model: options.TextModel = None,
+    tokenizer: options.Tokenizer = None,
     nested: options.Nested = False,
     exclude: Annotated[
         list[str] | None,
@@ -142,6 +144,10 @@ def embed(
     The label of an image is the name of the first folder below the given one (with --nested: of the
     innermost folder). A table has its own columns for the label and the levels.
 
+    With --text-model, --model is an ONNX image model of another program, and `hier search` finds
+    images by words. preprocessor_config.json and tokenizer.json are read beside the models, or in
+    the folder above.
+
     Examples:
 
     - `hier embed ./images > vecs.npy`
@@ -149,6 +155,8 @@ def embed(
     - `hier embed ./images --model birds.onnx -o vecs.parquet`
 
     - `hier embed ./images --model birds.onnx --index idx.faiss`
+
+    - `hier embed ./images --model vision.onnx --text-model text.onnx --index clip.faiss`
 
     - `hier embed ./images --exclude 'drafts/' --exclude '*_small.*' --index idx.faiss`
 
@@ -162,7 +170,8 @@ def embed(
     """
     if engine is not None or address is not None:
         others = (index, index_type, root, rebuild, prune, no_thumbnails, strict, threads, batch,
-                  nested, exclude, labels, device != "auto", max_pixels != MAX_PIXELS)  # fmt: skip
+                  nested, exclude, labels, text_model, tokenizer, device != "auto",
+                  max_pixels != MAX_PIXELS)  # fmt: skip
         if engine != "ray" or target is None or any(others):
             raise InputError(
                 "expected --engine ray with -o FOLDER. Only --model, --address and --json can be "
@@ -180,7 +189,7 @@ def embed(
     from hiercli.data.corrections import Corrections
 
     corrections = None if labels is None else Corrections.read(labels)
-    encoder = _open(model, device, threads, batch, max_pixels)
+    encoder = _open(model, (text_model, tokenizer), device, threads, batch, max_pixels)
     paths = [Path(source) for source in sources]
     if index is not None:
         done = _into_index(
@@ -235,14 +244,33 @@ def _require_usable(output: Path | None, index: str | None, json_output: bool) -
         require_replaceable(Path(index))
 
 
-def _open(model: Path | None, device: str, threads: int, batch: int, max_pixels: int) -> "Encoder":
+def _open(
+    model: Path | None,
+    text: tuple[Path | None, Path | None],
+    device: str,
+    threads: int,
+    batch: int,
+    max_pixels: int,
+) -> "Encoder":
+    """The encoder; of a pair with its text model and tokenizer."""
     from hiercli.encoder.encoder import Encoder
+    from hiercli.encoder.pair import PairEncoder
     from hiercli.images import LIMITS
     from hiercli.memory import keep_freed_memory
 
+    text_model, tokenizer = text
+    if text_model is None and tokenizer is not None:
+        raise InputError("--tokenizer needs a text model. Name it with --text-model")
+    if text_model is not None and model is None:
+        raise InputError("--text-model needs its image model. Name it with --model")
     keep_freed_memory()
     LIMITS.pixels = max_pixels
-    encoder = Encoder(model, device, threads=threads, batch=batch)
+    if text_model is None or model is None:
+        encoder = Encoder(model, device, threads=threads, batch=batch)
+    else:
+        encoder = PairEncoder(
+            model, text_model, device, tokenizer=tokenizer, threads=threads, batch=batch
+        )
     if encoder.fallback:
         say(encoder.fallback)
     return encoder
@@ -287,7 +315,7 @@ def _into_index(
 
     target = target_of(index)
     files = locations.files(target) if isinstance(target, Path) else ()
-    require_apart(output, (*files, encoder.path))
+    require_apart(output, (*files, *encoder.files))
     with progress("embedding") as bar, progress("building the index") as building:
         done = update(
             target, paths, encoder, progress=bar, building=building,

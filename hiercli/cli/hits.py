@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from hiercli.cli.render import output, say, table
 from hiercli.cli.thumbnails import thumbnail
 from hiercli.files import escaped
-from hiercli.wording import counted
+from hiercli.wording import counted, shortened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,14 +99,15 @@ def show_table(
             if query.path is not None or query.content is not None:
                 seen = thumbnail(query.name, thumbnails, query.content)
                 rows.insert(0, ["", seen, *[""] * (len(columns) - 3), "the query"])
-        title = query.name + ("" if verdict is None else f": {verdict}")
+        name = query.name if query.understood is None else shortened(query.name)
+        title = name + ("" if verdict is None else f": {verdict}")
         if tree is not None:
             specificity = tree.specificity(point_of(query))
             title += "" if specificity is None else f" (specificity {specificity:.2f})"
             rows = _by_branch(rows, _ancestors(query, hits, tree))
         table(title, columns, rows)
         if not hits:
-            say(f"{query.name}: no image lies within --max-distance")
+            say(f"{name}: no image lies within --max-distance")
 
 
 def _by_branch(

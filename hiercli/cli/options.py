@@ -43,6 +43,22 @@ Model = Annotated[
         show_default="the general encoder of hier",
     ),
 ]
+TextModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--text-model",
+        help="Embed words with this ONNX text model, which was trained with the image model "
+        "(CLIP, SigLIP, MobileCLIP, OpenCLIP). Needs `pip install 'hiercli[text]'`.",
+    ),
+]
+Tokenizer = Annotated[
+    Path | None,
+    typer.Option(
+        "--tokenizer",
+        help="With a text model: use this tokenizer.json.",
+        show_default="the one beside the text model, or in the folder above",
+    ),
+]
 Root = Annotated[
     Path | None,
     typer.Option(

@@ -16,7 +16,7 @@ from hiercli.cli.hits import Answer, point_of, show_csv, show_json, show_table
 from hiercli.cli.render import progress, say, warn
 from hiercli.cli.thumbnails import STYLES
 from hiercli.errors import EXIT_SKIPPED, InputError
-from hiercli.wording import counted
+from hiercli.wording import counted, shortened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hiercli.images import Picture
     from hiercli.index.queries import Box, Query
     from hiercli.index.searchable import Hit, Searchable
+    from hiercli.index.texts import TextReader
 
 
 def search(
@@ -35,7 +36,8 @@ def search(
         typer.Argument(
             metavar="QUERY...",
             help="Search for these images, folders, .npy files of points, or words (labels, levels "
-            "and names that the encoder knows); - reads an image from stdin.",
+            "and names that the encoder knows; any words if the index has a text model); - reads "
+            "an image from stdin.",
         ),
     ],
     index: Annotated[
@@ -137,6 +139,8 @@ def search(
         Path | None,
         typer.Option(help="Use this encoder instead of the one that built the index."),
     ] = None,
+    text_model: options.TextModel = None,
+    tokenizer: options.Tokenizer = None,
     root: options.Root = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
@@ -157,8 +161,9 @@ def search(
     --json prints one object for each query:
     {"query", "results": [{"rank", "path", "label", "levels", "distance", "copies"}], "verdict":
     {"name", "level", "probability", "is_foreign", "kinds", "specificity", "text"}}. A query of
-    words has "understood": {"names", "kind", "unmatched"} and no verdict. With
-    --branches, each result also has {"branch": {"id", "name", "radius"}}, and each query has
+    words has "understood": {"names", "kind", "unmatched"} and no verdict. If a text model embedded
+    the words, kind is "text model", and "understood" also has {"model", "tokens", "truncated"}.
+    With --branches, each result also has {"branch": {"id", "name", "radius"}}, and each query has
     "specificity": the share of the images in the index that are less clear, 0 to 1, or null if the
     encoder has not learned depth.
 
@@ -176,6 +181,8 @@ def search(
 
     - `hier search "warbler" --index idx.faiss`
 
+    - `hier search "a red bird on water" --index clip.faiss` (built with --text-model)
+
     - `hier search query.jpg --plus "oriole" --minus "warbler" --index idx.faiss`
 
     - `hier search query.jpg --crop 40,30,200,200 --index idx.faiss`
@@ -189,29 +196,25 @@ def search(
     - `hier search query.jpg --index milvus://localhost:19530/birds`
     """
     max_distance = radius if max_distance is None else max_distance
-    for other, given in (("--max-distance", max_distance is not None), ("--rerank", rerank)):
-        if level is not None and given:
-            raise InputError(f"--level and {other} cannot be combined. Give one of them")
-    if csv_output and verdict:
-        raise InputError("--csv has no column for verdicts. Use --json")
-    if csv_output and json_output:
-        raise InputError("--csv and --json cannot be combined. Give one of them")
+    _require_fitting(level, max_distance, rerank, verdict, csv_output, json_output, thumbnails)
     conditions = [_condition(text) for text in where or ()]
     box = None if crop is None else _box(crop)
-    if thumbnails not in STYLES:
-        raise InputError(f"expected --thumbnails {'|'.join(STYLES)}, got {thumbnails!r}")
     from hiercli.files import require_apart, require_replaceable
+    from hiercli.index.pair import models_of
     from hiercli.index.queries import combined, gather_one, recognise
+    from hiercli.index.texts import reader_of
 
     if html is not None:
         require_replaceable(html)
     images = _open(index, device, root)
     with closing(images):
-        require_apart(html, (*images.files, images.model, model or images.model))
+        used = [file for file in (model, text_model, tokenizer) if file is not None]
+        require_apart(html, (*images.files, *models_of(images), *used))
         problems: list[str] = []
+        texts = reader_of(images, index, text_model, tokenizer)
         names = partial(_metadata, index, images, model)
-        asked = _gathered(queries, images, names, box, problems, reranked=rerank)
-        parts = [gather_one(path, images, names) for path in (*(plus or ()), *(minus or ()))]
+        asked = _gathered(queries, images, names, texts, box, problems, reranked=rerank)
+        parts = [gather_one(one, images, names, texts) for one in (*(plus or ()), *(minus or ()))]
         _say_understood([*asked, *parts])
         require_apart(html, (*queries, *(query.path for query in asked if query.path is not None)))
         if model is None:
@@ -248,10 +251,32 @@ def search(
         raise typer.Exit(EXIT_SKIPPED)
 
 
+def _require_fitting(
+    level: int | None,
+    max_distance: float | None,
+    rerank: bool,
+    verdict: bool | None,
+    csv_output: bool,
+    json_output: bool,
+    thumbnails: str,
+) -> None:
+    """Refuse options that do not go together, before anything is read."""
+    for other, given in (("--max-distance", max_distance is not None), ("--rerank", rerank)):
+        if level is not None and given:
+            raise InputError(f"--level and {other} cannot be combined. Give one of them")
+    if csv_output and verdict:
+        raise InputError("--csv has no column for verdicts. Use --json")
+    if csv_output and json_output:
+        raise InputError("--csv and --json cannot be combined. Give one of them")
+    if thumbnails not in STYLES:
+        raise InputError(f"expected --thumbnails {'|'.join(STYLES)}, got {thumbnails!r}")
+
+
 def _gathered(
     queries: Sequence[Path],
     images: "Searchable",
     names: "Callable[[], Metadata | None]",
+    texts: "TextReader | None",
     box: "Box | None",
     problems: list[str],
     *,
@@ -260,7 +285,7 @@ def _gathered(
     """What is searched for, before anything is embedded."""
     from hiercli.index.queries import cropped, gather
 
-    asked = gather(queries, images, sys.stdin, problems.append, names)
+    asked = gather(queries, images, sys.stdin, problems.append, names, texts)
     if reranked and any(query.understood is not None for query in asked):
         raise InputError("--rerank and words cannot be combined. Leave one of them out")
     return asked if box is None else cropped(asked, box)
@@ -269,7 +294,7 @@ def _gathered(
 def _say_understood(asked: Sequence["Query"]) -> None:
     for query in asked:
         if query.understood is not None:
-            say(f"{query.name}: {query.understood}")
+            say(f"{shortened(query.name)}: {query.understood}")
 
 
 def _tell_problems(problems: Sequence[str], count: int, *, strict: bool) -> None:
@@ -300,14 +325,11 @@ def _encoder(
     device: str,
 ) -> "Encoder":
     """The encoder of an index, checked to be its own."""
-    from hiercli.encoder.encoder import Encoder
-    from hiercli.index.searchable import encoder_file
+    from hiercli.index.searchable import open_encoder
 
-    source = model or encoder_file(images, index)
-    encoder = Encoder(source, device, threads=threads)
+    encoder = open_encoder(images, index, model, device, threads)
     if encoder.fallback:
         say(encoder.fallback)
-    images.check(encoder.metadata, encoder.path)
     return encoder
 
 
@@ -316,6 +338,8 @@ def _metadata(index: str, images: "Searchable", model: Path | None) -> "Metadata
     from hiercli.encoder import onnx_file
     from hiercli.index.searchable import encoder_file
 
+    if images.pair:  # its models know no names
+        return None
     try:
         source = model or encoder_file(images, index)
     except InputError:

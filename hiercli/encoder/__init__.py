@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hiercli.encoder.encoder import Encoder
+    from hiercli.encoder.pair import PairEncoder
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "PairEncoder"]
 
 
 def __getattr__(name: str) -> Any:
@@ -13,4 +14,8 @@ def __getattr__(name: str) -> Any:
         from hiercli.encoder.encoder import Encoder
 
         return Encoder
+    if name == "PairEncoder":
+        from hiercli.encoder.pair import PairEncoder
+
+        return PairEncoder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,8 +16,9 @@ from PIL import Image
 from hiercli.collection import Collection
 from hiercli.encoder import onnx_file
 from hiercli.encoder.general import default_model
-from hiercli.encoder.gpu import missing_gpu_build, num_gpus
+from hiercli.encoder.gpu import missing_gpu_build
 from hiercli.encoder.pipeline import ImageLike, batches, in_order, pixels_of
+from hiercli.encoder.sessions import CPU, open_session, providers_for
 from hiercli.errors import FileFormatError, HierError, ImageError, InputError
 from hiercli.labels import Record
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Note = TypeVar("Note")
-DEVICES = ("auto", "cpu", "cuda")
-_CUDA = "CUDAExecutionProvider"
 _BATCHES_AHEAD = 3
 """Batches at work before they are needed: enough to keep all busy, bounded in memory."""
 
@@ -68,27 +67,34 @@ class Encoder:
         threads: int = 0,
         batch: int = 0,
     ) -> None:
-        import onnxruntime
-
-        if device not in DEVICES:
-            raise InputError(f"expected a device of {', '.join(DEVICES)}, got {device!r}")
         self.path = path = default_model() if path is None else Path(path)
         file = onnx_file.read(path)
         self.metadata, self.digest = file.metadata, file.digest
+        self._start(
+            lambda providers: open_session(file.content, providers, threads), device, threads, batch
+        )
+
+    def _start(
+        self,
+        opened: Callable[[Sequence[str]], "InferenceSession"],
+        device: str,
+        threads: int,
+        batch: int,
+    ) -> None:
+        """Open the session on a device, and check its graph."""
+        providers, wants_gpu = providers_for(device)
         self._threads = threads
         self._narrow: Self | None = None
         self._opening = threading.Lock()
-        wants_gpu = device == "cuda" or (device == "auto" and num_gpus() > 0)
-        providers = ["CPUExecutionProvider"]
-        if wants_gpu and _CUDA in onnxruntime.get_available_providers():
-            providers.insert(0, _CUDA)
         try:
-            self._session = open_session(file.content, providers, threads)
+            self._session = opened(providers)
             self.input_name = self._check_graph()
+        except HierError:
+            raise
         except Exception as error:  # ONNX Runtime's own errors share no base but this
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise FileFormatError(
-                f"ONNX Runtime cannot load {path} ({reason[0]}). Export it again"
+                f"ONNX Runtime cannot load {self.path} ({reason[0]}). Export it again"
             ) from error
         self.batch = batch or (128 if self.device == "cuda" else 4)
         self.fallback = ""
@@ -145,6 +151,11 @@ class Encoder:
                 f"curvature -{self.metadata.c:g}. Export it again"
             )
         return points
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files that it was read from."""
+        return (self.path,)
 
     @property
     def embedding_dim(self) -> int:
@@ -318,23 +329,12 @@ class Encoder:
             if self._narrow is None:
                 self._narrow = self
                 with contextlib.suppress(HierError):
-                    file = onnx_file.read(self.path)
-                    if file.digest == self.digest:
-                        narrow = copy.copy(self)
-                        narrow._session = open_session(file.content, ["CPUExecutionProvider"], 1)
-                        self._narrow = narrow
+                    if (session := self._narrow_session()) is not None:
+                        self._narrow = copy.copy(self)
+                        self._narrow._session = session
             return self._narrow
 
-
-def open_session(content: bytes, providers: Sequence[str], threads: int) -> "InferenceSession":
-    """ONNX Runtime, ready to run a graph on some cores; 0: on all."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what it would log of a missing GPU, `fallback` says
-    # Weights are in the file, where the digest vouches for them: no other file is looked into.
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", os.devnull
-    )
-    return onnxruntime.InferenceSession(content, options, providers=list(providers))
+    def _narrow_session(self) -> "InferenceSession | None":
+        """A session on one core; ``None`` where the file has changed since it was opened."""
+        file = onnx_file.read(self.path)
+        return open_session(file.content, [CPU], 1) if file.digest == self.digest else None

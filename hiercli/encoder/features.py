@@ -1,14 +1,17 @@
 """The features that an exported encoder computes of images before it maps them into the ball."""
 
-import copy
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hiercli.encoder.encoder import Encoder, open_session
+from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.parts import Parts
+from hiercli.encoder.sessions import CPU, open_session
 from hiercli.errors import FileFormatError, InputError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 
 class FeatureEncoder(Encoder):
@@ -51,10 +54,5 @@ class FeatureEncoder(Encoder):
             raise InputError(f"{self.path} computes features that are not finite numbers")
         return features
 
-    def on_one_core(self) -> Self:
-        """The same on one core, see `Encoder.on_one_core`."""
-        with self._opening:
-            if self._narrow is None:
-                self._narrow = copy.copy(self)
-                self._narrow._session = open_session(self._content, ["CPUExecutionProvider"], 1)
-            return self._narrow
+    def _narrow_session(self) -> "InferenceSession":
+        return open_session(self._content, [CPU], 1)

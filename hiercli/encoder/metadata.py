@@ -86,7 +86,9 @@ class Metadata:
         if KEY not in properties:
             raise FileFormatError(
                 f"{source}: expected an encoder written by `hier export`, found an ONNX file "
-                "without its metadata (preprocessing, c, fingerprint). Export it from a checkpoint"
+                "without its metadata (preprocessing, c, fingerprint). Export it from a "
+                "checkpoint. If it is the image model of a pair such as CLIP, name the text model "
+                "too, with --text-model"
             )
         try:
             facts = parse_json(properties[KEY])

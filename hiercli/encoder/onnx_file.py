@@ -114,13 +114,13 @@ def _split(content: bytes) -> tuple[bytes, str]:
 
 
 def _properties(content: bytes) -> Iterator[tuple[str, str]]:
-    for number, value in _fields(memoryview(content)):
+    for number, value in fields(memoryview(content)):
         if number == _METADATA_FIELD:
-            pair = {key: bytes(text) for key, text in _fields(value)}
+            pair = {key: bytes(text) for key, text in fields(value)}
             yield pair.get(1, b"").decode(), pair.get(2, b"").decode()
 
 
-def _fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
+def fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Number and bytes of each field of a message; numbers have no bytes."""
     at = 0
     while at < len(content):

@@ -11,6 +11,7 @@ from hiercli.collection import Collection
 from hiercli.geometry import poincare
 from hiercli.hierarchy import build, depth
 from hiercli.hierarchy.node import Node, lines
+from hiercli.hierarchy.proxies import proxies_of_images
 from hiercli.index.searchable import Hit, Searchable, hit_of
 
 if TYPE_CHECKING:
@@ -95,7 +96,10 @@ class Branches:
     ) -> None:
         self._c = metadata.c
         judged_by = metadata.class_points if points is None else points
-        self.has_depth = depth.carries_depth(judged_by, metadata.proxies, metadata.c)
+        proxies = metadata.proxies
+        if not len(proxies) and points is not None:
+            proxies = proxies_of_images(points, labels, metadata.c)
+        self.has_depth = depth.carries_depth(judged_by, proxies, metadata.c)
         self._image_depth = metadata.image_depth
         self._radii = depth.radii(judged_by, metadata.c)
         self._names = list(metadata.class_names)
@@ -107,12 +111,10 @@ class Branches:
             self._middles = np.stack(
                 [poincare.midpoint(wide[codes == name], metadata.c) for name in unique]
             )
-            images = Collection(points=points, labels=labels, c=self._c, proxies=metadata.proxies)
+            images = Collection(points=points, labels=labels, c=self._c, proxies=proxies)
             self.root = build.from_images(images)
         else:
-            self.root = build.from_classes(
-                metadata.class_points, self._names, metadata.proxies, metadata.c
-            )
+            self.root = build.from_classes(metadata.class_points, self._names, proxies, metadata.c)
         self._lines = {line[-1].name: line for line in lines(self.root).values()}
 
     def place(self, points: np.ndarray, labels: Sequence[str] | None = None) -> list[str]:

@@ -1,8 +1,12 @@
 """Places of hierarchical proxies from a tree that is grown over the images themselves."""
 
-import numpy as np
-from scipy.cluster.hierarchy import linkage
+from collections.abc import Sequence
 
+import numpy as np
+
+from hiercli.geometry import poincare
+
+_NUM_PROXIES = 256
 _MOST_LEAVES = 4096
 """Leaves of the largest tree that is grown: average linkage needs their square."""
 _MOST_PHOTOS = 200
@@ -53,10 +57,31 @@ def grow_proxies(
     return np.resize(np.concatenate(places), (num_proxies, tangent.shape[1]))
 
 
+def proxies_of_images(points: np.ndarray, labels: Sequence[str] | None, c: float) -> np.ndarray:
+    """Proxies for images whose encoder has none: the nodes of a tree grown over the images.
+
+    Args:
+        points: (N, D) in the ball.
+        labels: N class names; without two different ones each image stands for itself.
+        c: curvature magnitude.
+
+    Returns:
+        (P, D) float32 in the ball.
+    """
+    _, codes = np.unique(np.asarray(labels or [""] * len(points)), return_inverse=True)
+    if codes.max(initial=0) == 0:
+        codes = np.arange(len(points))
+    tangent = np.asarray(poincare.logmap0(points.astype(np.float64), c))
+    places = grow_proxies(tangent, codes, _NUM_PROXIES)
+    return np.asarray(poincare.expmap0(places, c), np.float32)
+
+
 def _joins(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean of the members of each join, lowest join first, and its height: (M-1, D), (M-1,)."""
     if len(vectors) < 2:
         return np.empty((0, vectors.shape[1]), vectors.dtype), np.empty(0)
+    from scipy.cluster.hierarchy import linkage
+
     # A mean that vanishes has no direction; any will do.
     vectors = np.where(np.any(vectors, axis=1, keepdims=True), vectors, vectors.dtype.type(1e-12))
     tree = linkage(vectors.astype(np.float64), "average", "cosine")

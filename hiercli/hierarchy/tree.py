@@ -16,6 +16,7 @@ from hiercli.files import open_regular, require_apart
 from hiercli.hierarchy import build, formats, newick
 from hiercli.hierarchy import node as nodes
 from hiercli.hierarchy.node import Node
+from hiercli.hierarchy.proxies import proxies_of_images
 from hiercli.images import Picture, read
 
 NEWICK = (".nwk", ".newick", ".tree", ".tre")
@@ -302,6 +303,9 @@ def images_of(source: Path, model: Path | None = None) -> tuple[Collection, tupl
                     f"expected images in {source}, but it is empty. Add images with `hier embed`"
                 )
             collection = catalogue.collection(rows)
+            if collection.proxies is None and catalogue.facts.get("pair"):
+                own = proxies_of_images(collection.points, collection.labels, catalogue.c)
+                collection = dataclasses.replace(collection, proxies=own)
         files = [*files_of(source), *([catalogue.model] if catalogue.model.name else [])]
     if metadata is not None and model is not None:
         files.append(model)

@@ -18,6 +18,7 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+_FITS = ("crop", "stretch")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Preprocessing:
             "resize to 256, crop 224".
         mean, std: of each RGB channel, on a scale of 0 to 1.
         interpolation: ``bilinear``, ``bicubic`` or ``lanczos``.
+        fit: ``crop`` takes the centre of the picture, ``stretch`` resizes the whole of it to a
+            square, whatever its proportions are.
     """
 
     size: int
@@ -37,6 +40,7 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
+    fit: str = "crop"
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= MAX_SIZE or not MIN_CROP_SHARE <= self.crop_share <= 1:
@@ -50,10 +54,18 @@ class Preprocessing:
             raise InputError(
                 f"expected an interpolation of {', '.join(_FILTERS)}, got {self.interpolation!r}"
             )
+        if self.fit not in _FITS or (self.fit == "stretch" and self.crop_share != 1):
+            raise InputError(
+                f"expected a fit of {' or '.join(_FITS)} (stretch with a crop_share of 1), got "
+                f"{self.fit!r} and {self.crop_share}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and for the fingerprint."""
-        return asdict(self)
+        values = asdict(self)
+        if self.fit == "crop":
+            del values["fit"]  # encoders of earlier versions lack it
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
@@ -64,11 +76,15 @@ class Preprocessing:
             mean=_three(values["mean"]),
             std=_three(values["std"]),
             interpolation=str(values["interpolation"]),
+            fit=str(values.get("fit", "crop")),
         )
 
     def __call__(self, picture: Image.Image) -> np.ndarray:
-        """Centre crop, resize and normalise an RGB picture: float32 (3, size, size)."""
-        return self.normalise(self.crop(picture, centre_box(picture, self.crop_share)))
+        """Crop or stretch, resize and normalise an RGB picture: float32 (3, size, size)."""
+        whole = (0.0, 0.0, float(picture.width), float(picture.height))
+        is_whole = self.fit == "stretch"
+        box = whole if is_whole else centre_box(picture, self.crop_share)
+        return self.normalise(self.crop(picture, box))
 
     def crop(self, picture: Image.Image, box: tuple[float, float, float, float]) -> np.ndarray:
         """Resample ``box`` (left, top, right, bottom, in pixels) to uint8 (size, size, 3)."""

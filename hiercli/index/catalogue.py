@@ -28,6 +28,7 @@ from hiercli.errors import FileFormatError, InputError
 from hiercli.files import parse_json
 from hiercli.index import database
 from hiercli.index.locations import catalogue_path, is_relative, join, located, split
+from hiercli.index.pair import named_models
 from hiercli.index.schema import (
     AT_ONCE,
     COLUMNS,
@@ -168,7 +169,8 @@ class Catalogue:
         Raises:
             MismatchError: it names both sides.
         """
-        told = self.fingerprint, self.c, self.dim, self.model
+        named = named_models(self.facts.get("pair", ""), self.model)
+        told = self.fingerprint, self.c, self.dim, named
         require_encoder(self.index, told, metadata, model)
 
     def rows(self, ids: Sequence[int], *, points: bool = True) -> list[Row]:

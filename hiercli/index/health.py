@@ -20,6 +20,7 @@ from hiercli.images import read_bytes
 from hiercli.index import contents, kinds, local, locations, writer
 from hiercli.index.catalogue import Catalogue
 from hiercli.index.locations import catalogue_path
+from hiercli.index.pair import text_model_of
 from hiercli.index.reader import opened
 from hiercli.index.schema import POINTS_AT_ONCE, Row, content_hash, facts_of, readable
 
@@ -83,6 +84,7 @@ def stats(index: Path) -> dict[str, Any]:
             "removed_but_in_faiss": len(removed),
             "encoder": readable(os.fsencode(catalogue.model)),
             "fingerprint": catalogue.fingerprint,
+            **text_model_of(catalogue.facts.get("pair", "")),
             "index_bytes": index.stat().st_size if index.exists() else 0,
             "catalogue_bytes": _bytes(locations.with_logs(catalogue_path(index))),
         }
@@ -239,6 +241,8 @@ def repair(index: Path) -> Repair:
             with contextlib.suppress(FileFormatError):
                 proxies = catalogue.proxies()
             facts = {name: catalogue.facts[name] for name in _KEPT}
+            if catalogue.facts.get("pair"):
+                facts["pair"] = catalogue.facts["pair"]
             root = Path(written) if (written := parse_json(catalogue.facts["root"])) else None
             writer.make_anew(
                 index, facts, kept.values(), quarantine, proxies, root=root,

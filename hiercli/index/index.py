@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from PIL import Image
@@ -13,16 +13,21 @@ from PIL import Image
 from hiercli.collection import Collection
 from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.metadata import Metadata
+from hiercli.encoder.pair import PairEncoder
 from hiercli.encoder.pipeline import ImageLike, pixels_of
 from hiercli.errors import ImageError, InputError, MismatchError
 from hiercli.hierarchy.verdict import CONFIDENCE
 from hiercli.images import Places
 from hiercli.index import store as stores
-from hiercli.index import verdicts, words
+from hiercli.index import texts, verdicts, words
 from hiercli.index.address import target_of
+from hiercli.index.pair import open_text, pair_text, text_model_of
 from hiercli.index.schema import Row, content_hash, facts_of, levels_text
-from hiercli.index.searchable import Hit, Searchable, answers, encoder_file
+from hiercli.index.searchable import Hit, Searchable, answers, open_encoder
 from hiercli.index.update import Update, update
+
+if TYPE_CHECKING:
+    from hiercli.encoder.text_model import TextModel
 
 
 class Index:
@@ -61,6 +66,7 @@ class Index:
         self._device, self._encoder = device, encoder
         self._root = None if root is None else Path(root)
         self._reader: Searchable | None = None
+        self._texts: TextModel | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -78,6 +84,7 @@ class Index:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+        self._texts = None
 
     @classmethod
     def build(
@@ -87,7 +94,7 @@ class Index:
         index_type: str = "auto",
         *,
         rebuild: bool = False,
-        encoder: Path | str | None = None,
+        encoder: Encoder | Path | str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> "Index":
         """Make an index from points alone: no image has to be at hand.
@@ -99,7 +106,7 @@ class Index:
             index_type: flat or sq8 (exact), ivf or hnsw (faster for millions), or auto; in Milvus
                 flat, ivf or auto.
             rebuild: replace the index that is there.
-            encoder: file of the encoder that made the points, for queries that are images.
+            encoder: the encoder that made the points, or its file, for queries that are images.
             progress: called with (done, total) points.
 
         Raises:
@@ -114,12 +121,16 @@ class Index:
             )
         if collection.c is None:
             raise InputError("expected a collection with its curvature c, got one without")
+        made_by = encoder.path if isinstance(encoder, Encoder) else encoder
         facts = facts_of(
             collection.fingerprint or "",
             collection.c,
             collection.points.shape[1],
-            None if encoder is None else Path(encoder),
+            None if made_by is None else Path(made_by),
         ) | {"index_type": index_type}
+        if isinstance(encoder, Encoder):
+            home = target.parent if isinstance(target, Path) else None
+            facts |= {"pair": pair} if (pair := pair_text(encoder, home)) else {}
         stores.fill(target, facts, lambda: _rows(collection), collection, progress)
         return cls(path)
 
@@ -165,8 +176,8 @@ class Index:
             MismatchError: it did not build this index.
         """
         if self._encoder is None:
-            self._encoder = Encoder(encoder_file(self.reader, str(self.path)))
-        if stores.exists(self.path):
+            self._encoder = open_encoder(self.reader, str(self.path))
+        elif stores.exists(self.path):
             self.reader.check(self._encoder.metadata, self._encoder.path)
         return self._encoder
 
@@ -241,9 +252,11 @@ class Index:
         return found[0] if is_one else found
 
     def search_words(self, text: str, k: int | None = 10, **options: Any) -> list[Hit]:
-        """The images nearest to the classes that words name, see `hiercli.index.words`.
+        """The images nearest to words.
 
-        Words are looked for in labels and levels, then in the names that the encoder knows.
+        If the index was built by a `PairEncoder` with a text model, that embeds the words.
+        Otherwise they are looked for in labels and levels, then in the names that the encoder
+        knows, see `hiercli.index.words`.
 
         Args:
             text: the words, such as ``red warbler``.
@@ -251,10 +264,17 @@ class Index:
             options: ``max_distance``, ``where``, ``unique`` and ``exact``, as of `search`.
 
         Raises:
-            InputError: no name has any of the words; the message has the nearest names.
+            InputError: no name has any of the words; the message has the nearest names. Or the text
+                model is no longer where it was.
+            MissingExtraError: a text model needs the package tokenizers.
+            MismatchError: the text model has changed.
         """
+        if (model := self._text_model()) is not None:
+            return words.around(self.reader, texts.read_by(model, text).points, k, **options)
 
         def known() -> Metadata | None:
+            if self.reader.pair:  # its models know no names
+                return None
             try:
                 return self.encoder.metadata
             except InputError:  # it is not at hand
@@ -262,6 +282,15 @@ class Index:
 
         found = words.understand(text, self.reader, known)
         return words.around(self.reader, found.points, k, **options)
+
+    def _text_model(self) -> "TextModel | None":
+        """What embeds words; ``None`` where they are looked for in names."""
+        if isinstance(self._encoder, PairEncoder) and self._encoder.text_model is not None:
+            self.reader.check(self._encoder.metadata, self._encoder.path)
+            return self._encoder.text_model
+        if self._texts is None and text_model_of(self.reader.pair):
+            self._texts = open_text(self.reader, str(self.path))
+        return self._texts
 
     def identify(
         self,

@@ -21,6 +21,7 @@ from hiercli.geometry import poincare
 from hiercli.images import IMAGE_LIKE, find, read, read_bytes
 from hiercli.index.schema import content_hash
 from hiercli.index.searchable import Searchable
+from hiercli.index.texts import TextQuery, TextReader
 from hiercli.index.words import Understood, understand
 
 Box = tuple[int, int, int, int]
@@ -44,7 +45,7 @@ class Query:
     path: Path | None = None
     content: bytes | None = None
     point: np.ndarray | None = None
-    understood: Understood | None = None
+    understood: Understood | TextQuery | None = None
     box: Box | None = None
 
 
@@ -54,6 +55,7 @@ def gather(
     stdin: TextIO | None,
     skipped: Callable[[str], None],
     encoder: Callable[[], Metadata | None] | None = None,
+    texts: TextReader | None = None,
 ) -> list[Query]:
     """The queries that paths and words stand for; those of ``.npy`` files and words have points.
 
@@ -64,9 +66,11 @@ def gather(
         stdin: where ``-`` is read from.
         skipped: told why a folder cannot be read.
         encoder: gives the metadata of the encoder of the index, for words.
+        texts: embeds words; without it they are looked for in names.
 
     Raises:
         InputError: a path is missing, points do not fit the index, or words match nothing.
+        HierError: the text model cannot be used.
     """
     asked: list[Query] = []
     for path in given:
@@ -78,7 +82,9 @@ def gather(
             points = _points(path, photos)
             asked += [Query(f"{path}[{row}]", point=point) for row, point in enumerate(points)]
         elif _is_words(path):
-            meant = understand(str(path), photos, encoder)
+            meant: Understood | TextQuery = (
+                texts(str(path)) if texts else understand(str(path), photos, encoder)
+            )
             point = np.asarray(poincare.midpoint(meant.points.astype(np.float64), photos.c))
             asked.append(Query(str(path), point=point.astype(np.float32), understood=meant))
         else:
@@ -88,7 +94,10 @@ def gather(
 
 
 def gather_one(
-    given: Path, photos: Searchable, encoder: Callable[[], Metadata | None] | None = None
+    given: Path,
+    photos: Searchable,
+    encoder: Callable[[], Metadata | None] | None = None,
+    texts: TextReader | None = None,
 ) -> Query:
     """The one query that a path or words stand for, see `gather`.
 
@@ -96,7 +105,7 @@ def gather_one(
         InputError: there are several, or none.
     """
     problems: list[str] = []
-    found = gather([given], photos, None, problems.append, encoder)
+    found = gather([given], photos, None, problems.append, encoder, texts)
     if len(found) != 1:
         raise InputError(
             f"expected one image or words to add or take away, but {printable(str(given))} has "

@@ -79,6 +79,11 @@ class Reader:
         """The encoder that made the points, where it lay then."""
         return self.catalogue.model
 
+    @property
+    def pair(self) -> str:
+        """What it says of the CLIP-like models that made it; empty without them."""
+        return self.catalogue.facts.get("pair", "")
+
     @functools.cached_property
     def calibration(self) -> "Calibration | None":
         """How far its images can be trusted with verdicts."""

@@ -15,11 +15,13 @@ from hiercli.encoder import onnx_file
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import HierError, InputError, MismatchError
 from hiercli.images import Picture
+from hiercli.index.pair import open_images
 from hiercli.index.schema import Row, groups_of, readable
 from hiercli.reranking import CANDIDATES, rerank
 from hiercli.wording import counted
 
 if TYPE_CHECKING:
+    from hiercli.encoder.encoder import Encoder
     from hiercli.hierarchy.verdict import Calibration
 
 _QUERIES_AT_ONCE = 256
@@ -101,13 +103,13 @@ def collection_of(
 
 
 def require_encoder(
-    where: Path | str, told: tuple[str, float, int, Path], metadata: Metadata, model: Path
+    where: Path | str, told: tuple[str, float, int, Path | str], metadata: Metadata, model: Path
 ) -> None:
     """Refuse an encoder that did not make the points of an index.
 
     Args:
         where: the index lies.
-        told: its encoder's fingerprint, c, dimensions, and file.
+        told: its encoder's fingerprint, c, dimensions, and file, as people name it.
         metadata: of the encoder at hand.
         model: its file.
 
@@ -181,6 +183,10 @@ class Searchable(Protocol):
     @property
     def model(self) -> Path:
         """The encoder that made the points, where it lay then."""
+
+    @property
+    def pair(self) -> str:
+        """What it says of the CLIP-like models that made it, see `pair`; empty without them."""
 
     @property
     def files(self) -> Sequence[Path]:
@@ -279,3 +285,32 @@ def encoder_file(images: Searchable, index: Path | str) -> Path:
         f"the encoder that built {index} {where}. Name it with --model (in Python: Index(..., "
         "encoder=Encoder(...)))"
     )
+
+
+def open_encoder(
+    images: Searchable,
+    index: Path | str,
+    model: Path | None = None,
+    device: str = "auto",
+    threads: int = 0,
+) -> "Encoder":
+    """The encoder of an index, checked to be its own; of a CLIP-like pair, the image model.
+
+    Args:
+        images: the index.
+        index: as people named it.
+        model: file of the encoder; ``None``: as the index names it.
+        device, threads: see `Encoder`.
+
+    Raises:
+        InputError: it is not known where the encoder lies now.
+        MismatchError: it did not build this index.
+    """
+    from hiercli.encoder.encoder import Encoder
+
+    if images.pair:
+        encoder: Encoder = open_images(images, index, model=model, device=device, threads=threads)
+    else:
+        encoder = Encoder(model or encoder_file(images, index), device, threads=threads)
+    images.check(encoder.metadata, encoder.path)
+    return encoder

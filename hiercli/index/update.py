@@ -22,6 +22,7 @@ from hiercli.errors import ImageError, InputError
 from hiercli.images import Places, Skipped, read_bytes, state_of, thumbnail
 from hiercli.index import store as stores
 from hiercli.index.address import Target
+from hiercli.index.pair import pair_text
 from hiercli.index.schema import Row, content_hash, facts_of, levels_text, readable
 from hiercli.index.store import Store
 from hiercli.index.sync import Scope, Seen, plan_sync, within
@@ -146,7 +147,7 @@ def update(
             listed[name] = Path(os.fsdecode(name))
             labels[name] = known[name].label, known[name].levels
         store.expect(encoder.fingerprint)
-        wanted = _wanted(encoder, store, index_type, thumbnails)
+        wanted = _wanted(encoder, store, index, index_type, thumbnails)
         small = store.keeps_thumbnails and wanted["thumbnails"] == "1"
         seen = _look(listed, known, encoder, store, small, progress)
         for one in seen.values():
@@ -173,15 +174,28 @@ def update(
 
 
 def _wanted(
-    encoder: Encoder, store: Store, index_type: str | None, thumbnails: bool | None
+    encoder: Encoder,
+    store: Store,
+    index: Target,
+    index_type: str | None,
+    thumbnails: bool | None,
 ) -> dict[str, str]:
     """What the index says of its encoder and of itself from now on."""
     before = store.facts
-    return facts_of(encoder.fingerprint, encoder.c, encoder.embedding_dim, encoder.path) | {
-        "index_type": index_type or before.get("index_type", "auto"),
-        "thumbnails": before.get("thumbnails", "1") if thumbnails is None else str(int(thumbnails)),
-        "image_depth": str(int(encoder.metadata.image_depth)),
-    }
+    home = index.parent if isinstance(index, Path) else None
+    pair = pair_text(encoder, home, before.get("pair", ""))
+    told = {"pair": pair} if pair or "pair" in before else {}
+    return (
+        told
+        | facts_of(encoder.fingerprint, encoder.c, encoder.embedding_dim, encoder.path)
+        | {
+            "index_type": index_type or before.get("index_type", "auto"),
+            "thumbnails": before.get("thumbnails", "1")
+            if thumbnails is None
+            else str(int(thumbnails)),
+            "image_depth": str(int(encoder.metadata.image_depth)),
+        }
+    )
 
 
 def _unread(problems: list[tuple[Path, str]], seen: dict[bytes, Seen]) -> InputError:

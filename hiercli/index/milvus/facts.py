@@ -10,6 +10,7 @@ from hiercli.errors import FileFormatError
 from hiercli.files import parse_json
 from hiercli.index.address import Address
 from hiercli.index.milvus import collections
+from hiercli.index.pair import named_models
 from hiercli.index.searchable import require_encoder
 
 
@@ -82,5 +83,6 @@ class Facts:
         Raises:
             MismatchError: it names both sides.
         """
-        told = self.fingerprint, self.c, self.dim, self.model
+        named = named_models(self.told.get("pair", ""), self.model)
+        told = self.fingerprint, self.c, self.dim, named
         require_encoder(str(self.address), told, metadata, model)

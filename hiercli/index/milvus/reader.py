@@ -28,6 +28,7 @@ from hiercli.index.milvus import collections, tuning
 from hiercli.index.milvus.conditions import expression
 from hiercli.index.milvus.connection import connect, disconnect, failing
 from hiercli.index.milvus.facts import Facts
+from hiercli.index.pair import text_model_of
 from hiercli.index.schema import Row
 from hiercli.index.searchable import Hit, collection_of, hit_of, none_match, require_all
 
@@ -89,6 +90,11 @@ class MilvusReader:
     def model(self) -> Path:
         """The encoder that made the points, where it lay then."""
         return self.facts.model
+
+    @property
+    def pair(self) -> str:
+        """What it says of the CLIP-like models that made it; empty without them."""
+        return self.facts.told.get("pair", "")
 
     @property
     def files(self) -> Sequence[Path]:
@@ -160,6 +166,7 @@ class MilvusReader:
             "recall@10": self.facts.recall,
             "encoder": str(self.model),
             "fingerprint": self.fingerprint,
+            **text_model_of(self.pair),
         }
 
     def search(
