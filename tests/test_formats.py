@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scans
 import zoo
 from conftest import Hier, fails
 from PIL import Image
@@ -22,6 +23,7 @@ from hiercli.images.listing import Passed, find
 
 ANIMALS = [
     *zoo.pngs(), *zoo.tiffs(), *zoo.profiles(), *zoo.common(), *zoo.extra(),
+    *scans.scans(),
 ]  # fmt: skip
 
 
@@ -36,10 +38,6 @@ def test_an_image_shows_what_its_file_holds(animal: zoo.Animal, tmp_path: Path) 
         pytest.importorskip(animal.needs)
     file = tmp_path / animal.name
     file.write_bytes(animal.content)
-    if animal.refused:
-        with pytest.raises(ImageError, match="this kind of TIFF is not supported"):
-            read(file)
-        return
     picture = read(file)
     assert picture.mode == "RGB"
     pixels = np.asarray(picture, float)
@@ -47,7 +45,7 @@ def test_an_image_shows_what_its_file_holds(animal: zoo.Animal, tmp_path: Path) 
         assert pixels.std() > 20
         return
     assert pixels.shape == animal.shown.shape
-    assert np.abs(pixels - 255 * animal.shown).mean() <= 2
+    assert np.abs(pixels - 255 * animal.shown).mean() <= animal.within
 
 
 @pytest.mark.parametrize("animal", ANIMALS, ids=[animal.name for animal in ANIMALS])
@@ -59,8 +57,6 @@ def test_a_file_is_what_it_holds_and_not_what_it_is_called(
     for name in ("wrong.jpg", "nothing"):
         (tmp_path / name).write_bytes(animal.content)
     assert [file.name for file in find([tmp_path])] == ["nothing", "wrong.jpg"]
-    if animal.refused:
-        return
     first, second = (np.asarray(read(tmp_path / name)) for name in ("wrong.jpg", "nothing"))
     assert np.array_equal(first, second)
 

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from PIL import ExifTags, Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from hiercli.images import kinds
+from hiercli.images import kinds, tiff
 from hiercli.images.limits import BUDGET
 
 _DNG_VERSION = 50706
@@ -26,11 +25,7 @@ _TURNS = {
 def is_dng(content: bytes) -> bool:
     """Whether a TIFF file is camera RAW (DNG)."""
     try:
-        with io.BytesIO(content) as file:
-            tags = ImageFileDirectory_v2(file.read(8))
-            file.seek(tags.next)
-            tags.load(file)
-            return _DNG_VERSION in tags
+        return _DNG_VERSION in tiff.tags_of(content)
     except Exception:  # of nearly every kind: who decodes it says so
         return False
 

@@ -81,18 +81,14 @@ def _grey_of(picture: Image.Image) -> Convert:
     """A deep grey picture's way to 8 bits, ``L`` or ``LA``: all its strips are scaled alike."""
     bits, sample_format, white_is_zero = _numbers(picture)
     if sample_format == _FLOAT:
-        full = 1.0
-        _require_unit_range(picture)
-    else:
-        full = 2.0 ** (bits - (sample_format == _SIGNED)) - 1
+        require_unit_range(np.asarray(picture.resize((256, 256), Image.Resampling.NEAREST)))
     key = picture.info.get("transparency")
 
     def convert(strip: Image.Image) -> Image.Image:
         numbers = np.asarray(strip)
         if bits == 32 and sample_format not in (_SIGNED, _FLOAT):
             numbers = numbers.view(np.uint32)  # Pillow knows none without a sign
-        share = np.nan_to_num(numbers.astype(np.float32) / np.float32(full), posinf=1, neginf=0)
-        share = share.clip(0, 1)
+        share = shares(numbers, bits, sample_format)
         grey = (255 * (1 - share if white_is_zero else share)).astype(np.uint8)
         if not isinstance(key, int):
             return Image.fromarray(grey)
@@ -127,9 +123,23 @@ def _first(value: Any, default: int) -> int:
     return found if isinstance(found, int) else default
 
 
-def _require_unit_range(picture: Image.Image) -> None:
-    """Floats are a share of white: 0 to 1. Single brighter points, as of the sun, are white."""
-    few = np.asarray(picture.resize((256, 256), Image.Resampling.NEAREST))
+def shares(numbers: np.ndarray, bits: int, sample_format: int) -> np.ndarray:
+    """Shares of white, 0 to 1 as float32, of numbers by TIFF's sample format."""
+    full = 1.0 if sample_format == _FLOAT else 2.0 ** (bits - (sample_format == _SIGNED)) - 1
+    with np.errstate(all="ignore"):  # floats of 64 bits beyond those of 32 are white
+        share = np.nan_to_num(numbers.astype(np.float32) / np.float32(full), posinf=1, neginf=0)
+    return share.clip(0, 1)
+
+
+def require_unit_range(few: np.ndarray) -> None:
+    """Floats are a share of white: 0 to 1. Single brighter points, as of the sun, are white.
+
+    Args:
+        few: some of the numbers.
+
+    Raises:
+        UnsupportedError: most are larger.
+    """
     finite = few[np.isfinite(few)]
     if len(finite) and np.median(finite) > 1:
         raise UnsupportedError(

@@ -74,12 +74,17 @@ RAW = _kind(
 )  # fmt: skip
 TIFF = _kind("a TIFF image", rb"II[\x2a\x2b]\x00|MM\x00[\x2a\x2b]", ".tif .tiff", "TIFF")
 PNG = _kind("a PNG image", rb"\x89PNG\r\n\x1a\n", ".png .apng", "PNG")
+JPEG = _kind("a JPEG image", rb"\xff\xd8\xff", ".jpg .jpeg .jpe .jfif .jif .mpo", "JPEG")
+GIF = _kind("a GIF image", rb"GIF8[79]a", ".gif", "GIF")
+JPEG_2000 = _kind("a JPEG 2000 image", rb"\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  ",
+                  ".jp2 .j2k .j2c .jpc .jpf .jpx", "JPEG2000", share=_FEWER,
+                  bytes_per_pixel=28)  # fmt: skip
 KINDS = (
-    _kind("a JPEG image", rb"\xff\xd8\xff", ".jpg .jpeg .jpe .jfif .jif .mpo", "JPEG"),
+    JPEG,
     PNG,
     _kind("a WebP image", rb"RIFF.{4}WEBP", ".webp", "WEBP", share=_FEWER,
           bytes_per_pixel=28),
-    _kind("a GIF image", rb"GIF8[79]a", ".gif", "GIF"),
+    GIF,
     RAW,
     TIFF,
     _kind("a BMP image", rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00"
@@ -95,9 +100,7 @@ KINDS = (
     _kind("a JPEG XL image", rb"\xff\x0a|\x00\x00\x00\x0cJXL ", ".jxl", "JXL",
           module="pillow_jxl", package="pillow-jxl-plugin", share=_FEWER,
           bytes_per_pixel=28, size_of=jpeg_xl.size_of),
-    _kind("a JPEG 2000 image", rb"\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  ",
-          ".jp2 .j2k .j2c .jpc .jpf .jpx", "JPEG2000", share=_FEWER,
-          bytes_per_pixel=28),
+    JPEG_2000,
 )  # fmt: skip
 """What is decoded. Left to choose by itself, Pillow runs Ghostscript on a PostScript file of any
 name, and takes gigabytes for some of a kilobyte."""
@@ -118,7 +121,13 @@ _OTHERS = (
     (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf", "a compressed file"),
     (rb"8BPS", "a Photoshop image"),
     (rb"gimp xcf", "a GIMP image"),
-    (rb"\x00\x00[\x01\x02]\x00", "an icon"),
+    (rb"\x00\x00[\x01\x02]\x00(?!\x00\x00)", "an icon"),
+    (rb"icns", "an icon"),
+    (rb".[\x00\x01][\x01-\x03\x09-\x0b].{13}[\x08\x0f\x10\x18\x20]", "a TGA image"),
+    (rb"II\xbc", "a JPEG XR image"),
+    (rb"P7\s", "a PAM image"),
+    (rb"PF\s", "a PFM image of colours"),
+    (rb"\x8bJNG", "a JNG image"),
     (rb"DDS ", "a DDS texture"),
     (rb"\x76\x2f\x31\x01|#\?RADIANCE|#\?RGBE", "an HDR image of floats (OpenEXR, Radiance)"),
     (rb"SIMPLE  =", "a FITS image"),
@@ -174,11 +183,9 @@ def what_else(content: bytes) -> str:
     """Why bytes are no image that can be read, in words."""
     if not content:
         return "expected an image, found an empty file"
-    if TIFF.start.match(content):
-        return "this kind of TIFF is not supported. Save it as 8-bit RGB, or as PNG or JPEG"
     for start, kind in _OTHER_KINDS:
         if start.match(content):
-            return f"expected {READABLE}, found {kind}. Convert it to an image"
+            return f"expected {READABLE}, found {kind}. Convert it to PNG or JPEG"
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or _TEXT.fullmatch(content[:4096]):
         return f"expected {READABLE}, found text or a table"
     return f"expected {READABLE}, found {len(content)} bytes of an unknown format"
