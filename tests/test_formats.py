@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import foreign
 import numpy as np
 import pytest
 import scans
@@ -23,7 +24,7 @@ from hiercli.images.listing import Passed, find
 
 ANIMALS = [
     *zoo.pngs(), *zoo.tiffs(), *zoo.profiles(), *zoo.common(), *zoo.extra(),
-    *scans.scans(),
+    *scans.scans(), *foreign.foreign(),
 ]  # fmt: skip
 
 

@@ -330,6 +330,13 @@ def common() -> Iterator[Animal]:
     yield Animal("palette-key.png", saved(_palette(), "PNG", transparency=7), on_white(
         _palette_shown(), (np.rint(ACROSS * 15) != 7).astype(float)))  # fmt: skip
     yield Animal("palette.gif", saved(_palette(), "GIF"), _palette_shown())
+    small = bytearray(saved(_palette(), "GIF"))
+    at = small.index(b"\x2c", 13 + 3 * 2 ** ((small[10] & 7) + 1))
+    small[6:10] = struct.pack("<HH", WIDTH + 20, HEIGHT + 9)
+    small[at + 1 : at + 5] = struct.pack("<HH", 15, 4)
+    border = np.ones((HEIGHT + 9, WIDTH + 20, 3))
+    border[4 : 4 + HEIGHT, 15 : 15 + WIDTH] = _palette_shown()
+    yield Animal("border.gif", bytes(small), border)
     moving = saved(_palette(), "GIF", save_all=True, append_images=[Image.new("P", (56, 40))])
     yield Animal("moving.gif", moving, _palette_shown())
     yield Animal("colour.bmp", saved(colour, "BMP"), COLOUR)
@@ -357,6 +364,20 @@ def common() -> Iterator[Animal]:
     for suffix in ("jp2", "j2k", "jpx"):
         yield Animal(f"colour.{suffix}", saved(colour, "JPEG2000"), COLOUR)
     yield Animal("grey.jp2", saved(grey, "JPEG2000"), rgb(GREY))
+    icc = profile(b"RGB ", 2.2, ADOBE)
+    soft = eight(0.2 + 0.6 * COLOUR)
+    plain = saved(Image.fromarray(soft), "JPEG2000")
+    box = plain.index(b"colr") - 4  # of 15 bytes; the one around it is longer by the difference
+    whole = plain.index(b"jp2h") - 4
+    grown = bytearray(plain)
+    grown[box : box + 15] = struct.pack(">I4sBBB", 11 + len(icc), b"colr", 2, 0, 0) + icc
+    length = int.from_bytes(plain[whole : whole + 4], "big") + len(icc) - 4
+    grown[whole : whole + 4] = struct.pack(">I", length)
+    yield Animal("adobe.jp2", bytes(grown), in_srgb(soft / 255, 2.2, ADOBE))
+    for order, scale in ((">", "1.0"), ("<", "-1.0")):
+        head = f"PF\n{WIDTH} {HEIGHT}\n{scale}\n".encode()
+        floats = head + COLOUR[::-1].astype(f"{order}f4").tobytes()
+        yield Animal(f"colour{scale}.pfm", floats, COLOUR)
     deep = Image.fromarray(np.rint(GREY * 65535).astype(np.uint16))
     yield Animal("grey16.jp2", saved(deep, "JPEG2000"), rgb(GREY))
 
@@ -373,6 +394,26 @@ def extra() -> Iterator[Animal]:
         for suffix in ("heic", "heif"):
             content = saved(colour, "HEIF", quality=98, chroma=444)
             yield Animal(f"colour.{suffix}", content, COLOUR, "pillow_heif")
+        clear = Image.fromarray(np.dstack([eight(COLOUR), eight(ACROSS)]))
+        content = saved(clear, "HEIF", quality=98, chroma=444)
+        yield Animal("clear.heic", content, on_white(COLOUR, ACROSS), "pillow_heif")
+        grey = Image.fromarray(eight(GREY))
+        yield Animal("grey.heic", saved(grey, "HEIF", quality=98), rgb(GREY), "pillow_heif")
+        deep, buffer = np.rint(COLOUR * 65535).astype(np.uint16), io.BytesIO()
+        pillow_heif.encode(
+            "RGB;16", (WIDTH, HEIGHT), deep.tobytes(), buffer, quality=98, chroma=444
+        )
+        yield Animal("deep.heic", buffer.getvalue(), COLOUR, "pillow_heif")
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        content = saved(colour, "HEIF", quality=98, chroma=444, exif=exif)
+        # HEIF has a turn of its own (irot), and that of EXIF says nothing.
+        yield Animal("turned-by-exif-alone.heic", content, COLOUR, "pillow_heif")
+        first = pillow_heif.from_pillow(colour)
+        first.add_from_pillow(colour.transpose(Image.Transpose.FLIP_TOP_BOTTOM))
+        buffer = io.BytesIO()
+        first.save(buffer, quality=98, chroma=444, primary_index=1)
+        yield Animal("second-of-two.heic", buffer.getvalue(), COLOUR[::-1], "pillow_heif")
     try:
         import pillow_jxl  # noqa: F401
     except ImportError:

@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from hiercli.errors import ImageError, InputError
 from hiercli.files import open_regular
-from hiercli.images import camera_raw, colour, jpeg, jpeg_2000, kinds, png, tiff
+from hiercli.images import camera_raw, colour, jpeg, jpeg_2000, kinds, pfm, png, tiff
 from hiercli.images.limits import BUDGET, LIMITS
 
 _DRAFT_FACTOR = 1.5
@@ -178,6 +178,9 @@ def decoded(content: bytes, kind: kinds.Kind, shortest_side: int | None) -> Imag
     """What Pillow makes of a file of a kind, upright and in RGB; see `read`."""
     if kind.size_of is not None:
         require_pixels(kind.size_of(content), kind)
+    if kind is kinds.PPM and pfm.is_pfm(content):
+        require_pixels(pfm.size_of(content), kind)
+        return pfm.decode(content)
     if kind is kinds.TIFF:
         if tiff.compression_in_words(content):
             raise UnidentifiedImageError

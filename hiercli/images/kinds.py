@@ -67,14 +67,16 @@ def _kind(name: str, start: bytes, suffixes: str, *formats: str, **more: object)
 
 RAW = _kind(
     "a camera RAW image",
-    rb"II\x2a\x00\x10\x00\x00\x00CR|.{4}ftypcrx |FUJIFILMCCD-RAW|IIR[OS]|MMOR|IIU\x00|FOVb|\x00MRM",
+    rb"II\x2a\x00\x10\x00\x00\x00CR|II.{4}HEAPCCDR|.{4}ftypcrx |FUJIFILMCCD-RAW|IIR[OS]|MMOR"
+    rb"|IIU\x00|FOVb|\x00MRM",
     ".cr2 .cr3 .nef .nrw .arw .srf .sr2 .dng .raf .orf .rw2 .pef .srw .x3f .3fr .erf .kdc .dcr "
-    ".mrw .iiq .rwl",
+    ".mrw .iiq .rwl .crw .mef .mos .fff .gpr .k25 .dcs",
     module="rawpy", package="rawpy", bytes_per_pixel=24,
 )  # fmt: skip
 TIFF = _kind("a TIFF image", rb"II[\x2a\x2b]\x00|MM\x00[\x2a\x2b]", ".tif .tiff", "TIFF")
 PNG = _kind("a PNG image", rb"\x89PNG\r\n\x1a\n", ".png .apng", "PNG")
 JPEG = _kind("a JPEG image", rb"\xff\xd8\xff", ".jpg .jpeg .jpe .jfif .jif .mpo", "JPEG")
+PPM = _kind("a PPM image", rb"P[1-6fF]\s+[#\d]", ".ppm .pgm .pbm .pnm .pfm", "PPM")
 GIF = _kind("a GIF image", rb"GIF8[79]a", ".gif", "GIF")
 JPEG_2000 = _kind("a JPEG 2000 image", rb"\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  ",
                   ".jp2 .j2k .j2c .jpc .jpf .jpx", "JPEG2000", share=_FEWER,
@@ -90,7 +92,7 @@ KINDS = (
     _kind("a BMP image", rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00"
           rb"|\x28\x00\x00\x00.{8}\x01\x00[\x01\x04\x08\x10\x18\x20]\x00",
           ".bmp .dib", "BMP", "DIB"),
-    _kind("a PPM image", rb"P[1-6f]\s+[#\d]", ".ppm .pgm .pbm .pnm .pfm", "PPM"),
+    PPM,
     _kind("an AVIF image",
           rb".{4}ftyp(?:" + _AVIF_BRANDS + rb"|(?:mif1|msf1).{4}(?:.{4}){0,6}?(?:" + _AVIF_BRANDS
           + rb"))", ".avif .avifs", "AVIF", share=_FEWER, bytes_per_pixel=16),
@@ -126,7 +128,6 @@ _OTHERS = (
     (rb".[\x00\x01][\x01-\x03\x09-\x0b].{13}[\x08\x0f\x10\x18\x20]", "a TGA image"),
     (rb"II\xbc", "a JPEG XR image"),
     (rb"P7\s", "a PAM image"),
-    (rb"PF\s", "a PFM image of colours"),
     (rb"\x8bJNG", "a JNG image"),
     (rb"DDS ", "a DDS texture"),
     (rb"\x76\x2f\x31\x01|#\?RADIANCE|#\?RGBE", "an HDR image of floats (OpenEXR, Radiance)"),
@@ -145,7 +146,8 @@ SUFFIXES = frozenset(suffix for kind in KINDS for suffix in kind.suffixes)
 """Of images that are decoded."""
 IMAGE_LIKE = SUFFIXES | {
     ".psd", ".psb", ".xcf", ".svg", ".svgz", ".eps", ".ai", ".ico", ".icns", ".tga", ".exr", ".hdr",
-    ".dds", ".pcx", ".sgi", ".wmf", ".emf", ".fits", ".dcm", ".jxr", ".qoi", ".bpg",
+    ".dds", ".pcx", ".sgi", ".wmf", ".emf", ".fits", ".dcm", ".jxr", ".qoi", ".bpg", ".pam", ".jng",
+    ".mng", ".jls", ".cur", ".xbm", ".xpm", ".dpx", ".pict", ".wdp", ".hdp", ".jpm",
 }  # fmt: skip
 """Of what people see as an image, whether it can be decoded or not: a folder is searched for
 these."""
