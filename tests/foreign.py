@@ -48,6 +48,10 @@ class Foreign:
     needs: str = ""
     within: float = 2
 
+    @property
+    def path(self) -> Path:
+        return FOLDER / self.name
+
 
 def _codec(name: str, shown: np.ndarray | None, codec: str, source: str, **options: Any) -> Foreign:
     needs = "pillow_jxl" if name.endswith(".jxl") else ""
@@ -107,7 +111,6 @@ FILES = (
     _magick("ordinary.heic", COLOUR, "-quality 98", within=3),
     _magick("halved.webp", COLOUR, "-quality 95", within=3),
     _magick("clear-lossy.webp", CLEAR, "-quality 95", "clear", within=3),
-    _magick("lab.tif", None, "-colorspace Lab"),
     _magick("ycc-jpeg.tif", COLOUR, "-colorspace YCbCr -compress jpeg -quality 95", within=3),
     _magick("fax3.tif", None, "-threshold 50% -compress Fax"),
     _magick("fax4.tif", None, "-threshold 50% -compress Group4"),

@@ -60,7 +60,7 @@ def scan(
     samples: np.ndarray, photometric: int, *, bits: int = 0, packed: str = "none",
     tiled: bool = False, planar: bool = False, predictor: int = 1, rows: int = 7,
     big_endian: bool = False, big: bool = False, extra: int | None = None,
-    icc: bytes = b"", orientation: int = 1, pages: int = 1,
+    icc: bytes = b"", orientation: int = 1, pages: int = 1, white: tuple[int, int] = (0, 0),
 ) -> bytes:  # fmt: skip
     """A TIFF, or BigTIFF where ``big``, of samples (H, W, S) of their own type."""
     order = ">" if big_endian else "<"
@@ -100,6 +100,8 @@ def scan(
         tags[338] = ("H", [extra])
     if icc:
         tags[34675] = ("B", icc)
+    if white[0]:
+        tags[318] = ("R", [white[0], 10_000, white[1], 10_000])
     body = b"".join(parts) + b"\0" * (at % 2)
     at += at % 2
     head = (b"MM" if big_endian else b"II") + struct.pack(order + "H", 43 if big else 42)
@@ -118,9 +120,9 @@ def _directory(
     behind = at + (8 if big else 2) + entry * len(tags) + room
     rows, data = b"", b""
     for tag, (code, values) in sorted(tags.items()):
-        content = struct.pack(f"{order}{len(values)}{code}", *values)
-        number = {"B": 7, "H": 3, "I": 4}[code]
-        rows += struct.pack(order + ("HHQ" if big else "HHI"), tag, number, len(values))
+        content = struct.pack(f"{order}{len(values)}{code.replace('R', 'I')}", *values)
+        number, size = {"B": (7, 1), "H": (3, 2), "I": (4, 4), "R": (5, 8)}[code]
+        rows += struct.pack(order + ("HHQ" if big else "HHI"), tag, number, len(content) // size)
         if len(content) > room:
             rows += struct.pack(order + ("Q" if big else "I"), behind + len(data))
             data += content + b"\0" * (len(content) % 2)
@@ -138,6 +140,19 @@ def _deep(shown: np.ndarray, kind: str) -> np.ndarray:
     if dtype.kind == "f":
         return numbers.astype(dtype)
     return np.rint(numbers * float(np.iinfo(dtype).max)).astype(dtype)
+
+
+def _lab(shown: np.ndarray, is_d65: bool) -> np.ndarray:
+    """8-bit L*a*b*, relative to D65 or D50, of shares of white in sRGB."""
+    linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
+    d65 = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    matrix = d65 if is_d65 else zoo.SRGB
+    ratio = linear @ matrix.T / matrix.sum(axis=1)
+    root = np.where(ratio > 216 / 24389, np.cbrt(ratio), (24389 / 27 * ratio + 16) / 116)
+    lightness = (116 * root[:, :, 1] - 16) * 255 / 100
+    a, b = 500 * (root[:, :, 0] - root[:, :, 1]), 200 * (root[:, :, 1] - root[:, :, 2])
+    numbers = np.rint(np.dstack([lightness, a, b])).astype(int)
+    return (numbers % 256).astype(np.uint8)
 
 
 def scans() -> Iterator[Animal]:
@@ -200,6 +215,9 @@ def scans() -> Iterator[Animal]:
     yield Animal("scan-one-strip.tif", scan(colour, 2, rows=1000, packed="lzw"), COLOUR)
     yield Animal("scan-turned16.tif", scan(colour, 2, orientation=6), np.rot90(COLOUR, -1))
     soft = 0.2 + 0.6 * COLOUR
+    for white in ((0, 0), (3127, 3290)):
+        content = scan(_lab(soft, white[0] > 0), 8, white=white)
+        yield Animal(f"scan-lab{'-d65' if white[0] else ''}.tif", content, soft)
     for name, gamma, primaries in (("adobe", 2.2, zoo.ADOBE), ("linear", 1.0, zoo.SRGB)):
         icc = zoo.profile(b"RGB ", gamma, primaries)
         for kind in ("u2", "f4"):

@@ -350,7 +350,9 @@ def common() -> Iterator[Animal]:
         head = f"P5 {WIDTH} {HEIGHT} {most}\n".encode()
         pixels = numbers.astype(">u2" if most > 255 else np.uint8).tobytes()
         yield Animal(f"grey{most}.pgm", head + pixels, rgb(numbers / most))
-        text = f"P2 {WIDTH} {HEIGHT} {most}\n" + "\n".join(" ".join(map(str, r)) for r in numbers)
+        text = f"P2 {WIDTH} {HEIGHT} {most}\n" + "\n".join(
+            " ".join(map(str, row)) for row in numbers
+        ) + "\n"  # fmt: skip
         yield Animal(f"text{most}.pgm", text.encode(), rgb(numbers / most))
     floats = f"Pf {WIDTH} {HEIGHT} -1.0\n".encode() + GREY[::-1].astype("<f4").tobytes()
     yield Animal("grey.pfm", floats, rgb(GREY))

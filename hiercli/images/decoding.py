@@ -92,6 +92,8 @@ def _told_of(path: Path | str, kind: kinds.Kind | None, content: bytes) -> Itera
     except Exception as error:
         # Decoders answer damage with errors of nearly every kind, struct.error included.
         line = _first_line(error)
+        if kind is kinds.JPEG_XL:  # its decoder speaks of how it was built
+            raise ImageError(f"{path}: {kind.name}, but damaged") from error
         if line.lower().startswith("unsupported"):
             reason = f"this kind of image is not supported ({line}). Convert it to PNG or JPEG"
             raise ImageError(f"{path}: {reason}") from error
@@ -100,7 +102,7 @@ def _told_of(path: Path | str, kind: kinds.Kind | None, content: bytes) -> Itera
 
 def _why_unknown(kind: kinds.Kind | None, content: bytes) -> str:
     """Why Pillow does not know a file, in words."""
-    if kind is kinds.TIFF:
+    if kind is kinds.TIFF and not tiff.is_damaged(content):
         kind_of = f"this kind of TIFF is not supported{tiff.compression_in_words(content)}"
         return f"{kind_of}. Save it as 8-bit RGB, or as PNG or JPEG"
     if kind is kinds.JPEG and (process := jpeg.unusual_process(content)):

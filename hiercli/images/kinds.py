@@ -81,6 +81,9 @@ GIF = _kind("a GIF image", rb"GIF8[79]a", ".gif", "GIF")
 JPEG_2000 = _kind("a JPEG 2000 image", rb"\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  ",
                   ".jp2 .j2k .j2c .jpc .jpf .jpx", "JPEG2000", share=_FEWER,
                   bytes_per_pixel=28)  # fmt: skip
+JPEG_XL = _kind("a JPEG XL image", rb"\xff\x0a|\x00\x00\x00\x0cJXL ", ".jxl", "JXL",
+          module="pillow_jxl", package="pillow-jxl-plugin", share=_FEWER,
+          bytes_per_pixel=28, size_of=jpeg_xl.size_of)  # fmt: skip
 KINDS = (
     JPEG,
     PNG,
@@ -99,9 +102,7 @@ KINDS = (
     _kind("a HEIC image", rb".{4}ftyp(?:" + _HEIF_BRANDS + rb"|mif1|msf1)", ".heic .heif .hif",
           "HEIF", module="pillow_heif", package="pillow-heif", share=_FEWER,
           bytes_per_pixel=16),
-    _kind("a JPEG XL image", rb"\xff\x0a|\x00\x00\x00\x0cJXL ", ".jxl", "JXL",
-          module="pillow_jxl", package="pillow-jxl-plugin", share=_FEWER,
-          bytes_per_pixel=28, size_of=jpeg_xl.size_of),
+    JPEG_XL,
     JPEG_2000,
 )  # fmt: skip
 """What is decoded. Left to choose by itself, Pillow runs Ghostscript on a PostScript file of any

@@ -105,6 +105,15 @@ def decode(content: bytes, layout: "Layout") -> Image.Image:
     return picture
 
 
+def is_damaged(content: bytes) -> bool:
+    """Whether a file does not say how large its image is, as one that is cut short."""
+    try:
+        tags = tags_of(content)
+    except Exception:  # of nearly every kind
+        return True
+    return not {_WIDTH, _HEIGHT} <= set(tags)
+
+
 def compression_in_words(content: bytes) -> str:
     """`` (its pixels are JPEG XL)`` where no decoder of that is at hand, else empty."""
     try:
