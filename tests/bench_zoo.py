@@ -433,16 +433,16 @@ def _page(rows: list[dict[str, Any]], decoders: list[str]) -> str:
 Each runs in a process of its own. A difference is the mean over all pixels and channels, in grey
 levels of 0 to 255, in sRGB on white ground.
 
-- {decoded} files are decoded. {count["refused"]} are refused with a sentence. {count["fault"]} end in
-  another way (traceback, crash). None is passed over: each has a row.
+- {decoded} files are decoded. {count["refused"]} are refused with a sentence. {count["fault"]} end
+  in another way (traceback, crash). None is passed over: each has a row.
 - {count["near"]} are within {FAR} grey levels of the first reference that decodes them.
-- {count["second"]} are further from the first reference, and within {FAR} of a second one. The notes
-  say why the first is wrong.
+- {count["second"]} are further from the first reference, and within {FAR} of a second one. The
+  notes say why the first is wrong.
 - {len(unsure)} are further from all of them: {", ".join(unsure)}. The notes say why.
 
 "Worked out" is the difference from pixels that `tests/zoo.py` and its companions work out without
-any decoder. 0.5 is usual, from rounding. Lossy files, colours of 5 bits, and colours that are stored
-at half size differ by more.
+any decoder. 0.5 is usual, from rounding. Lossy files, colours of 5 bits, and colours that are
+stored at half size differ by more.
 
 """
     table = [["file", "what it is", "hier", "difference", "reference", "other references",

@@ -424,6 +424,8 @@ def extra() -> Iterator[Animal]:
         content = saved(colour, "JXL", lossless=True)
         yield Animal("colour.jxl", content, COLOUR, "pillow_jxl")
         yield Animal("lossy.jxl", saved(colour, "JXL", quality=98), COLOUR, "pillow_jxl")
+    shown = np.full((HEIGHT, WIDTH, 3), np.nan)
+    yield Animal("without-colours.dng", dng_without_colours(), shown, "rawpy")
     yield Animal("mosaic.dng", dng(), np.full((HEIGHT, WIDTH, 3), np.nan), "rawpy")
 
 
@@ -441,5 +443,15 @@ def dng() -> bytes:
         50708: (2, list(b"hier test\0")), 50717: (4, [65535]), 50778: (3, [21]),
         50721: (10, [v for value in matrix for v in (value, 10000)]),
         50728: (5, one * 3),
+    }  # fmt: skip
+    return tiff(pixels, tags, False)
+
+
+def dng_without_colours() -> bytes:
+    """A DNG of a camera that sees greys alone."""
+    pixels = np.rint(GREY**2.2 * 65535).astype("<u2").tobytes()
+    tags: dict[int, tuple[int, Sequence[int]]] = {
+        254: (4, [0]), 258: (3, [16]), 262: (3, [34892]), 277: (3, [1]), 274: (3, [1]),
+        50706: (1, [1, 4, 0, 0]), 50708: (2, list(b"hier test\0")), 50717: (4, [65535]),
     }  # fmt: skip
     return tiff(pixels, tags, False)

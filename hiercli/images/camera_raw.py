@@ -9,6 +9,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from PIL import ExifTags, Image
 
 from hiercli.images import kinds, tiff
@@ -77,7 +78,13 @@ def decode(content: bytes, shortest_side: int | None) -> Image.Image:
         with BUDGET.taking(width * height * kinds.RAW.bytes_per_pixel):
             half = shortest_side is not None and min(width, height) >= 2 * shortest_side
             pixels = raw.postprocess(use_camera_wb=True, half_size=half, output_bps=8)
-            return Image.fromarray(pixels)
+            return _picture(pixels)
+
+
+def _picture(pixels: np.ndarray) -> Image.Image:
+    """RGB of (H, W, 3), or of (H, W, 1) or (H, W) as a camera without colours gives."""
+    flat = pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    return Image.fromarray(flat).convert("RGB")
 
 
 def _preview(raw: Any, shortest_side: int | None, side: int) -> Image.Image | None:
@@ -92,7 +99,7 @@ def _preview(raw: Any, shortest_side: int | None, side: int) -> Image.Image | No
         return None
     wanted = side if shortest_side is None else min(side, shortest_side)
     if found.format == rawpy.ThumbFormat.BITMAP:
-        bitmap = Image.fromarray(found.data)
+        bitmap = _picture(found.data)
         turn = _TURNS.get(raw.sizes.flip)
         bitmap = bitmap if turn is None else bitmap.transpose(turn)
         return bitmap if min(bitmap.size) >= 0.9 * wanted else None

@@ -99,9 +99,11 @@ def decode(content: bytes, layout: "Layout") -> Image.Image:
     profile = tags.get(_ICC_PROFILE)
     if isinstance(profile, bytes):
         picture.info["icc_profile"] = profile
-    exif = Image.Exif()
-    exif[_ORIENTATION] = _first(tags, _ORIENTATION, 1)
-    picture.info["exif"] = exif.tobytes()
+    orientation = _first(tags, _ORIENTATION, 1)
+    if 1 <= orientation <= 8:
+        exif = Image.Exif()
+        exif[_ORIENTATION] = orientation
+        picture.info["exif"] = exif.tobytes()
     return picture
 
 
