@@ -3,6 +3,7 @@
 Each is small, and claims much. `make fuzz` reads them all, `tests/test_formats.py` some.
 """
 
+import functools
 import io
 import struct
 import zlib
@@ -20,10 +21,16 @@ _DEEP = 20_000
 Cases = Iterator[tuple[str, bytes]]
 
 
-def _patched(content: bytes, after: bytes, skip: int, form: str, *values: int) -> bytes:
+def patched(content: bytes, after: bytes, skip: int, form: str, *values: int) -> bytes:
     """A file that says something else, so many bytes behind a mark."""
     at = content.index(after) + len(after) + skip
     return content[:at] + struct.pack(form, *values) + content[at + struct.calcsize(form) :]
+
+
+@functools.lru_cache(maxsize=1)
+def _bomb() -> bytes:
+    """What unpacks to 256 MB."""
+    return zlib.compress(bytes(2**28), 1)
 
 
 def _picture() -> Image.Image:
@@ -78,10 +85,10 @@ def damage_header(rng: Random, content: bytes) -> tuple[str, bytes]:
 def profiles() -> Cases:
     """ICC profiles that lie."""
     whole = zoo.profile(b"RGB ", 2.2, zoo.ADOBE)
-    yield "2^32-1 tags", _patched(whole, b"", 128, ">I", MOST)
-    yield "a size of 2^32-1", _patched(whole, b"", 0, ">I", MOST)
-    yield "tags behind the end", _patched(whole, b"rXYZ", 0, ">II", MANY, MANY)
-    yield "a tag that is the table", _patched(whole, b"rTRC", 0, ">II", 128, 132)
+    yield "2^32-1 tags", patched(whole, b"", 128, ">I", MOST)
+    yield "a size of 2^32-1", patched(whole, b"", 0, ">I", MOST)
+    yield "tags behind the end", patched(whole, b"rXYZ", 0, ">II", MANY, MANY)
+    yield "a tag that is the table", patched(whole, b"rTRC", 0, ">II", 128, 132)
     yield (
         "a curve of 2^32-1 numbers",
         whole.replace(b"curv\0\0\0\0\0\0\0\1", b"curv\0\0\0\0" + b"\xff" * 4),
@@ -120,11 +127,11 @@ def profiled() -> Cases:
 def jpegs() -> Cases:
     whole = sound()["jpg"]
     start = whole[:2]
-    yield "65535 x 65535", _patched(whole, b"\xff\xc0", 3, ">HH", 65535, 65535)
-    yield "no pixels", _patched(whole, b"\xff\xc0", 3, ">HH", 0, 0)
-    yield "255 components", _patched(whole, b"\xff\xc0", 7, ">B", 255)
-    yield "sampling 15 x 15", _patched(whole, b"\xff\xc0", 9, ">B", 255)
-    yield "12 bits", _patched(whole, b"\xff\xc0", 2, ">B", 12)
+    yield "65535 x 65535", patched(whole, b"\xff\xc0", 3, ">HH", 65535, 65535)
+    yield "no pixels", patched(whole, b"\xff\xc0", 3, ">HH", 0, 0)
+    yield "255 components", patched(whole, b"\xff\xc0", 7, ">B", 255)
+    yield "sampling 15 x 15", patched(whole, b"\xff\xc0", 9, ">B", 255)
+    yield "12 bits", patched(whole, b"\xff\xc0", 2, ">B", 12)
     yield "lossless", whole.replace(b"\xff\xc0", b"\xff\xc3", 1)
     yield "2 MB of fill bytes", start + b"\xff" * 2**21 + whole[2:]
     yield "200,000 comments", start + b"\xff\xfe\0\2" * 200_000 + whole[2:]
@@ -148,7 +155,7 @@ def jpegs() -> Cases:
 
 def pngs() -> Cases:
     pixels = zoo.eight(zoo.COLOUR)
-    bomb = zlib.compress(bytes(2**28), 9)
+    bomb = _bomb()
 
     def chunked(*chunks: tuple[bytes, bytes]) -> bytes:
         return zoo.png(pixels, 8, 2, *chunks)
@@ -289,7 +296,7 @@ def tiffs() -> Cases:
     yield "an orientation of 2^32-1", with_tags((274, 4, 1, MOST))
     yield "65535 tags", head + b"\xff\xff" + struct.pack("<HHII", 256, 4, 1, 9) * 700 + room
     yield "no tags", head + b"\0\0\0\0\0\0" + room
-    bomb = zlib.compress(bytes(2**28), 9)
+    bomb = _bomb()
     place = 8 + 2 + 12 * 9 + 4
     for name, changes in {
         "a bomb in a small image": {}, "a bomb of 160 megapixels": {"width": 16000, "height": 9999,
@@ -333,16 +340,16 @@ def webps() -> Cases:
     moving = zoo.saved(picture, "WEBP", save_all=True, append_images=frames)
     yield "a size of 2^32-1", whole[:4] + b"\xff" * 4 + whole[8:]
     yield "a chunk of 2^32-1", whole[:16] + b"\xff" * 4 + whole[20:]
-    yield "a canvas of 2^24 x 2^24", _patched(extended, b"VP8X", 8, "<6s", b"\xff" * 6)  # type: ignore[arg-type]
-    yield "an animation of 2^24 x 2^24", _patched(moving, b"VP8X", 8, "<6s", b"\xff" * 6)  # type: ignore[arg-type]
+    yield "a canvas of 2^24 x 2^24", patched(extended, b"VP8X", 8, "<6s", b"\xff" * 6)  # type: ignore[arg-type]
+    yield "an animation of 2^24 x 2^24", patched(moving, b"VP8X", 8, "<6s", b"\xff" * 6)  # type: ignore[arg-type]
     yield "16383 x 16383", b"RIFF\x16\0\0\0WEBPVP8L\x0a\0\0\0\x2f\xff\xff\xff\x0f" + bytes(8)
-    yield "a profile of 2^32-1", _patched(extended, b"ICCP", 0, "<I", MOST)
+    yield "a profile of 2^32-1", patched(extended, b"ICCP", 0, "<I", MOST)
     at = moving.index(b"ANMF")
     size = int.from_bytes(moving[at + 4 : at + 8], "little") + 8
     more = moving[at : at + size] * 5000
     grown = moving[:at] + more + moving[at:]
     yield "5,000 frames", grown[:4] + struct.pack("<I", len(grown) - 8) + grown[8:]
-    yield "a frame at 2^24", _patched(moving, b"ANMF", 4, "<6s", b"\xff" * 6)  # type: ignore[arg-type]
+    yield "a frame at 2^24", patched(moving, b"ANMF", 4, "<6s", b"\xff" * 6)  # type: ignore[arg-type]
 
 
 def _box(kind: bytes, content: bytes) -> bytes:
@@ -357,13 +364,13 @@ def heifs() -> Cases:
             continue
         start = whole[: int.from_bytes(whole[:4], "big")]
         for name, sides in (("2^31-1", (MANY, MANY)), ("0", (0, 0)), ("65535", (65535, 65535))):
-            yield f"{suffix}: sides of {name}", _patched(whole, b"ispe", 4, ">II", *sides)
-        yield f"{suffix}: a box of 2^32-1", _patched(whole, b"meta", -8, ">I", MOST)
-        yield f"{suffix}: a box of 0", _patched(whole, b"meta", -8, ">I", 0)
+            yield f"{suffix}: sides of {name}", patched(whole, b"ispe", 4, ">II", *sides)
+        yield f"{suffix}: a box of 2^32-1", patched(whole, b"meta", -8, ">I", MOST)
+        yield f"{suffix}: a box of 0", patched(whole, b"meta", -8, ">I", 0)
         yield f"{suffix}: a box of 2^63", start + b"\0\0\0\1meta" + b"\x7f" + b"\xff" * 7 + whole
-        yield f"{suffix}: 65535 items", _patched(whole, b"iinf", 4, ">H", 65535)
-        yield f"{suffix}: items behind the end", _patched(whole, b"iloc", 6, ">8s", b"\xff" * 8)  # type: ignore[arg-type]
-        yield f"{suffix}: a primary item that is none", _patched(whole, b"pitm", 4, ">H", 999)
+        yield f"{suffix}: 65535 items", patched(whole, b"iinf", 4, ">H", 65535)
+        yield f"{suffix}: items behind the end", patched(whole, b"iloc", 6, ">8s", b"\xff" * 8)  # type: ignore[arg-type]
+        yield f"{suffix}: a primary item that is none", patched(whole, b"pitm", 4, ">H", 999)
         for kind in (b"meta", b"ipco", b"moov", b"dinf"):
             nested = b""
             for _ in range(_DEEP):
@@ -414,22 +421,22 @@ def jp2s() -> Cases:
     boxed, bare = sound()["jp2"], sound()["j2k"]
     for name, sides in (("2^31-1", (MANY, MANY)), ("2^32-1", (MOST, MOST)), ("0", (0, 0)),
                         ("9000", (9000, 9000))):  # fmt: skip
-        yield f"sides of {name}", _patched(bare, b"\xff\x51", 4, ">II", *sides)
-        both = _patched(boxed, b"ihdr", 0, ">II", *sides)
-        yield f"sides of {name} in boxes", _patched(both, b"\xff\x51", 4, ">II", *sides)
-    yield "two sizes", _patched(boxed, b"ihdr", 0, ">II", 5, 5)
-    yield "tiles of 1 x 1", _patched(bare, b"\xff\x51", 20, ">II", 1, 1)
-    many = _patched(bare, b"\xff\x51", 4, ">II", 9000, 9000)
-    yield "81,000,000 tiles", _patched(many, b"\xff\x51", 20, ">II", 1, 1)
-    yield "an origin of 2^32-1", _patched(bare, b"\xff\x51", 12, ">II", MOST, MOST)
-    yield "16384 components", _patched(bare, b"\xff\x51", 36, ">H", 16384)
-    yield "38 bits", _patched(bare, b"\xff\x51", 38, ">BBBBBBBBB", *[37, 1, 1] * 3)
-    yield "16 bits that are 8", _patched(bare, b"\xff\x51", 38, ">BBBBBBBBB", *[15, 1, 1] * 3)
-    yield "thinned by 255", _patched(bare, b"\xff\x51", 38, ">BBBBBBBBB", *[7, 255, 255] * 3)
-    yield "33 levels", _patched(bare, b"\xff\x52", 7, ">B", 33)
-    yield "65535 layers", _patched(bare, b"\xff\x52", 4, ">H", 65535)
-    yield "a box of 0", _patched(boxed, b"jp2h", -8, ">I", 0)
-    yield "a box of 2^32-1", _patched(boxed, b"jp2h", -8, ">I", MOST)
+        yield f"sides of {name}", patched(bare, b"\xff\x51", 4, ">II", *sides)
+        both = patched(boxed, b"ihdr", 0, ">II", *sides)
+        yield f"sides of {name} in boxes", patched(both, b"\xff\x51", 4, ">II", *sides)
+    yield "two sizes", patched(boxed, b"ihdr", 0, ">II", 5, 5)
+    yield "tiles of 1 x 1", patched(bare, b"\xff\x51", 20, ">II", 1, 1)
+    many = patched(bare, b"\xff\x51", 4, ">II", 9000, 9000)
+    yield "81,000,000 tiles", patched(many, b"\xff\x51", 20, ">II", 1, 1)
+    yield "an origin of 2^32-1", patched(bare, b"\xff\x51", 12, ">II", MOST, MOST)
+    yield "16384 components", patched(bare, b"\xff\x51", 36, ">H", 16384)
+    yield "38 bits", patched(bare, b"\xff\x51", 38, ">BBBBBBBBB", *[37, 1, 1] * 3)
+    yield "16 bits that are 8", patched(bare, b"\xff\x51", 38, ">BBBBBBBBB", *[15, 1, 1] * 3)
+    yield "thinned by 255", patched(bare, b"\xff\x51", 38, ">BBBBBBBBB", *[7, 255, 255] * 3)
+    yield "33 levels", patched(bare, b"\xff\x52", 7, ">B", 33)
+    yield "65535 layers", patched(bare, b"\xff\x52", 4, ">H", 65535)
+    yield "a box of 0", patched(boxed, b"jp2h", -8, ">I", 0)
+    yield "a box of 2^32-1", patched(boxed, b"jp2h", -8, ">I", MOST)
     yield "boxes that are alike", boxed[:32] + b"\0\0\0\x08free" * 200_000 + boxed[32:]
     nested = b""
     for _ in range(3000):
@@ -437,7 +444,7 @@ def jp2s() -> Cases:
     yield "3,000 boxes in boxes", boxed[:32] + nested + boxed[32:]
     yield "200,000 comments", bare[:2] + bare[2:51] + b"\xff\x64\0\2" * 200_000 + bare[51:]
     for kind in (2, 3, 4, 255):
-        yield f"colours of way {kind}", _patched(boxed, b"colr", 0, ">B", kind)
+        yield f"colours of way {kind}", patched(boxed, b"colr", 0, ">B", kind)
 
 
 def netpbms() -> Cases:
