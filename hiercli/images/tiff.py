@@ -7,6 +7,7 @@ the rows.
 TIFF 6.0 (1992); Adobe Photoshop TIFF Technical Note 3 (2005) for floats.
 """
 
+import functools
 import io
 import struct
 from collections.abc import Iterator
@@ -172,7 +173,7 @@ class Layout:
 
     @classmethod
     def of(cls, tags: ImageFileDirectory_v2, depths: range) -> Self | None:
-        """What tags say; ``None`` where numbers are not deep, or not colours as they stand.
+        """What tags say; ``None`` where the file is left to Pillow.
 
         Args:
             tags: of a file.
@@ -203,7 +204,13 @@ class Layout:
             compression=compression,
             big_endian=tags.prefix == b"MM",
         )
-        return found if found._is_known(depths) and _first(tags, _FILL_ORDER, 1) == 1 else None
+        is_ours = found._is_known(depths) and not found._is_scan()
+        return found if is_ours and _first(tags, _FILL_ORDER, 1) == 1 else None
+
+    def _is_scan(self) -> bool:
+        """Whether Pillow knows the layout well: it takes half of the time."""
+        is_common = (self.bits, self.sample_format, self.samples) == (16, _WHOLE, 3)
+        return is_common and self.photometric == _RGB and not self.is_planar
 
     def _is_known(self, depths: range) -> bool:
         is_float = self.sample_format == _FLOAT
@@ -380,9 +387,9 @@ def _samples(rows: np.ndarray, layout: Layout) -> np.ndarray:
             )
             for block in _tile_columns(rows, layout, size)
         ]  # fmt: skip
-        return np.concatenate(sums, axis=1).view(f"{kind}{size}")
+        return (sums[0] if len(sums) == 1 else np.concatenate(sums, axis=1)).view(f"{kind}{size}")
     numbers = np.ascontiguousarray(rows).view(f"{order}{kind}{size}")
-    return numbers.astype(f"{kind}{size}").reshape(shape)
+    return numbers.astype(f"{kind}{size}", copy=False).reshape(shape)
 
 
 def _tile_columns(rows: np.ndarray, layout: Layout, size: int) -> Iterator[np.ndarray]:
@@ -417,7 +424,8 @@ def _picture(content: bytes, layout: Layout) -> Image.Image:
         height = max(1, _BLOCK // (4 * layout.row_bytes))
         for top in range(0, len(planes[0]), height):
             parts = [_samples(rows[top : top + height], layout) for rows in planes]
-            numbers = np.concatenate(parts, axis=2)[:, : layout.width, :channels]
+            numbers = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+            numbers = numbers[:, : layout.width, :channels]
             if layout.sample_format == _FLOAT:
                 colours = _COLOURS[layout.photometric]
                 few.append(numbers[::16, :: max(1, layout.width // 256), :colours])
@@ -435,7 +443,17 @@ def _picture(content: bytes, layout: Layout) -> Image.Image:
 
 
 def _eight_bits(numbers: np.ndarray, layout: Layout) -> np.ndarray:
+    white_is_zero = layout.photometric == _WHITE_IS_ZERO
+    if numbers.dtype == np.uint16 and (numbers.shape[2] == 1 or not white_is_zero):
+        return np.take(_table(layout.bits, white_is_zero), numbers)
     shares = colour.shares(numbers, layout.bits, layout.sample_format)
-    if layout.photometric == _WHITE_IS_ZERO:
+    if white_is_zero:
         shares[:, :, 0] = 1 - shares[:, :, 0]
     return (255 * shares).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=16)
+def _table(bits: int, white_is_zero: bool) -> np.ndarray:
+    """8 bits for each whole number of up to 16: three times as fast as to divide."""
+    shares = colour.shares(np.arange(2**16), bits, _WHOLE)
+    return (255 * (1 - shares if white_is_zero else shares)).astype(np.uint8)
