@@ -218,12 +218,35 @@ def test_what_is_passed_over_on_purpose_is_counted_in_one_line(tmp_path: Path) -
     folder_of(
         tmp_path, "a/1.jpg", "a/._1.jpg", "a/.DS_Store", "a/Thumbs.db", "a/notes.txt", "a/1.mov",
         "__MACOSX/a/1.jpg", "a/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", ".git/x.jpg", "b/2.mov",
+        "b/ehthumbs.db", "a/ZbThumbnail.info", "#snapshot/old/1.jpg", "a/@SynoResource",
     )  # fmt: skip
     listing = gather([tmp_path])
     assert [record.path.name for record in listing.records] == ["1.jpg"]
     assert listing.notes == (
-        "passed over 6 hidden or system files and folders, 3 files of other kinds (2 .mov, 1 .txt)",
+        "passed over 10 hidden or system files and folders, 3 files of other kinds "
+        "(2 .mov, 1 .txt)",
     )
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.bmp", "a.ppm", "a.pfm"])
+def test_a_file_that_is_cut_short_is_said_to_be(name: str, tmp_path: Path) -> None:
+    kind = {"jpg": "JPEG", "pfm": ""}.get(name[2:], name[2:].upper())
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 255, (40, 56, 3), np.uint8))
+    content = zoo.saved(picture, kind) if kind else b"PF 56 40 1.0\n" + bytes(12 * 56 * 40)
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ImageError, match=r"the image is damaged \(the file is cut short\)"):
+        read(tmp_path / name)
+
+
+def test_images_of_the_same_content_are_counted(photos: Path, inside: Hier, tmp_path: Path) -> None:
+    first = sorted(photos.rglob("*.jpg"))[0]
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (tmp_path / "same" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "same" / name).write_bytes(first.read_bytes())
+    done = inside("embed", tmp_path / "same", "--index", tmp_path / "i.faiss")
+    assert b"1 image embedded" in done.stderr and b"3 added, 3 total" in done.stderr
+    assert b"2 images share their content with another file and were not embedded" in done.stderr
 
 
 def test_patterns_leave_out_files_and_folders(tmp_path: Path) -> None:

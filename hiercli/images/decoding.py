@@ -113,6 +113,8 @@ def _why_unknown(kind: kinds.Kind | None, content: bytes) -> str:
 def _first_line(error: Exception) -> str:
     said = error.args[0] if error.args else ""
     text = said.decode("ascii", "replace") if isinstance(said, bytes) else str(error)
+    if text.startswith("image file is truncated"):
+        return "the file is cut short"
     lines = text.strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]
 

@@ -44,7 +44,7 @@ def decode(content: bytes) -> Image.Image:
     if found is None or not width * height:
         raise ValueError("the image has no pixels")
     if len(content) < found.end() + 12 * width * height:
-        raise ValueError("image file is truncated")
+        raise ValueError("the file is cut short")
     order = "<" if found[3] else ">"
     numbers = np.frombuffer(content, f"{order}f4", 3 * width * height, found.end())
     numbers = numbers.reshape(height, width, 3)[::-1]

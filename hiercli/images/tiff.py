@@ -204,7 +204,7 @@ class Layout:
             compression=compression,
             big_endian=tags.prefix == b"MM",
         )
-        is_ours = found._is_known(depths) and not found._is_scan()
+        is_ours = found._is_known(depths) and (8 in depths or not found._is_scan())
         return found if is_ours and _first(tags, _FILL_ORDER, 1) == 1 else None
 
     def _is_scan(self) -> bool:
@@ -295,7 +295,7 @@ def _rows(content: bytes, layout: Layout, plane: int, first: int) -> np.ndarray:
         raise ValueError("strips or tiles have no length")
     parts = [content[at : at + size] for at, size in zip(offsets, counts, strict=True)]
     if any(len(part) < size for part, size in zip(parts, counts, strict=True)):
-        raise ValueError("image file is truncated")
+        raise ValueError("the file is cut short")
     with TiffImageFile(io.BytesIO(_as_bytes(layout, height, parts))) as picture:
         picture.load()
         rows = np.asarray(picture)
@@ -313,7 +313,7 @@ def _uncompressed(
         rows = min(layout.part_height, height)
         height -= rows
         if at + rows * layout.row_bytes > len(content):
-            raise ValueError("image file is truncated")
+            raise ValueError("the file is cut short")
         strip = np.frombuffer(content, np.uint8, rows * layout.row_bytes, at)
         found.append(strip.reshape(rows, layout.row_bytes))
     return found[0] if len(found) == 1 else np.concatenate(found)
