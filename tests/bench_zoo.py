@@ -62,7 +62,8 @@ NOTES = (
     "`by-imagemagick-os2.bmp`: OpenCV mixes up the palette. ImageMagick wrote the file.",
     "`border.gif`: the frame is smaller than its canvas. The rest is transparent, so white. "
     "libvips and OpenCV show black or another colour.",
-    "`mosaic*.dng`: developing is a matter of taste. libvips gives the mosaic as it stands.",
+    "`*.dng`: developing is a matter of taste. libvips gives the numbers of the sensor as they "
+    "stand.",
     "`second-of-two.heic`: the file names its second image as the one to show. FFmpeg is told so.",
     "`frames.jxl`: of an animation hier shows the last frame, since its decoder gives no other. "
     "imagecodecs is asked for that one.",

@@ -656,7 +656,7 @@ def _each(runs: list[Run]) -> str:
 
 
 def _headers(runs: list[Run]) -> str:
-    """A row for each format of image headers that lie."""
+    """A row for each format of image headers that lie, below what they are."""
     lines = [["format", "files", "refused", "decoded", "tracebacks", "signals", "hangs",
               "over 2 GB", "longest s", "peak MB"], ["---"] + ["--:"] * 9]  # fmt: skip
     groups: dict[str, list[Run]] = collections.defaultdict(list)
@@ -672,7 +672,18 @@ def _headers(runs: list[Run]) -> str:
         ]  # fmt: skip
         longest, peak = max(one.seconds for one in those), max(one.peak for one in those)
         lines.append([name, *map(str, numbers), f"{longest:.1f}", f"{peak / 2**20:.0f}"])
-    return "".join(f"| {' | '.join(x)} |\n" for x in lines)
+    return _HEADERS + "".join(f"| {' | '.join(x)} |\n" for x in lines)
+
+
+_HEADERS = """
+## Image headers that lie
+
+Files of `tests/hostile_headers.py`: sizes of billions, counts without end, boxes and tags that
+hold themselves, strips and profiles that unpack to 256 MB. Each is read by `hier embed` in a
+process of its own. A count is of files; "decoded" are those whose image can be shown in spite of
+the lie. The peak is of memory beyond that of an idle `hier`.
+
+"""
 
 
 def _failures(runs: list[Run]) -> str:
@@ -771,7 +782,7 @@ def main() -> int:
         others = [one for one in made if not one.reader.startswith("header-")]
         text = f"# Hostile files made by hand\n\n{_each(others)}" if others else ""
         if headers:
-            text += f"\n## Image headers that lie\n\n{_headers(headers)}"
+            text += _headers(headers)
         given.each.write_text(text)
     return int(any(one.faults() for one in every))
 
