@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: test demo docs bench bench-scale bench-review backbones fuzz lint types clean
+.PHONY: test demo docs bench bench-scale bench-review bench-zoo backbones fuzz lint types clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -25,6 +25,9 @@ bench-scale: $(READY)
 
 bench-review: $(READY)
 	$(BIN)/python tests/bench_review.py
+
+bench-zoo: $(READY)
+	$(BIN)/python tests/bench_zoo.py
 
 bench: $(READY)
 	$(BIN)/python tests/bench_hier.py

@@ -46,6 +46,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "
 import faulthandler
 
 import fuzz_corpus
+import hostile_headers
 import mutations
 import numpy as np
 from mutations import Mutation, on_bytes
@@ -149,6 +150,7 @@ def _seal_points(file: Path) -> None:
 
 
 _BYTES = (on_bytes(mutations.damage),)
+_HEADER = (*_BYTES, *[on_bytes(hostile_headers.damage_header)] * 4)
 _PNG = (*_BYTES, *[on_bytes(mutations.damage_png)] * 3)
 _TEXT = (on_bytes(mutations.damage_text),)
 _ARRAY = (on_bytes(mutations.damage_npy),)
@@ -173,6 +175,8 @@ READERS = [
     *(Reader(name, f"images/*.{suffix}", _PNG if name == "png" else _BYTES, (_EMBED,))
       for name, suffix in (("jpeg", "jpg"), ("png", "png"), ("webp", "webp"), ("gif", "gif"),
                            ("tiff", "tiff"), ("bmp", "bmp"), ("ppm", "ppm"), ("mpo", "mpo"))),
+    *(Reader(f"header-{name}", f"header-{name}/*", _HEADER, (_EMBED,))
+      for name in hostile_headers.FORMATS),
     Reader("onnx", "onnx/tiny.onnx", (*_BYTES, mutations.damage_graph, mutations.damage_graph),
            (f"embed {_PHOTO} --model {{file}} -o out.npy --threads 1",
             f"embed {_PHOTO} --model {{file}} -o out.npy --threads 1",
@@ -648,7 +652,38 @@ def _each(runs: list[Run]) -> str:
         end = kinds or (f"a message, exit code {one.code}" if one.code else "done")
         cells = [one.reader, one.key, end, f"{one.seconds:.1f}", f"{one.peak / 2**20:.0f}"]
         lines.append(cells)
-    return "# Hostile files made by hand\n\n" + "".join(f"| {' | '.join(x)} |\n" for x in lines)
+    return "".join(f"| {' | '.join(x)} |\n" for x in lines)
+
+
+def _headers(runs: list[Run]) -> str:
+    """A row for each format of image headers that lie, below what they are."""
+    lines = [["format", "files", "refused", "decoded", "tracebacks", "signals", "hangs",
+              "over 2 GB", "longest s", "peak MB"], ["---"] + ["--:"] * 9]  # fmt: skip
+    groups: dict[str, list[Run]] = collections.defaultdict(list)
+    for one in runs:
+        groups[one.reader.removeprefix("header-")].append(one)
+    for name, those in groups.items():
+        kinds = [{kind for kind, _ in one.faults()} for one in those]
+        clean = [one.code for one, found in zip(those, kinds, strict=True) if not found]
+        numbers = [
+            len(those), sum(code > 0 for code in clean), clean.count(0),
+            sum("traceback" in found for found in kinds), sum(one.code < 0 for one in those),
+            sum("hang" in found for found in kinds), sum("memory" in found for found in kinds),
+        ]  # fmt: skip
+        longest, peak = max(one.seconds for one in those), max(one.peak for one in those)
+        lines.append([name, *map(str, numbers), f"{longest:.1f}", f"{peak / 2**20:.0f}"])
+    return _HEADERS + "".join(f"| {' | '.join(x)} |\n" for x in lines)
+
+
+_HEADERS = """
+## Image headers that lie
+
+Files of `tests/hostile_headers.py`: sizes of billions, counts without end, boxes and tags that
+hold themselves, strips and profiles that unpack to 256 MB. Each is read by `hier embed` in a
+process of its own. A count is of files; "decoded" are those whose image can be shown in spite of
+the lie. The peak is of memory beyond that of an idle `hier`.
+
+"""
 
 
 def _failures(runs: list[Run]) -> str:
@@ -743,7 +778,12 @@ def main() -> int:
         given.table.write_text(f"# Fuzzing\n\n{words}\n\n{text}")
     if given.each:
         made = [one for one in every if not one.key.isdigit() and one.key not in SPECIAL]
-        given.each.write_text(_each(made))
+        headers = [one for one in made if one.reader.startswith("header-")]
+        others = [one for one in made if not one.reader.startswith("header-")]
+        text = f"# Hostile files made by hand\n\n{_each(others)}" if others else ""
+        if headers:
+            text += _headers(headers)
+        given.each.write_text(text)
     return int(any(one.faults() for one in every))
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import hostile_headers
 import numpy as np
 from archives import CONTENT, packed_tar, packed_zip
 from conftest import TINY
@@ -65,6 +66,7 @@ def make(root: Path, hier: Hier) -> None:
         hier("hierarchy", "--model", shared / "tiny.onnx", "--format", kind, "-o", f"trees/{name}")
     _draft(root)
     _images(root / "images")
+    _headers(root)
     _tables(root, shared / "photos")
     _benchmarks(root, shared / "photos")
     (root / "archives").mkdir()
@@ -107,7 +109,7 @@ def _draft(root: Path) -> None:
         store.expect(fingerprint)
         for number in range(4):
             content = (root / "shared/photos/kind0" / f"photo{number}.jpg").read_bytes()
-            store.keep(content_hash(content), np.zeros(dim, np.float32))
+            store.keep(content_hash(content), np.zeros(dim, np.float32), b"")
         # For `fuzz._seal_pending`; a draft that was never finished has no facts.
         store.database.execute("INSERT INTO facts VALUES ('fingerprint', ?)", (fingerprint,))
 
@@ -138,6 +140,14 @@ def _images(folder: Path) -> None:
         ("a.mpo", picture, {"save_all": True, "append_images": frames}),
     ):  # fmt: skip
         image.save(folder / name, **options)
+
+
+def _headers(root: Path) -> None:
+    files = hostile_headers.sound()
+    for name in hostile_headers.FORMATS:
+        (root / f"header-{name}").mkdir()
+        for suffix in hostile_headers.BASES.get(name, (name,)):
+            (root / f"header-{name}" / f"a.{suffix}").write_bytes(files[suffix])
 
 
 def _tables(root: Path, photos: Path) -> None:
@@ -455,6 +465,11 @@ def _image_cases(folder: Path, root: Path) -> None:
     (folder / "PNG with a text of 256 MB").write_bytes(png[:33] + chunk * 16 + png[33:])
 
 
+def _header_cases(folder: Path, root: Path) -> None:
+    for name, content in hostile_headers.FORMATS[folder.name.removeprefix("header-")]():
+        (folder / name).write_bytes(content)
+
+
 def _csv_cases(folder: Path, root: Path) -> None:
     for name, content in {
         "100,000 columns": "path,label," + ",".join(f"x{n}" for n in range(DEEP)) + "\na,b"
@@ -635,7 +650,9 @@ _CASES: list[tuple[tuple[str, ...], Callable[[Path, Path], None]]] = [
     (("checkpoint", "resume", "weights"), _torch_cases), (("tar",), _tar_cases),
     (("zip",), _zip_cases), (("tree-newick", "taxonomy-newick"), _newick_cases),
     (("tree-json",), _json_cases), (("recipe", "resume-config"), _toml_cases),
-    (("jpeg",), _image_cases), (("manifest-csv", "taxonomy-csv", "paths"), _csv_cases),
+    (("jpeg",), _image_cases), *(((f"header-{name}",), _header_cases)
+                                 for name in hostile_headers.FORMATS),
+    (("manifest-csv", "taxonomy-csv", "paths"), _csv_cases),
     (("parquet", "parquet-folder", "manifest-parquet"), _parquet_cases),
     (("catalogue",), _database_cases), (("draft",), _database_cases),
     (("faiss-sealed",), _faiss_cases), (("cars",), _mat_cases), (("onnx",), _onnx_cases),

@@ -1,16 +1,23 @@
 """Files of every kind show what they hold, or say in a sentence why not."""
 
 import os
+import re
 import resource
 import struct
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import foreign
+import hostile_headers
 import numpy as np
 import pytest
+import scans
 import zoo
 from conftest import Hier, fails
+from hostile_headers import patched
 from PIL import Image
 
 from hiercli.data.listing import gather
@@ -22,6 +29,7 @@ from hiercli.images.listing import Passed, find
 
 ANIMALS = [
     *zoo.pngs(), *zoo.tiffs(), *zoo.profiles(), *zoo.common(), *zoo.extra(),
+    *scans.scans(), *foreign.foreign(),
 ]  # fmt: skip
 
 
@@ -36,10 +44,6 @@ def test_an_image_shows_what_its_file_holds(animal: zoo.Animal, tmp_path: Path) 
         pytest.importorskip(animal.needs)
     file = tmp_path / animal.name
     file.write_bytes(animal.content)
-    if animal.refused:
-        with pytest.raises(ImageError, match="this kind of TIFF is not supported"):
-            read(file)
-        return
     picture = read(file)
     assert picture.mode == "RGB"
     pixels = np.asarray(picture, float)
@@ -47,7 +51,7 @@ def test_an_image_shows_what_its_file_holds(animal: zoo.Animal, tmp_path: Path) 
         assert pixels.std() > 20
         return
     assert pixels.shape == animal.shown.shape
-    assert np.abs(pixels - 255 * animal.shown).mean() <= 2
+    assert np.abs(pixels - 255 * animal.shown).mean() <= animal.within
 
 
 @pytest.mark.parametrize("animal", ANIMALS, ids=[animal.name for animal in ANIMALS])
@@ -59,8 +63,6 @@ def test_a_file_is_what_it_holds_and_not_what_it_is_called(
     for name in ("wrong.jpg", "nothing"):
         (tmp_path / name).write_bytes(animal.content)
     assert [file.name for file in find([tmp_path])] == ["nothing", "wrong.jpg"]
-    if animal.refused:
-        return
     first, second = (np.asarray(read(tmp_path / name)) for name in ("wrong.jpg", "nothing"))
     assert np.array_equal(first, second)
 
@@ -149,6 +151,52 @@ def test_what_looks_like_an_image_is_never_passed_over_in_silence(
         read(tmp_path / f"a{suffix}")
 
 
+def _unusual() -> dict[str, tuple[bytes, str]]:
+    jpeg = zoo.saved(Image.fromarray(zoo.eight(zoo.COLOUR)), "JPEG")
+    deep = np.rint(zoo.COLOUR * 65535).astype(np.uint16)
+    tga = zoo.saved(Image.fromarray(zoo.eight(zoo.COLOUR)), "TGA")
+    return {
+        "12.jpg": (patched(jpeg, b"\xff\xc0", 2, ">B", 12), "a JPEG image of 12 bits, which"),
+        "ls.jpg": (jpeg.replace(b"\xff\xc0", b"\xff\xf7", 1), "a JPEG-LS image, which is not supp"),
+        "jxl.tif": (
+            scans.scan(deep, 2).replace(struct.pack("<HHIH", 259, 3, 1, 1),
+                                        struct.pack("<HHIH", 259, 3, 1, 52546)),
+            r"this kind of TIFF is not supported \(its pixels are JPEG XL\)\. Save it as"),
+        "cut.tif": (scans.scan(deep, 2)[:3000], "a TIFF image, but damaged"),
+        "a.tga": (tga, "found a TGA image. Convert it to PNG or JPEG"),
+        "a.ico": (b"\0\0\1\0\1\0" + bytes(99), "found an icon"),
+        "a.bmp": (
+            patched(zoo.saved(Image.fromarray(zoo.eight(zoo.COLOUR)), "BMP"), b"BM", 28, "<I", 99),
+            r"this kind of image is not supported \(Unsupported BMP"),
+        "token.ppm": (b"P5 " + b"9" * 50 + b" 1 255\n", r"damaged \(Token too long in file header"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _unusual())
+def test_what_is_whole_and_cannot_be_decoded_is_not_called_damaged(
+    name: str, tmp_path: Path
+) -> None:
+    content, words = _unusual()[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ImageError, match=f"{re.escape(name)}: .*{words}"):
+        read(tmp_path / name)
+
+
+def test_a_cut_jpeg_xl_does_not_speak_of_how_its_decoder_was_built(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_jxl")
+    content = zoo.saved(Image.fromarray(zoo.eight(zoo.COLOUR)), "JXL")
+    (tmp_path / "a.jxl").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ImageError, match=r"a\.jxl: a JPEG XL image, but damaged$"):
+        read(tmp_path / "a.jxl")
+
+
+def test_a_nonsensical_orientation_costs_no_deep_image(tmp_path: Path) -> None:
+    deep = np.rint(zoo.COLOUR * 65535).astype(np.uint16)
+    for orientation in (0, 9, 65535):
+        (tmp_path / "a.tif").write_bytes(scans.scan(deep, 2, orientation=orientation))
+        assert read(tmp_path / "a.tif").size == (zoo.WIDTH, zoo.HEIGHT)
+
+
 # -- folders as people have them -------------------------------------------------------------------
 
 
@@ -170,12 +218,35 @@ def test_what_is_passed_over_on_purpose_is_counted_in_one_line(tmp_path: Path) -
     folder_of(
         tmp_path, "a/1.jpg", "a/._1.jpg", "a/.DS_Store", "a/Thumbs.db", "a/notes.txt", "a/1.mov",
         "__MACOSX/a/1.jpg", "a/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", ".git/x.jpg", "b/2.mov",
+        "b/ehthumbs.db", "a/ZbThumbnail.info", "#snapshot/old/1.jpg", "a/@SynoResource",
     )  # fmt: skip
     listing = gather([tmp_path])
     assert [record.path.name for record in listing.records] == ["1.jpg"]
     assert listing.notes == (
-        "passed over 6 hidden or system files and folders, 3 files of other kinds (2 .mov, 1 .txt)",
+        "passed over 10 hidden or system files and folders, 3 files of other kinds "
+        "(2 .mov, 1 .txt)",
     )
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.bmp", "a.ppm", "a.pfm"])
+def test_a_file_that_is_cut_short_is_said_to_be(name: str, tmp_path: Path) -> None:
+    kind = {"jpg": "JPEG", "pfm": ""}.get(name[2:], name[2:].upper())
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 255, (40, 56, 3), np.uint8))
+    content = zoo.saved(picture, kind) if kind else b"PF 56 40 1.0\n" + bytes(12 * 56 * 40)
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ImageError, match=r"the image is damaged \(the file is cut short\)"):
+        read(tmp_path / name)
+
+
+def test_images_of_the_same_content_are_counted(photos: Path, inside: Hier, tmp_path: Path) -> None:
+    first = sorted(photos.rglob("*.jpg"))[0]
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (tmp_path / "same" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "same" / name).write_bytes(first.read_bytes())
+    done = inside("embed", tmp_path / "same", "--index", tmp_path / "i.faiss")
+    assert b"1 image embedded" in done.stderr and b"3 added, 3 total" in done.stderr
+    assert b"2 images share their content with another file and were not embedded" in done.stderr
 
 
 def test_patterns_leave_out_files_and_folders(tmp_path: Path) -> None:
@@ -249,11 +320,45 @@ def test_a_jpeg_xl_header_is_believed_before_anything_is_decoded() -> None:
         assert jpeg_xl.size_of(content) == size
 
 
-def _patched(content: bytes, after: bytes, skip: int, form: str, *values: int) -> bytes:
-    """A file whose header says something else, so many bytes behind a mark."""
-    at = content.index(after) + len(after) + skip
-    size = struct.calcsize(form)
-    return content[:at] + struct.pack(form, *values) + content[at + size :]
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
+@pytest.mark.parametrize("kind", hostile_headers.FORMATS)
+def test_headers_that_lie_end_in_a_sentence(kind: str, tmp_path: Path) -> None:
+    """A fourth of what `make fuzz` tries: with 2 GB more, in 20 seconds for all of a kind."""
+    if kind in ("jxl", "heic"):
+        pytest.importorskip("pillow_jxl" if kind == "jxl" else "pillow_heif")
+    own = list(hostile_headers.FORMATS[kind]())[::4]
+    files = []
+    for number, (_, content) in enumerate(own):
+        files.append(tmp_path / f"{number}.{'dng' if kind == 'dng' else 'x'}")
+        files[-1].write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, "-c", _READ_ALL, *map(str, files)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    ends = done.stdout.splitlines()
+    assert len(ends) == len(own)
+    for (name, _), end in zip(own, ends, strict=True):
+        assert end == "read" or end.startswith("refused"), (name, end)
+        assert len(end) < 500, name
+
+
+_READ_ALL = """
+import resource, sys
+from pathlib import Path
+from hiercli.errors import ImageError
+from hiercli.images import kinds, read
+for kind in kinds.KINDS:
+    kind.is_readable()
+used = 4096 * int(Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (used + 2 * 2**30,) * 2)
+resource.setrlimit(resource.RLIMIT_CPU, (20, 21))
+for name in sys.argv[1:]:
+    try:
+        read(name)
+        print("read")
+    except ImageError as error:
+        print("refused", repr(str(error).partition(": ")[2]))
+"""
 
 
 def hostile() -> dict[str, bytes]:
@@ -262,21 +367,21 @@ def hostile() -> dict[str, bytes]:
     many = 2**31 - 1
     strip = {256: (4, [many]), 257: (4, [many]), 258: (3, [8]), 262: (3, [1]), 277: (3, [1])}
     found = {
-        "a.png": _patched(zoo.saved(small, "PNG"), b"IHDR", 0, ">II", many, many),
-        "a.jpg": _patched(zoo.saved(small, "JPEG"), b"\xff\xc0", 3, ">HH", 65535, 65535),
-        "a.gif": _patched(zoo.saved(small, "GIF"), b"GIF87a", 0, "<HH", 65535, 65535),
-        "a.bmp": _patched(zoo.saved(small, "BMP"), b"\x28\0\0\0", 0, "<ii", many, many),
+        "a.png": patched(zoo.saved(small, "PNG"), b"IHDR", 0, ">II", many, many),
+        "a.jpg": patched(zoo.saved(small, "JPEG"), b"\xff\xc0", 3, ">HH", 65535, 65535),
+        "a.gif": patched(zoo.saved(small, "GIF"), b"GIF87a", 0, "<HH", 65535, 65535),
+        "a.bmp": patched(zoo.saved(small, "BMP"), b"\x28\0\0\0", 0, "<ii", many, many),
         "a.tif": zoo.tiff(b"\0", strip, False),
         "a.ppm": b"P5 999999999 999999999 255\n\0",
         "a.webp": b"RIFF\x16\0\0\0WEBPVP8L\x0a\0\0\0\x2f\xff\xff\xff\x0f" + bytes(8),
-        "a.j2k": _patched(zoo.saved(small, "JPEG2000", no_jp2=True), b"\xff\x51", 4, ">II", many,
+        "a.j2k": patched(zoo.saved(small, "JPEG2000", no_jp2=True), b"\xff\x51", 4, ">II", many,
                           many),
-        "a.avif": _patched(zoo.saved(small, "AVIF"), b"ispe", 4, ">II", many, many),
+        "a.avif": patched(zoo.saved(small, "AVIF"), b"ispe", 4, ">II", many, many),
         "a.jxl": b"\xff\x0a" + ((1 << 65) - 2 & ~(7 << 33) | 1 << 33).to_bytes(16, "little"),
     }  # fmt: skip
     for animal in zoo.extra():
         if animal.name == "colour.heic":
-            found["a.heic"] = _patched(animal.content, b"ispe", 4, ">II", many, many)
+            found["a.heic"] = patched(animal.content, b"ispe", 4, ">II", many, many)
     return found
 
 

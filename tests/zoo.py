@@ -31,14 +31,14 @@ class Animal:
         content: of the file.
         shown: (H, W, 3), shares of white.
         needs: module that decodes it; empty where Pillow does.
-        refused: Pillow has no decoder for numbers of this layout.
+        within: mean grey levels that it may differ by.
     """
 
     name: str
     content: bytes
     shown: np.ndarray
     needs: str = ""
-    refused: bool = False
+    within: float = 2
 
 
 def rgb(shown: np.ndarray) -> np.ndarray:
@@ -171,13 +171,6 @@ def grey_tiff(
     return tiff(pixels, tags, big_endian)
 
 
-_REFUSED = {
-    "uint12-big", "uint12-white0", "uint12-white0-big", "uint16-white0-big", "uint32-big",
-    "uint32-white0", "uint32-white0-big", "int16-white0", "int16-white0-big", "int32-white0",
-    "int32-white0-big", "float64", "float64-big", "float64-white0", "float64-white0-big",
-}  # fmt: skip
-
-
 def tiffs() -> Iterator[Animal]:
     kinds = [(8, 1), (12, 1), (16, 1), (32, 1), (16, 2), (32, 2), (32, 3), (64, 3)]
     for bits, sample_format in kinds:
@@ -193,7 +186,7 @@ def tiffs() -> Iterator[Animal]:
                     f"{['uint', 'int', 'float'][sample_format - 1]}{bits}"
                     + ("-white0" if white_is_zero else "") + ("-big" if big_endian else "")
                 )  # fmt: skip
-                yield Animal(f"{name}.tif", content, rgb(GREY), refused=name in _REFUSED)
+                yield Animal(f"{name}.tif", content, rgb(GREY))
     sun = GREY.copy()
     sun[3, 3], sun[3, 4], sun[5, 5] = 1.02, np.inf, np.nan
     shown = sun.clip(0, 1)
@@ -235,10 +228,10 @@ def _palette_shown() -> np.ndarray:
 # -- colour profiles -------------------------------------------------------------------------------
 
 _D50 = np.array([0.9642, 1.0, 0.8249])
-_SRGB = np.array([[0.4361, 0.3851, 0.1431], [0.2225, 0.7169, 0.0606], [0.0139, 0.0971, 0.7141]])
+SRGB = np.array([[0.4361, 0.3851, 0.1431], [0.2225, 0.7169, 0.0606], [0.0139, 0.0971, 0.7141]])
 """XYZ of the primaries under D50, as columns."""
-_ADOBE = np.array([[0.6097, 0.2053, 0.1492], [0.3111, 0.6257, 0.0632], [0.0195, 0.0609, 0.7446]])
-_P3 = np.array([[0.5151, 0.2920, 0.1571], [0.2412, 0.6922, 0.0666], [-0.0011, 0.0419, 0.7841]])
+ADOBE = np.array([[0.6097, 0.2053, 0.1492], [0.3111, 0.6257, 0.0632], [0.0195, 0.0609, 0.7446]])
+P3 = np.array([[0.5151, 0.2920, 0.1571], [0.2412, 0.6922, 0.0666], [-0.0011, 0.0419, 0.7841]])
 
 
 def profile(space: bytes, gamma: float, primaries: np.ndarray | None = None) -> bytes:
@@ -273,7 +266,7 @@ def profile(space: bytes, gamma: float, primaries: np.ndarray | None = None) -> 
 
 def in_srgb(pixels: np.ndarray, gamma: float, primaries: np.ndarray) -> np.ndarray:
     """Shares of white in sRGB of pixels of a profile."""
-    linear = (pixels**gamma @ primaries.T) @ np.linalg.inv(_SRGB).T
+    linear = (pixels**gamma @ primaries.T) @ np.linalg.inv(SRGB).T
     linear = linear.clip(0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
@@ -282,7 +275,7 @@ def profiles() -> Iterator[Animal]:
     soft = 0.2 + 0.6 * COLOUR  # inside sRGB, so that nothing is clipped
     pixels = eight(soft)
     picture = Image.fromarray(pixels)
-    for name, gamma, primaries in (("adobe", 2.2, _ADOBE), ("p3", 2.2, _P3)):
+    for name, gamma, primaries in (("adobe", 2.2, ADOBE), ("p3", 2.2, P3)):
         icc = profile(b"RGB ", gamma, primaries)
         shown = in_srgb(pixels / 255, gamma, primaries)
         for kind, suffix, options in (
@@ -302,7 +295,7 @@ def profiles() -> Iterator[Animal]:
     content = saved(Image.fromarray(grey), "PNG", icc_profile=icc)
     yield Animal("linear-grey.png", content, rgb(shown))
     for name, broken in (
-        ("cut", profile(b"RGB ", 2.2, _ADOBE)[:150]), ("nonsense", b"x" * 500),
+        ("cut", profile(b"RGB ", 2.2, ADOBE)[:150]), ("nonsense", b"x" * 500),
         ("wrong-space", profile(b"GRAY", 1.0)),
     ):  # fmt: skip
         content = saved(picture, "JPEG", icc_profile=broken, quality=100, subsampling=0)
@@ -337,6 +330,13 @@ def common() -> Iterator[Animal]:
     yield Animal("palette-key.png", saved(_palette(), "PNG", transparency=7), on_white(
         _palette_shown(), (np.rint(ACROSS * 15) != 7).astype(float)))  # fmt: skip
     yield Animal("palette.gif", saved(_palette(), "GIF"), _palette_shown())
+    small = bytearray(saved(_palette(), "GIF"))
+    at = small.index(b"\x2c", 13 + 3 * 2 ** ((small[10] & 7) + 1))
+    small[6:10] = struct.pack("<HH", WIDTH + 20, HEIGHT + 9)
+    small[at + 1 : at + 5] = struct.pack("<HH", 15, 4)
+    border = np.ones((HEIGHT + 9, WIDTH + 20, 3))
+    border[4 : 4 + HEIGHT, 15 : 15 + WIDTH] = _palette_shown()
+    yield Animal("border.gif", bytes(small), border)
     moving = saved(_palette(), "GIF", save_all=True, append_images=[Image.new("P", (56, 40))])
     yield Animal("moving.gif", moving, _palette_shown())
     yield Animal("colour.bmp", saved(colour, "BMP"), COLOUR)
@@ -350,7 +350,9 @@ def common() -> Iterator[Animal]:
         head = f"P5 {WIDTH} {HEIGHT} {most}\n".encode()
         pixels = numbers.astype(">u2" if most > 255 else np.uint8).tobytes()
         yield Animal(f"grey{most}.pgm", head + pixels, rgb(numbers / most))
-        text = f"P2 {WIDTH} {HEIGHT} {most}\n" + "\n".join(" ".join(map(str, r)) for r in numbers)
+        text = f"P2 {WIDTH} {HEIGHT} {most}\n" + "\n".join(
+            " ".join(map(str, row)) for row in numbers
+        ) + "\n"  # fmt: skip
         yield Animal(f"text{most}.pgm", text.encode(), rgb(numbers / most))
     floats = f"Pf {WIDTH} {HEIGHT} -1.0\n".encode() + GREY[::-1].astype("<f4").tobytes()
     yield Animal("grey.pfm", floats, rgb(GREY))
@@ -364,6 +366,20 @@ def common() -> Iterator[Animal]:
     for suffix in ("jp2", "j2k", "jpx"):
         yield Animal(f"colour.{suffix}", saved(colour, "JPEG2000"), COLOUR)
     yield Animal("grey.jp2", saved(grey, "JPEG2000"), rgb(GREY))
+    icc = profile(b"RGB ", 2.2, ADOBE)
+    soft = eight(0.2 + 0.6 * COLOUR)
+    plain = saved(Image.fromarray(soft), "JPEG2000")
+    box = plain.index(b"colr") - 4  # of 15 bytes; the one around it is longer by the difference
+    whole = plain.index(b"jp2h") - 4
+    grown = bytearray(plain)
+    grown[box : box + 15] = struct.pack(">I4sBBB", 11 + len(icc), b"colr", 2, 0, 0) + icc
+    length = int.from_bytes(plain[whole : whole + 4], "big") + len(icc) - 4
+    grown[whole : whole + 4] = struct.pack(">I", length)
+    yield Animal("adobe.jp2", bytes(grown), in_srgb(soft / 255, 2.2, ADOBE))
+    for order, scale in ((">", "1.0"), ("<", "-1.0")):
+        head = f"PF\n{WIDTH} {HEIGHT}\n{scale}\n".encode()
+        floats = head + COLOUR[::-1].astype(f"{order}f4").tobytes()
+        yield Animal(f"colour{scale}.pfm", floats, COLOUR)
     deep = Image.fromarray(np.rint(GREY * 65535).astype(np.uint16))
     yield Animal("grey16.jp2", saved(deep, "JPEG2000"), rgb(GREY))
 
@@ -380,6 +396,26 @@ def extra() -> Iterator[Animal]:
         for suffix in ("heic", "heif"):
             content = saved(colour, "HEIF", quality=98, chroma=444)
             yield Animal(f"colour.{suffix}", content, COLOUR, "pillow_heif")
+        clear = Image.fromarray(np.dstack([eight(COLOUR), eight(ACROSS)]))
+        content = saved(clear, "HEIF", quality=98, chroma=444)
+        yield Animal("clear.heic", content, on_white(COLOUR, ACROSS), "pillow_heif")
+        grey = Image.fromarray(eight(GREY))
+        yield Animal("grey.heic", saved(grey, "HEIF", quality=98), rgb(GREY), "pillow_heif")
+        deep, buffer = np.rint(COLOUR * 65535).astype(np.uint16), io.BytesIO()
+        pillow_heif.encode(
+            "RGB;16", (WIDTH, HEIGHT), deep.tobytes(), buffer, quality=98, chroma=444
+        )
+        yield Animal("deep.heic", buffer.getvalue(), COLOUR, "pillow_heif")
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        content = saved(colour, "HEIF", quality=98, chroma=444, exif=exif)
+        # HEIF has a turn of its own (irot), and that of EXIF says nothing.
+        yield Animal("turned-by-exif-alone.heic", content, COLOUR, "pillow_heif")
+        first = pillow_heif.from_pillow(colour)
+        first.add_from_pillow(colour.transpose(Image.Transpose.FLIP_TOP_BOTTOM))
+        buffer = io.BytesIO()
+        first.save(buffer, quality=98, chroma=444, primary_index=1)
+        yield Animal("second-of-two.heic", buffer.getvalue(), COLOUR[::-1], "pillow_heif")
     try:
         import pillow_jxl  # noqa: F401
     except ImportError:
@@ -388,6 +424,8 @@ def extra() -> Iterator[Animal]:
         content = saved(colour, "JXL", lossless=True)
         yield Animal("colour.jxl", content, COLOUR, "pillow_jxl")
         yield Animal("lossy.jxl", saved(colour, "JXL", quality=98), COLOUR, "pillow_jxl")
+    shown = np.full((HEIGHT, WIDTH, 3), np.nan)
+    yield Animal("without-colours.dng", dng_without_colours(), shown, "rawpy")
     yield Animal("mosaic.dng", dng(), np.full((HEIGHT, WIDTH, 3), np.nan), "rawpy")
 
 
@@ -398,12 +436,22 @@ def dng() -> bytes:
         mosaic[down::2, across::2] = COLOUR[down::2, across::2, channel] ** 2.2
     pixels = np.rint(mosaic * 65535).astype("<u2").tobytes()
     one = [1, 1]
-    matrix = [round(10000 * v) for v in np.linalg.inv(_SRGB).ravel()]
+    matrix = [round(10000 * v) for v in np.linalg.inv(SRGB).ravel()]
     tags: dict[int, tuple[int, Sequence[int]]] = {
         254: (4, [0]), 258: (3, [16]), 262: (3, [32803]), 277: (3, [1]), 274: (3, [1]),
         33421: (3, [2, 2]), 33422: (1, [0, 1, 1, 2]), 50706: (1, [1, 4, 0, 0]),
         50708: (2, list(b"hier test\0")), 50717: (4, [65535]), 50778: (3, [21]),
         50721: (10, [v for value in matrix for v in (value, 10000)]),
         50728: (5, one * 3),
+    }  # fmt: skip
+    return tiff(pixels, tags, False)
+
+
+def dng_without_colours() -> bytes:
+    """A DNG of a camera that sees greys alone."""
+    pixels = np.rint(GREY**2.2 * 65535).astype("<u2").tobytes()
+    tags: dict[int, tuple[int, Sequence[int]]] = {
+        254: (4, [0]), 258: (3, [16]), 262: (3, [34892]), 277: (3, [1]), 274: (3, [1]),
+        50706: (1, [1, 4, 0, 0]), 50708: (2, list(b"hier test\0")), 50717: (4, [65535]),
     }  # fmt: skip
     return tiff(pixels, tags, False)

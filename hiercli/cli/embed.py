@@ -354,6 +354,12 @@ def _report(
     if index is not None:
         told = ", ".join(f"{done.changes[name]} {name}" for name in _CHANGES if done.changes[name])
         say(f"{index}: {told}")
+        known = done.changes["added"] + done.changes["changed"] - done.embedded
+        if known > 0:
+            say(
+                f"{counted(known, 'image shares its', 'images share their')} content with another "
+                f"file and {'was' if known == 1 else 'were'} not embedded again"
+            )
     if json_output:
         facts = {"embedded": done.embedded, "skipped": len(done.problems), "output": output,
                  "index": index, **done.changes}  # fmt: skip

@@ -9,10 +9,10 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from PIL import ExifTags, Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from hiercli.images import kinds
+from hiercli.images import kinds, tiff
 from hiercli.images.limits import BUDGET
 
 _DNG_VERSION = 50706
@@ -26,11 +26,7 @@ _TURNS = {
 def is_dng(content: bytes) -> bool:
     """Whether a TIFF file is camera RAW (DNG)."""
     try:
-        with io.BytesIO(content) as file:
-            tags = ImageFileDirectory_v2(file.read(8))
-            file.seek(tags.next)
-            tags.load(file)
-            return _DNG_VERSION in tags
+        return _DNG_VERSION in tiff.tags_of(content)
     except Exception:  # of nearly every kind: who decodes it says so
         return False
 
@@ -82,7 +78,13 @@ def decode(content: bytes, shortest_side: int | None) -> Image.Image:
         with BUDGET.taking(width * height * kinds.RAW.bytes_per_pixel):
             half = shortest_side is not None and min(width, height) >= 2 * shortest_side
             pixels = raw.postprocess(use_camera_wb=True, half_size=half, output_bps=8)
-            return Image.fromarray(pixels)
+            return _picture(pixels)
+
+
+def _picture(pixels: np.ndarray) -> Image.Image:
+    """RGB of (H, W, 3), or of (H, W, 1) or (H, W) as a camera without colours gives."""
+    flat = pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    return Image.fromarray(flat).convert("RGB")
 
 
 def _preview(raw: Any, shortest_side: int | None, side: int) -> Image.Image | None:
@@ -97,7 +99,7 @@ def _preview(raw: Any, shortest_side: int | None, side: int) -> Image.Image | No
         return None
     wanted = side if shortest_side is None else min(side, shortest_side)
     if found.format == rawpy.ThumbFormat.BITMAP:
-        bitmap = Image.fromarray(found.data)
+        bitmap = _picture(found.data)
         turn = _TURNS.get(raw.sizes.flip)
         bitmap = bitmap if turn is None else bitmap.transpose(turn)
         return bitmap if min(bitmap.size) >= 0.9 * wanted else None

@@ -41,7 +41,10 @@ def to_rgb(picture: Image.Image, depth: int = 8) -> Image.Image:
     """
     steps = [_grey_of(picture)] if _is_deep(picture) else [_with_alpha(picture, depth)]
     managed = _managed(picture)
-    steps += [managed] if managed else [_plain_rgb, *_gamma(picture)]
+    if picture.mode == "LAB":
+        steps += [_lab(picture)]
+    else:
+        steps += [managed] if managed else [_plain_rgb, *_gamma(picture)]
     if picture.mode == "RGB" and not picture.has_transparency_data and steps == [None, _plain_rgb]:
         return picture
     steps = [step for step in [*steps, _on_white] if step]
@@ -81,18 +84,14 @@ def _grey_of(picture: Image.Image) -> Convert:
     """A deep grey picture's way to 8 bits, ``L`` or ``LA``: all its strips are scaled alike."""
     bits, sample_format, white_is_zero = _numbers(picture)
     if sample_format == _FLOAT:
-        full = 1.0
-        _require_unit_range(picture)
-    else:
-        full = 2.0 ** (bits - (sample_format == _SIGNED)) - 1
+        require_unit_range(np.asarray(picture.resize((256, 256), Image.Resampling.NEAREST)))
     key = picture.info.get("transparency")
 
     def convert(strip: Image.Image) -> Image.Image:
         numbers = np.asarray(strip)
         if bits == 32 and sample_format not in (_SIGNED, _FLOAT):
             numbers = numbers.view(np.uint32)  # Pillow knows none without a sign
-        share = np.nan_to_num(numbers.astype(np.float32) / np.float32(full), posinf=1, neginf=0)
-        share = share.clip(0, 1)
+        share = shares(numbers, bits, sample_format)
         grey = (255 * (1 - share if white_is_zero else share)).astype(np.uint8)
         if not isinstance(key, int):
             return Image.fromarray(grey)
@@ -127,9 +126,23 @@ def _first(value: Any, default: int) -> int:
     return found if isinstance(found, int) else default
 
 
-def _require_unit_range(picture: Image.Image) -> None:
-    """Floats are a share of white: 0 to 1. Single brighter points, as of the sun, are white."""
-    few = np.asarray(picture.resize((256, 256), Image.Resampling.NEAREST))
+def shares(numbers: np.ndarray, bits: int, sample_format: int) -> np.ndarray:
+    """Shares of white, 0 to 1 as float32, of numbers by TIFF's sample format."""
+    full = 1.0 if sample_format == _FLOAT else 2.0 ** (bits - (sample_format == _SIGNED)) - 1
+    with np.errstate(all="ignore"):  # floats of 64 bits beyond those of 32 are white
+        share = np.nan_to_num(numbers.astype(np.float32) / np.float32(full), posinf=1, neginf=0)
+    return share.clip(0, 1)
+
+
+def require_unit_range(few: np.ndarray) -> None:
+    """Floats are a share of white: 0 to 1. Single brighter points, as of the sun, are white.
+
+    Args:
+        few: some of the numbers.
+
+    Raises:
+        UnsupportedError: most are larger.
+    """
     finite = few[np.isfinite(few)]
     if len(finite) and np.median(finite) > 1:
         raise UnsupportedError(
@@ -176,9 +189,6 @@ def _on_white(strip: Image.Image) -> Image.Image:
 def _plain_rgb(strip: Image.Image) -> Image.Image:
     if strip.mode in ("RGB", "RGBA"):
         return strip
-    if strip.mode == "LAB":
-        transform = _lab()
-        return transform(strip)
     return strip.convert("RGBA" if strip.mode == "LA" else "RGB")
 
 
@@ -259,11 +269,50 @@ def _transform(profile: bytes, mode: str) -> Any:
         return None
 
 
-@functools.lru_cache(maxsize=1)
-def _lab() -> Convert:
-    from PIL import ImageCms
+# -- CIE L*a*b* ------------------------------------------------------------------------------------
 
-    transform = ImageCms.buildTransform(
-        ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
-    )
-    return transform.apply
+_WHITE_POINT = 318
+"""TIFF tag: chromaticity (x, y) of the white that L*a*b* is relative to."""
+_D50, _D65 = (0.3457, 0.3585), (0.3127, 0.3290)
+_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367],
+                      [0.0389, -0.0685, 1.0296]])  # fmt: skip
+_XYZ_TO_SRGB = np.array([[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560],
+                         [0.0556434, -0.2040259, 1.0572252]])  # fmt: skip
+"""Linear, under D65."""
+
+
+def _lab(picture: Image.Image) -> Convert:
+    """From 8-bit L*a*b* to sRGB; relative to D50 where the file names no white."""
+    white = _xyz(_white_point(picture))
+    cones, wanted = _BRADFORD @ white, _BRADFORD @ _xyz(_D65)
+    adapted = np.linalg.inv(_BRADFORD) @ np.diag(wanted / cones) @ _BRADFORD
+    matrix = (_XYZ_TO_SRGB @ adapted @ np.diag(white)).T.astype(np.float32)
+
+    def convert(strip: Image.Image) -> Image.Image:
+        pixels = np.asarray(strip)
+        lightness = (pixels[:, :, 0] * np.float32(100 / 255) + 16) / 116
+        signed = pixels[:, :, 1:].view(np.int8).astype(np.float32)
+        a, b = signed[:, :, 0] / 500, signed[:, :, 1] / 200
+        roots = np.stack([lightness + a, lightness, lightness - b], axis=2)
+        linear = np.where(roots > 6 / 29, roots**3, (roots - 4 / 29) * np.float32(108 / 841))
+        shares = (linear @ matrix).clip(0, 1)
+        curved = np.where(
+            shares <= 0.0031308, 12.92 * shares, 1.055 * shares ** np.float32(1 / 2.4) - 0.055
+        )
+        return Image.fromarray(np.rint(255 * curved).astype(np.uint8))
+
+    return convert
+
+
+def _xyz(chromaticity: tuple[float, float]) -> np.ndarray:
+    x, y = chromaticity
+    return np.array([x / y, 1, (1 - x - y) / y])
+
+
+def _white_point(picture: Image.Image) -> tuple[float, float]:
+    tags: Any = getattr(picture, "tag_v2", {})
+    try:
+        x, y = map(float, tags[_WHITE_POINT])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return _D50
+    return (x, y) if 0.2 < x < 0.5 and 0.2 < y < 0.5 else _D50

@@ -1,8 +1,8 @@
 """Decoding: from a picture file, a Pillow image or an array to upright RGB.
 
 Orientation (EXIF) is applied, transparency is laid on white, deep greys are scaled to 8 bits,
-colours of a profile become those of sRGB, and of an animation the first frame counts. What a file
-is, its first bytes tell.
+colours of a profile become those of sRGB, and of an animation the first frame counts (of a JPEG XL
+the last: its decoder gives no other). What a file is, its first bytes tell.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from hiercli.errors import ImageError, InputError
 from hiercli.files import open_regular
-from hiercli.images import camera_raw, colour, kinds, png
+from hiercli.images import camera_raw, colour, jpeg, jpeg_2000, kinds, pfm, png, tiff
 from hiercli.images.limits import BUDGET, LIMITS
 
 _DRAFT_FACTOR = 1.5
@@ -83,8 +83,7 @@ def _told_of(path: Path | str, kind: kinds.Kind | None, content: bytes) -> Itera
             "raise the limit with `hier embed --max-pixels`"
         ) from error
     except UnidentifiedImageError as error:
-        known = kind is not None and kind is not kinds.TIFF  # of which Pillow knows some only
-        reason = f"{kind.name}, but damaged" if kind and known else kinds.what_else(content)
+        reason = _why_unknown(kind, content)
         raise ImageError(f"{path}: {reason}") from error
     except kinds.UnsupportedError as error:
         raise ImageError(f"{path}: {error}") from error
@@ -92,11 +91,31 @@ def _told_of(path: Path | str, kind: kinds.Kind | None, content: bytes) -> Itera
         raise ImageError(f"{path}: too large for the memory at hand. Scale it down") from error
     except Exception as error:
         # Decoders answer damage with errors of nearly every kind, struct.error included.
-        raise ImageError(f"{path}: the image is damaged ({_first_line(error)})") from error
+        line = _first_line(error)
+        if kind is kinds.JPEG_XL:  # its decoder speaks of how it was built
+            raise ImageError(f"{path}: {kind.name}, but damaged") from error
+        if line.lower().startswith("unsupported"):
+            reason = f"this kind of image is not supported ({line}). Convert it to PNG or JPEG"
+            raise ImageError(f"{path}: {reason}") from error
+        raise ImageError(f"{path}: the image is damaged ({line})") from error
+
+
+def _why_unknown(kind: kinds.Kind | None, content: bytes) -> str:
+    """Why Pillow does not know a file, in words."""
+    if kind is kinds.TIFF and not tiff.is_damaged(content):
+        kind_of = f"this kind of TIFF is not supported{tiff.compression_in_words(content)}"
+        return f"{kind_of}. Save it as 8-bit RGB, or as PNG or JPEG"
+    if kind is kinds.JPEG and (process := jpeg.unusual_process(content)):
+        return f"{process}, which is not supported. Convert it to PNG or an ordinary JPEG"
+    return f"{kind.name}, but damaged" if kind else kinds.what_else(content)
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    said = error.args[0] if error.args else ""
+    text = said.decode("ascii", "replace") if isinstance(said, bytes) else str(error)
+    if text.startswith("image file is truncated"):
+        return "the file is cut short"
+    lines = text.strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]
 
 
@@ -165,6 +184,16 @@ def decoded(content: bytes, kind: kinds.Kind, shortest_side: int | None) -> Imag
     """What Pillow makes of a file of a kind, upright and in RGB; see `read`."""
     if kind.size_of is not None:
         require_pixels(kind.size_of(content), kind)
+    if kind is kinds.PPM and pfm.is_pfm(content):
+        require_pixels(pfm.size_of(content), kind)
+        return pfm.decode(content)
+    if kind is kinds.TIFF:
+        if tiff.compression_in_words(content):
+            raise UnidentifiedImageError
+        layout = tiff.layout_of(content)
+        if layout is not None:
+            require_pixels((layout.width, layout.height), kind)
+            return _upright(colour.to_rgb(tiff.decode(content, layout)))
     with Image.open(io.BytesIO(content), formats=kind.formats) as picture:
         require_pixels(picture.size, kind)
         if shortest_side is not None:
@@ -172,9 +201,23 @@ def decoded(content: bytes, kind: kinds.Kind, shortest_side: int | None) -> Imag
             wanted = (round(picture.width * scale), round(picture.height * scale))
             picture.draft("RGB", wanted)
         with BUDGET.taking(picture.width * picture.height * kind.bytes_per_pixel):
+            drawn = picture.tile[0].extents if kind is kinds.GIF and picture.tile else None
             picture.load()
+            if kind is kinds.JPEG_2000:
+                jpeg_2000.mend_white(picture, content)
+                picture.info["icc_profile"] = jpeg_2000.profile_of(content)
             depth = content[24] if kind is kinds.PNG else 8
-            return _upright(colour.to_rgb(picture, depth))
+            shown = _upright(colour.to_rgb(picture, depth))
+            return shown if drawn is None else _bordered(shown, drawn)
+
+
+def _bordered(picture: Image.Image, drawn: tuple[int, int, int, int]) -> Image.Image:
+    """White around the part that a frame draws: the rest of its canvas is transparent."""
+    if drawn == (0, 0, *picture.size):
+        return picture
+    whole = Image.new("RGB", picture.size, "white")
+    whole.paste(picture.crop(drawn), drawn[:2])
+    return whole
 
 
 def require_pixels(size: tuple[int, int], kind: kinds.Kind) -> None:

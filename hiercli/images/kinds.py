@@ -67,37 +67,43 @@ def _kind(name: str, start: bytes, suffixes: str, *formats: str, **more: object)
 
 RAW = _kind(
     "a camera RAW image",
-    rb"II\x2a\x00\x10\x00\x00\x00CR|.{4}ftypcrx |FUJIFILMCCD-RAW|IIR[OS]|MMOR|IIU\x00|FOVb|\x00MRM",
+    rb"II\x2a\x00\x10\x00\x00\x00CR|II.{4}HEAPCCDR|.{4}ftypcrx |FUJIFILMCCD-RAW|IIR[OS]|MMOR"
+    rb"|IIU\x00|FOVb|\x00MRM",
     ".cr2 .cr3 .nef .nrw .arw .srf .sr2 .dng .raf .orf .rw2 .pef .srw .x3f .3fr .erf .kdc .dcr "
-    ".mrw .iiq .rwl",
+    ".mrw .iiq .rwl .crw .mef .mos .fff .gpr .k25 .dcs",
     module="rawpy", package="rawpy", bytes_per_pixel=24,
 )  # fmt: skip
 TIFF = _kind("a TIFF image", rb"II[\x2a\x2b]\x00|MM\x00[\x2a\x2b]", ".tif .tiff", "TIFF")
 PNG = _kind("a PNG image", rb"\x89PNG\r\n\x1a\n", ".png .apng", "PNG")
+JPEG = _kind("a JPEG image", rb"\xff\xd8\xff", ".jpg .jpeg .jpe .jfif .jif .mpo", "JPEG")
+PPM = _kind("a PPM image", rb"P[1-6fF]\s+[#\d]", ".ppm .pgm .pbm .pnm .pfm", "PPM")
+GIF = _kind("a GIF image", rb"GIF8[79]a", ".gif", "GIF")
+JPEG_2000 = _kind("a JPEG 2000 image", rb"\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  ",
+                  ".jp2 .j2k .j2c .jpc .jpf .jpx", "JPEG2000", share=_FEWER,
+                  bytes_per_pixel=28)  # fmt: skip
+JPEG_XL = _kind("a JPEG XL image", rb"\xff\x0a|\x00\x00\x00\x0cJXL ", ".jxl", "JXL",
+          module="pillow_jxl", package="pillow-jxl-plugin", share=_FEWER,
+          bytes_per_pixel=28, size_of=jpeg_xl.size_of)  # fmt: skip
 KINDS = (
-    _kind("a JPEG image", rb"\xff\xd8\xff", ".jpg .jpeg .jpe .jfif .jif .mpo", "JPEG"),
+    JPEG,
     PNG,
     _kind("a WebP image", rb"RIFF.{4}WEBP", ".webp", "WEBP", share=_FEWER,
           bytes_per_pixel=28),
-    _kind("a GIF image", rb"GIF8[79]a", ".gif", "GIF"),
+    GIF,
     RAW,
     TIFF,
     _kind("a BMP image", rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00"
           rb"|\x28\x00\x00\x00.{8}\x01\x00[\x01\x04\x08\x10\x18\x20]\x00",
           ".bmp .dib", "BMP", "DIB"),
-    _kind("a PPM image", rb"P[1-6f]\s+[#\d]", ".ppm .pgm .pbm .pnm .pfm", "PPM"),
+    PPM,
     _kind("an AVIF image",
           rb".{4}ftyp(?:" + _AVIF_BRANDS + rb"|(?:mif1|msf1).{4}(?:.{4}){0,6}?(?:" + _AVIF_BRANDS
           + rb"))", ".avif .avifs", "AVIF", share=_FEWER, bytes_per_pixel=16),
     _kind("a HEIC image", rb".{4}ftyp(?:" + _HEIF_BRANDS + rb"|mif1|msf1)", ".heic .heif .hif",
           "HEIF", module="pillow_heif", package="pillow-heif", share=_FEWER,
           bytes_per_pixel=16),
-    _kind("a JPEG XL image", rb"\xff\x0a|\x00\x00\x00\x0cJXL ", ".jxl", "JXL",
-          module="pillow_jxl", package="pillow-jxl-plugin", share=_FEWER,
-          bytes_per_pixel=28, size_of=jpeg_xl.size_of),
-    _kind("a JPEG 2000 image", rb"\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  ",
-          ".jp2 .j2k .j2c .jpc .jpf .jpx", "JPEG2000", share=_FEWER,
-          bytes_per_pixel=28),
+    JPEG_XL,
+    JPEG_2000,
 )  # fmt: skip
 """What is decoded. Left to choose by itself, Pillow runs Ghostscript on a PostScript file of any
 name, and takes gigabytes for some of a kilobyte."""
@@ -118,7 +124,12 @@ _OTHERS = (
     (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf", "a compressed file"),
     (rb"8BPS", "a Photoshop image"),
     (rb"gimp xcf", "a GIMP image"),
-    (rb"\x00\x00[\x01\x02]\x00", "an icon"),
+    (rb"\x00\x00[\x01\x02]\x00(?!\x00\x00)", "an icon"),
+    (rb"icns", "an icon"),
+    (rb".[\x00\x01][\x01-\x03\x09-\x0b].{13}[\x08\x0f\x10\x18\x20]", "a TGA image"),
+    (rb"II\xbc", "a JPEG XR image"),
+    (rb"P7\s", "a PAM image"),
+    (rb"\x8bJNG", "a JNG image"),
     (rb"DDS ", "a DDS texture"),
     (rb"\x76\x2f\x31\x01|#\?RADIANCE|#\?RGBE", "an HDR image of floats (OpenEXR, Radiance)"),
     (rb"SIMPLE  =", "a FITS image"),
@@ -136,7 +147,8 @@ SUFFIXES = frozenset(suffix for kind in KINDS for suffix in kind.suffixes)
 """Of images that are decoded."""
 IMAGE_LIKE = SUFFIXES | {
     ".psd", ".psb", ".xcf", ".svg", ".svgz", ".eps", ".ai", ".ico", ".icns", ".tga", ".exr", ".hdr",
-    ".dds", ".pcx", ".sgi", ".wmf", ".emf", ".fits", ".dcm", ".jxr", ".qoi", ".bpg",
+    ".dds", ".pcx", ".sgi", ".wmf", ".emf", ".fits", ".dcm", ".jxr", ".qoi", ".bpg", ".pam", ".jng",
+    ".mng", ".jls", ".cur", ".xbm", ".xpm", ".dpx", ".pict", ".wdp", ".hdp", ".jpm",
 }  # fmt: skip
 """Of what people see as an image, whether it can be decoded or not: a folder is searched for
 these."""
@@ -174,11 +186,9 @@ def what_else(content: bytes) -> str:
     """Why bytes are no image that can be read, in words."""
     if not content:
         return "expected an image, found an empty file"
-    if TIFF.start.match(content):
-        return "this kind of TIFF is not supported. Save it as 8-bit RGB, or as PNG or JPEG"
     for start, kind in _OTHER_KINDS:
         if start.match(content):
-            return f"expected {READABLE}, found {kind}. Convert it to an image"
+            return f"expected {READABLE}, found {kind}. Convert it to PNG or JPEG"
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or _TEXT.fullmatch(content[:4096]):
         return f"expected {READABLE}, found text or a table"
     return f"expected {READABLE}, found {len(content)} bytes of an unknown format"

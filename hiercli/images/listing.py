@@ -22,7 +22,8 @@ IGNORE_FILE = ".hierignore"
 """Name of a file of patterns, as of ``.gitignore``, for the folder it lies in and all below."""
 _SYSTEM = frozenset({
     "__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "system volume information",
-    "lost+found", "thumbs.db", "desktop.ini",
+    "lost+found", "thumbs.db", "ehthumbs.db", "zbthumbnail.info", "desktop.ini", "@synoresource",
+    "#snapshot", "@recently-snapshot",
 })  # fmt: skip
 """What computers and storage put between images, in lower case."""
 _ENTRIES = ("file or folder", "files and folders")
