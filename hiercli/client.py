@@ -155,7 +155,7 @@ class Client:
             try:
                 query = Path(query).read_bytes()
             except OSError as error:
-                raise ImageError(f"{str(query)}: {error.strerror or error}") from error
+                raise ImageError(f"{query!s}: {error.strerror or error}") from error
         if isinstance(query, bytes):
             return self._search(query, "application/octet-stream", k, options)
         return self._asked({"point": [float(value) for value in query]}, k, options)

@@ -12,7 +12,7 @@ from PIL import Image
 from hiercli import Collection, Index
 from hiercli.errors import InputError
 from hiercli.geometry import poincare
-from hiercli.index.words import LONGEST, around, understand
+from hiercli.index.words import LONGEST, _best, _pieces, around, understand
 
 C = 0.1
 NAMES = {
@@ -61,6 +61,17 @@ def test_words_find_names(birds: Index, text: str, names: set[str], unmatched: t
         assert {hit.label for hit in hits} <= right
         assert [hit.rank for hit in hits] == [1, 2, 3]
         assert [hit.distance for hit in hits] == sorted(hit.distance for hit in hits)
+
+
+def test_numbers_in_names_count() -> None:
+    """Models of cars differ by a digit; numbers before the names of class folders say nothing."""
+    assert _pieces("BMW M3 Coupe 2012") == ["bmw", "m3", "coupe", "2012"]
+    assert _pieces("001.Black_footed_Albatross") == ["black", "footed", "albatross"]
+    assert _pieces("2008 Audi A5") == ["2008", "audi", "a5"]
+    found, _ = _best(
+        _pieces("bmw m3"), [("label", "BMW M5"), ("label", "BMW M3"), ("label", "BMW")]
+    )
+    assert found == [("label", "BMW M3")]
 
 
 @pytest.mark.parametrize(

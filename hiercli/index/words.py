@@ -42,7 +42,8 @@ _ENCODER = "class of the encoder"
 _PLURALS = {_ENCODER: "classes of the encoder", "genus": "genera", "family": "families",
             "species": "species", "class": "classes", "label or genus": "labels or genera",
             "label or family": "labels or families"}  # fmt: skip
-_PIECE = re.compile(r"[^\W\d_]+")
+_PIECE = re.compile(r"[^\W_]+")
+_NUMBERING = re.compile(r"\d+[.)_-]+(?=[^\W\d])")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -208,6 +209,8 @@ def _best(
 def _pieces(text: str) -> list[str]:
     """The words of a text or name in one spelling: no accents, small letters, no plural."""
     plain = unicodedata.normalize("NFKD", _CAMEL.sub(" ", text[: 4 * LONGEST]))
+    if numbering := _NUMBERING.match(plain):  # of class folders: 140.Summer_Tanager
+        plain = plain[numbering.end() :]
     plain = "".join(sign for sign in plain if not unicodedata.combining(sign))
     found = [_singular(piece) for piece in _PIECE.findall(plain.casefold())]
     return [piece for piece in found if piece not in _STOP] or found

@@ -29,8 +29,9 @@ from hiercli.index import store as stores
 from hiercli.index import verdicts, words
 from hiercli.index.address import target_of
 from hiercli.index.schema import Row, content_hash
-from hiercli.index.searchable import Hit, Searchable, answers, encoder_file
+from hiercli.index.searchable import Hit, Searchable, answers, open_encoder
 from hiercli.index.similarity import Similarity
+from hiercli.index.texts import TextReader, reader_of
 from hiercli.serve.batching import Batcher
 from hiercli.serve.settings import Settings
 
@@ -83,6 +84,7 @@ class State:
         reader: the index.
         encoder: that made its points, or ``None``.
         problem: why there is no encoder.
+        texts: embeds words, where the index has a text model.
         similarity: by which distances are told in words.
     """
 
@@ -93,6 +95,7 @@ class State:
         self.problem = ""
         try:
             self._take_encoder(str(target), settings, known)
+            self.texts: TextReader | None = reader_of(self.reader, str(target))
             self.similarity = Similarity.of(self.reader)
             self.calibration: Calibration | None = None
             with contextlib.suppress(FileFormatError):  # hits are none the worse for it
@@ -105,13 +108,13 @@ class State:
         if known is not None and known.fingerprint == self.reader.fingerprint:
             self.encoder = known
             return
+        model = Path(settings.model) if settings.model else None
         try:
-            source = Path(settings.model) if settings.model else encoder_file(self.reader, index)
-            encoder = Encoder(source, settings.device, threads=settings.threads)
-            self.reader.check(encoder.metadata, encoder.path)
-            self.encoder = encoder
+            self.encoder = open_encoder(
+                self.reader, index, model, settings.device, settings.threads
+            )
         except MismatchError:
-            if settings.model:
+            if model is not None:
                 raise
         except InputError as error:  # points, ids and words can still be searched for
             self.problem = str(error)
@@ -325,7 +328,10 @@ class ServedIndex:
         """
 
         def search(state: State) -> dict[str, Any]:
-            meant = words.understand(text, state.reader, state.metadata)
+            meant = (
+                words.understand(text, state.reader, state.metadata)
+                if state.texts is None else state.texts(text)
+            )  # fmt: skip
             hits = words.around(
                 state.reader, meant.points, asked.k, max_distance=asked.max_distance,
                 unique=asked.unique, where=asked.where, exact=asked.exact,
