@@ -432,10 +432,11 @@ def _points(head: Head, features: np.ndarray) -> np.ndarray:
 
 def _scores(points: np.ndarray, labels: Sequence[str], c: float) -> tuple[float, float] | None:
     """Recall@1 and MAP@R in percent; of many images those of evenly chosen ones."""
-    some = np.linspace(0, len(points) - 1, min(len(points), MOST)).astype(int)
+    known = np.flatnonzero([bool(label) for label in labels])
+    some = known[np.linspace(0, len(known) - 1, min(len(known), MOST)).astype(int)]
     own = [labels[at] for at in some]
     counts = Counter(own)
-    if len(counts) < 2 or not any(label and count > 1 for label, count in counts.items()):
+    if len(counts) < 2 or max(counts.values()) < 2:
         return None
     found = score(points[some], own, c=c, recall_at=(1,))
     return float(found.recall_at[1]), float(found.map_at_r)

@@ -41,7 +41,7 @@ class Collection:
     Attributes:
         points: (N, D) float32; where ``c`` is given, in the ball of curvature -c.
         paths: N image files, where they are known.
-        labels: N class names, where they are known.
+        labels: N class names, where they are known; empty for an image that has none.
         levels: for each image its groups, fine to coarse, one a level name; empty texts where a
             group is not known.
         level_names: names of the levels, fine to coarse; ``level1``, ... where left out.
@@ -139,7 +139,13 @@ class Collection:
     @property
     def classes(self) -> list[str]:
         """Distinct labels, sorted; empty where there are no labels."""
-        return sorted(set(self.labels or ()))
+        return sorted(set(self.labels or ()) - {""})
+
+    @property
+    def labelled(self) -> Self:
+        """The images that have a label."""
+        places = [place for place, label in enumerate(self.labels or ()) if label]
+        return self if len(places) == len(self) else self[places]
 
     @property
     def lineages(self) -> dict[str, tuple[str, ...]]:
@@ -198,7 +204,7 @@ def lineages_of(pairs: Iterable[tuple[str, tuple[str, ...]]]) -> dict[str, tuple
     """The groups of each class of which any is known: those that say most, of labels and groups."""
     found: dict[str, tuple[str, ...]] = {}
     for label, groups in pairs:
-        known = sum(map(bool, groups))
+        known = sum(map(bool, groups)) if label else 0
         if known > sum(map(bool, found.get(label, ()))):
             found[label] = groups
     return found

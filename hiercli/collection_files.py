@@ -5,7 +5,7 @@
   encoder, holds labels and levels, and a digest of points and paths, so that files of two runs are
   never taken for those of one.
 - Parquet has the columns ``path``, ``point``, ``label`` and one for each level. A folder of such
-  files is read as one.
+  files is read as one. An empty label means that the image has none.
 - ``.npz`` is how other programs hand over labels and hierarchical proxies.
 """
 
@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -198,7 +198,7 @@ def _read_npz(source: Path) -> Collection:
     paths = labels.from_array(arrays["paths"], "paths", source) if "paths" in arrays else None
     classes = _folders(paths)
     if "labels" in arrays:
-        classes = _classes(list(labels.from_array(arrays["labels"], "labels", source)), source)
+        classes = _classes(labels.from_array(arrays["labels"], "labels", source))
     if not arrays.get("proxies", np.ones(1)).size:
         raise FileFormatError(f"{source}: expected some proxies, found none")
     return _made(
@@ -211,8 +211,9 @@ def _read_npz(source: Path) -> Collection:
     )
 
 
-def _classes(values: list[str | None], source: Path) -> list[str]:
-    return [labels.as_label(label) for label in labels.require_all(values, "label", source)]
+def _classes(values: Iterable[str | None]) -> list[str]:
+    """Labels; empty where there is none."""
+    return [labels.as_label(label or "") for label in values]
 
 
 def _number(array: np.ndarray, source: Path) -> float:
@@ -242,7 +243,7 @@ def _read_parquet(source: Path) -> Collection:
             raise ValueError("its encoder metadata is damaged")
         classes = _folders(paths)
         if "label" in table.column_names:
-            classes = _classes(labels.from_column(table.column("label"), "label", source), source)
+            classes = _classes(labels.from_column(table.column("label"), "label", source))
         level_names = tuple(map(str, facts.get("levels", ())))
         columns = [labels.from_column(table.column(name), name, source) for name in level_names]
         levels = [tuple(labels.as_label(cell or "") for cell in row)

@@ -43,6 +43,14 @@ def embed(
             "Can be given several times. Patterns in a file .hierignore hold for its folder.",
         ),
     ] = None,
+    unlabelled: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Give the images in this folder no label, unless a table has one. The folder must "
+            "be one of PATHS, or in one. Can be given several times.",
+        ),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -140,7 +148,8 @@ def embed(
     interrupted run resumes when the same command is run again.
 
     The label of an image is the name of the first folder below the given one (with --nested: of the
-    innermost folder). A table has its own columns for the label and the levels.
+    innermost folder). A table has its own columns for the label and the levels. An image has no
+    label where the table's is empty, or in a folder given with --unlabelled.
 
     Examples:
 
@@ -154,6 +163,8 @@ def embed(
 
     - `hier embed labels.csv --model birds.onnx --index idx.faiss`
 
+    - `hier embed ./images ./inbox --unlabelled ./inbox --index idx.faiss`
+
     - `hier embed ./images --index idx.faiss --labels review.csv`
 
     - `hier embed ./images --model birds.onnx --index milvus://localhost:19530/birds`
@@ -162,7 +173,8 @@ def embed(
     """
     if engine is not None or address is not None:
         others = (index, index_type, root, rebuild, prune, no_thumbnails, strict, threads, batch,
-                  nested, exclude, labels, device != "auto", max_pixels != MAX_PIXELS)  # fmt: skip
+                  nested, exclude, unlabelled, labels, device != "auto",
+                  max_pixels != MAX_PIXELS)  # fmt: skip
         if engine != "ray" or target is None or any(others):
             raise InputError(
                 "expected --engine ray with -o FOLDER. Only --model, --address and --json can be "
@@ -185,12 +197,13 @@ def embed(
     if index is not None:
         done = _into_index(
             index, paths, encoder, output is not None, output, nested=nested,
-            exclude=exclude or (), corrections=corrections, rebuild=rebuild, prune=prune,
-            strict=strict, index_type=index_type, root=root,
+            exclude=exclude or (), unlabelled=unlabelled or (), corrections=corrections,
+            rebuild=rebuild, prune=prune, strict=strict, index_type=index_type, root=root,
             thumbnails=False if no_thumbnails else None,
         )  # fmt: skip
     else:
-        listed = {"nested": nested, "exclude": exclude or (), "corrections": corrections}
+        listed = {"nested": nested, "exclude": exclude or (), "unlabelled": unlabelled or (),
+                  "corrections": corrections}  # fmt: skip
         done = _into_points(paths, encoder, listed, strict)
     if output is not None and done.collection is not None:
         done.collection.write(output)

@@ -45,14 +45,16 @@ def read(file: Path, *, to_train: bool = False) -> Table:
     with train, test, query, gallery or validation (also val, valid, dev). Every further column of
     texts in which a class has one value is a level, fine to coarse.
 
+    Where the label is empty, the image has none.
+
     Args:
         file: the table.
-        to_train: refuse one without a column of labels; but a row may lack a label if it names a
+        to_train: refuse one without a column of labels, and rows that have neither a label nor a
             group at some level.
 
     Raises:
-        DataError: columns are missing or stand twice, a cell is empty or no text, a split has
-            another name, or rows contradict each other.
+        DataError: columns are missing or stand twice, a path is empty, a cell is no text, a split
+            has another name, or rows contradict each other.
         InputError: the file is no regular file, or not in UTF-8.
     """
     columns, others = _columns(file)
@@ -81,7 +83,7 @@ def read(file: Path, *, to_train: bool = False) -> Table:
         )
     else:
         names = [name or "" for name in columns[label_column]]
-        if not (to_train and levels):
+        if to_train and not levels:
             labels.require_all(columns[label_column], "label", file)
     splits = None if split_column is None else _splits(columns[split_column], file)
     rows = [
@@ -95,7 +97,7 @@ def read(file: Path, *, to_train: bool = False) -> Table:
     records, parts = [], []
     for place, (row, image) in enumerate(zip(rows, images, strict=True)):
         record = Record(image, row.label, tuple(row.line[level] for level in kept))
-        if not (record.label or any(record.levels)):
+        if to_train and not (record.label or any(record.levels)):
             raise DataError(
                 f"{file}: row {row.number} has neither a label nor a group. Fill in one, or delete "
                 "the row"
@@ -216,9 +218,10 @@ class _Listed:
         before = self._known.setdefault(self._place(record.path), [])
         for other in before:
             if other.label != record.label:
+                first, second = (label or "none" for label in (other.label, record.label))
                 raise DataError(
-                    f"{self._file}: {record.path} has two labels, {other.label} in row "
-                    f"{other.row} and {record.label} in row {row}. Keep the correct row"
+                    f"{self._file}: {record.path} has two labels, {first} in row {other.row} and "
+                    f"{second} in row {row}. Keep the correct row"
                 )
             if {other.split, split} == {"query", "gallery"}:
                 raise DataError(

@@ -17,6 +17,7 @@ from hiercli.hierarchy import build, formats, newick
 from hiercli.hierarchy import node as nodes
 from hiercli.hierarchy.node import Node
 from hiercli.images import Picture, read
+from hiercli.wording import counted
 
 NEWICK = (".nwk", ".newick", ".tree", ".tre")
 POINTS = (".npy", ".npz", ".parquet")
@@ -143,6 +144,8 @@ class Tree:
         if not by_proxy and len(collection.classes) < 2:
             by_proxy = True
             notes = ("the images have no labels, so the leaves are groups of images by proxy",)
+        elif not by_proxy and (without := len(collection) - len(collection.labelled)):
+            notes = (f"{counted(without, 'image')} without a label left out of the tree",)
         root = build.from_images(collection, by_proxy=by_proxy)
         return cls(root, collection, root, by_proxy, files, notes)
 

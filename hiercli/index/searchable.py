@@ -22,7 +22,7 @@ from hiercli.wording import counted
 if TYPE_CHECKING:
     from hiercli.hierarchy.verdict import Calibration
 
-_QUERIES_AT_ONCE = 256
+QUERIES_AT_ONCE = 256
 """Queries searched together: many need no more memory than some."""
 _MOST_BESIDE = 20
 """Files beside an index that are looked at for its encoder."""
@@ -237,8 +237,8 @@ def answers(
         options: of `Searchable.search`.
     """
     depth = max(k, CANDIDATES) if reranked and k is not None else k
-    for first in range(0, len(points), _QUERIES_AT_ONCE):
-        block = points[first : first + _QUERIES_AT_ONCE]
+    for first in range(0, len(points), QUERIES_AT_ONCE):
+        block = points[first : first + QUERIES_AT_ONCE]
         for query, hits in zip(block, images.search(block, depth, **options), strict=True):
             yield _reranked(query, hits, images.c)[:k] if reranked else hits
 

@@ -64,6 +64,7 @@ def update(
     *,
     nested: bool = False,
     exclude: Sequence[str] = (),
+    unlabelled: Sequence[Path | str] = (),
     corrections: Corrections | None = None,
     rebuild: bool = False,
     prune: bool = False,
@@ -87,6 +88,7 @@ def update(
         encoder: makes the points.
         nested: read folders in folders as levels, see `labels`.
         exclude: patterns as of ``.gitignore``: what they name is taken out of the index.
+        unlabelled: files and folders among ``paths``, or in them, whose images have no label.
         corrections: other labels for some images; what they leave out is taken out likewise.
         rebuild: forget what is there and start anew, with another encoder if need be.
         prune: take a folder or file that is missing, and a folder without pictures, for gone.
@@ -120,8 +122,8 @@ def update(
 
     there = stores.exists(index)
     listing = gather(
-        paths, nested=nested, exclude=exclude, skipped=pass_over, absent=prune and there,
-        corrections=corrections,
+        paths, nested=nested, exclude=exclude, unlabelled=unlabelled, skipped=pass_over,
+        absent=prune and there, corrections=corrections,
     )  # fmt: skip
     unmatched = [(paths[0] if corrections is None else corrections.file, why)
                  for why in listing.unmatched]  # fmt: skip

@@ -204,8 +204,7 @@ class _Reviewer:
 
     def _doubts(self, least: float) -> list[Finding]:
         """Of images with a label, and of classes."""
-        places = np.array([place for place, label in enumerate(self.labels) if label])
-        own = self.collection if len(places) == len(self.labels) else self.collection[places]
+        own = self.collection.labelled
         known = self._neighbours if own is self.collection else None
         with self.steps("comparing labels") as told:
             return doubts(own, self._root(own), least=least, neighbours=known, progress=told)
