@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-SPLITS = ("train", "test", "val", "valid", "validation", "dev")
+VALIDATION = ("val", "valid", "validation", "dev")
+"""What people call the part that they choose by."""
+SPLITS = ("train", "test", *VALIDATION)
 """Folders that part a data set: inside them, labels begin one folder further down."""
 
 
@@ -47,11 +49,13 @@ class Record:
         label: its class; empty where it has none.
         levels: groups above the class, fine to coarse (genus, family, order); empty where none are
             known. A group that is not known is an empty text.
+        split: part of a data set that a table puts it in (train, test, ...); empty where none does.
     """
 
     path: Path
     label: str
     levels: tuple[str, ...] = ()
+    split: str = ""
 
 
 def own_folder(path: Path | str) -> str:

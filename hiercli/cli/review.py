@@ -56,9 +56,9 @@ def review(
 
     relabel: the label of an image looks wrong. split: a class looks like two. merge: two classes
     look like one. duplicate: an image is a re-encoded, resized, mirrored or cropped copy of
-    another. leak: a copy of an image is in another split (folders called train, test, ...).
-    outlier: an image is like no other. unreadable, tiny, blurred: image quality. label: images
-    without a label that are worth labelling first.
+    another. leak: a copy of an image is in another split (column split of a table, or folders
+    called train, test, ...). outlier: an image is like no other. unreadable, tiny, blurred: image
+    quality. label: images without a label that are worth labelling first.
 
     The confidence of relabel, split and merge is a probability, estimated by planting the same
     fault in the collection. Nothing is changed. To apply decisions, save them from the page and

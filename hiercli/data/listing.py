@@ -1,5 +1,6 @@
 """What a command is given, as images with their labels: files, folders and manifests."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ def gather(
         from hiercli.data import manifest
 
         read = manifest.read(table)
-        found.append((read.records, read.level_names))
+        found.append((read.first_of_each(notes), read.level_names))
         notes += read.notes
     if len(labelled) < len(listed):
         found.append(([Record(path, "") for path, _ in listed], ()))
@@ -187,7 +188,7 @@ def _merged(
 ) -> tuple[list[Record], tuple[str, ...]]:
     """Records of several sources under the levels of all, each image once.
 
-    The first counts that has a label, or else the first.
+    The first counts that has a label, or else the first; of splits the first that is named.
     """
     if len(found) == 1:
         return list(found[0][0]), found[0][1]
@@ -199,7 +200,11 @@ def _merged(
             groups = dict(zip(names, record.levels, strict=True))
             levels = tuple(groups.get(name, "") for name in level_names)
             where = place(record.path)
-            known = merged.setdefault(where, Record(record.path, record.label, levels))
+            own = dataclasses.replace(record, levels=levels)
+            known = merged.setdefault(where, own)
             if record.label and not known.label:
-                merged[where] = Record(known.path, record.label, levels)
+                own = dataclasses.replace(own, path=known.path, split=record.split or known.split)
+                merged[where] = own
+            elif record.split and not known.split:
+                merged[where] = dataclasses.replace(known, split=record.split)
     return list(merged.values()), level_names

@@ -40,6 +40,7 @@ from hiercli.index.schema import (
     delta_checksum,
     facts_checksum,
     groups_of,
+    image_checksum,
     point_checksum,
     short_hash,
 )
@@ -255,16 +256,17 @@ class Catalogue:
         Raises:
             ValueError: it is damaged.
         """
-        number, folder, name, kind, content, *state, checksum = values
+        number, folder, name, kind, content, *state, split, checksum = values
         if checked and (
-            short_hash(values[:-1]) != checksum
+            image_checksum(values[:-1]) != checksum or not isinstance(split, str)
             or not isinstance(content, bytes) or not isinstance(name, bytes) or b"\0" in name
             or not all(isinstance(one, int) for one in (number, *state))
         ):  # fmt: skip
             raise ValueError(f"the row with id {number} has changed")
         return Row(
-            number, join(self._folder(folder), name), *self._class(kind), content, tuple(state)
-        )
+            number, join(self._folder(folder), name), *self._class(kind), content, tuple(state),
+            split=split,
+        )  # fmt: skip
 
     def _folder(self, number: int) -> bytes:
         if number not in self._folders:

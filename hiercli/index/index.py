@@ -356,4 +356,5 @@ def _rows(collection: Collection) -> Iterator[Row]:
         point = collection.points[number].astype("<f4").tobytes()
         content = content_hash(point)
         groups = levels_text(collection.level_names, levels[number])
-        yield Row(number, path, labels[number], groups, content, (-1, 0, 0), point)
+        split = collection.splits[number] if collection.splits else ""
+        yield Row(number, path, labels[number], groups, content, (-1, 0, 0), point, split)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from hiercli.collection import Collection
+from hiercli.collection import Collection, splits_of
 from hiercli.encoder import onnx_file
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import HierError, InputError, MismatchError
@@ -97,6 +97,7 @@ def collection_of(
         c=c,
         proxies=proxies,
         fingerprint=fingerprint,
+        splits=splits_of(rows),
     )  # fmt: skip
 
 

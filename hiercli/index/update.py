@@ -36,7 +36,7 @@ class Update:
         added: pictures that were not there before.
         changed: paths whose content is another than it was.
         moved: pictures that lie elsewhere now; they keep their ids.
-        relabelled: pictures with another label or other levels than before.
+        relabelled: pictures with another label, other levels or another split than before.
         removed: pictures that are gone.
         unchanged: pictures that hold what they held.
         embedded: pictures that the encoder had to look at.
@@ -146,7 +146,7 @@ def update(
             scope.require_known(paths, known, place)
         for name in list(scope.kept_outright(known, listed)):
             listed[name] = Path(os.fsdecode(name))
-            labels[name] = known[name].label, known[name].levels
+            labels[name] = known[name].label, known[name].levels, known[name].split
         store.expect(encoder.fingerprint)
         wanted = _wanted(encoder, store, index_type, thumbnails)
         small = store.keeps_thumbnails and wanted["thumbnails"] == "1"
@@ -196,8 +196,8 @@ def _unread(problems: list[tuple[Path, str]], seen: dict[bytes, Seen]) -> InputE
 
 def _listed(
     listing: Listing, place: Places, store: Store, pass_over: Skipped
-) -> tuple[dict[bytes, Path], dict[bytes, tuple[str, str]]]:
-    """Files that were listed and can be stored, and label and levels of each, by their places."""
+) -> tuple[dict[bytes, Path], dict[bytes, tuple[str, str, str]]]:
+    """Files that can be stored, and label, levels and split of each, by their places."""
     files, labels = {}, {}
     for record in listing.records:
         name = place(record.path)
@@ -205,7 +205,7 @@ def _listed(
         if why := store.objection(name, *own):
             pass_over(record.path, f"{record.path}: {why}")
         else:
-            files[name], labels[name] = record.path, own
+            files[name], labels[name] = record.path, (*own, record.split)
     return files, labels
 
 

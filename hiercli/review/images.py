@@ -9,7 +9,7 @@ import numpy as np
 
 from hiercli.errors import ImageError
 from hiercli.images import read, size_of
-from hiercli.labels import SPLITS
+from hiercli.labels import SPLITS, VALIDATION
 from hiercli.review.duplicates import Pairs
 from hiercli.review.finding import Finding
 
@@ -92,9 +92,15 @@ def _goodness(path: str) -> tuple[int, int, str]:
 
 
 def split_of(path: str) -> str:
-    """The part of a data set that a path lies in: its last folder of a name like train or test."""
+    """The part of a data set that a path lies in: its last folder of a name like train or test.
+
+    Examples:
+        >>> split_of("birds/Val/Wren/1.jpg"), split_of("birds/Wren/1.jpg")
+        ('validation', '')
+    """
     parts = [part.lower() for part in Path(path).parts[:-1]]
-    return next((part for part in reversed(parts) if part in SPLITS), "")
+    found = next((part for part in reversed(parts) if part in SPLITS), "")
+    return "validation" if found in VALIDATION else found
 
 
 def outliers(

@@ -265,11 +265,9 @@ class _Reviewer:
         ]
 
     def _splits(self) -> list[str]:
-        names = self.collection.level_names
-        if "split" in names and self.collection.levels is not None:
-            place = names.index("split")
-            return [own[place] for own in self.collection.levels]
-        return [images.split_of(path) for path in self.paths]
+        """Of each image, as its table says, or else its folders."""
+        told = self.collection.splits or [""] * len(self.paths)
+        return [own or images.split_of(path) for own, path in zip(told, self.paths, strict=True)]
 
     def _pixels(self) -> tuple[np.ndarray, np.ndarray, list[int]]:
         """Small grey pictures, aspects and short sides in pixels of all images."""
