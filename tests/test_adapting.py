@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from hiercli.encoder import golden
 from hiercli.encoder.features import FeatureEncoder
 from hiercli.errors import InputError, MismatchError
 from hiercli.geometry import poincare
+from hiercli.index.schema import facts_checksum
 from hiercli.neighbours import nearest
 
 C = 0.1
@@ -171,3 +174,42 @@ def test_what_cannot_be_adapted(
     with pytest.raises(MismatchError):
         adapt(album_index, tmp_path / "x.onnx", general)
     assert not list(tmp_path.glob("x.*"))
+
+
+def test_updates_use_the_encoder_of_the_index(
+    album_index: Path, exported: Path, inside: Hier, tmp_path: Path
+) -> None:
+    """That of --model, then the adapted one: where it was written, and moved beside the index."""
+    folder, words = tmp_path / "many", ("embed", tmp_path / "many", "--index", album_index)
+    assert b"80 unchanged" in inside(*words).stderr
+    target = tmp_path / "made" / "mine.onnx"
+    target.parent.mkdir()
+    assert inside("adapt", "--index", album_index, "-o", target).returncode == 0
+    paint(folder / "kind1" / "new.png", 500)
+    done = inside(*words)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"1 image embedded" in done.stderr and str(target).encode() in done.stderr
+    moved = target.rename(tmp_path / "renamed.onnx")
+    paint(folder / "kind1" / "newer.png", 501)
+    done = inside(*words)
+    assert b"1 added" in done.stderr and str(moved).encode() in done.stderr
+    with Index(album_index) as index:
+        paint(folder / "kind1" / "newest.png", 502)
+        assert index.update([folder]).added == 1
+        assert index.encoder.path == moved
+    moved.rename(folder / "mine.onnx")
+    fails(inside(*words), 2, "is no longer at", "--model")
+    assert inside(*words, "--model", folder / "mine.onnx").returncode == 0
+    # Built again it is one of the general encoder, which is found wherever hier is installed.
+    assert inside(*words, "--rebuild").returncode == 0
+    with Index(album_index) as index:
+        assert index.fingerprint == Encoder().fingerprint
+    with closing(sqlite3.connect(f"{album_index}.sqlite")) as opened:
+        facts = dict(opened.execute("SELECT name, value FROM facts"))
+        facts["model"] = json.dumps("/elsewhere/general.onnx")
+        facts["checksum"] = facts_checksum(facts)
+        opened.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+        opened.commit()
+    done = inside(*words)
+    assert b"83 unchanged" in done.stderr, done.stderr.decode()
+    assert inside("search", folder / "kind1" / "new.png", "--index", album_index).returncode == 0

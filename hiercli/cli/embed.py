@@ -143,9 +143,9 @@ def embed(
     The result is one point of hyperbolic space per image: float32 (N, D), in natural path order.
     Without -o and --index, the points are written to stdout as .npy.
 
-    An existing index is updated. New and changed images of the given folders are embedded. Missing
-    images are removed. Moved images keep their ids. Images of other folders stay unchanged. An
-    interrupted run resumes when the same command is run again.
+    An existing index is updated, with the encoder that built it. New and changed images of the
+    given folders are embedded. Missing images are removed. Moved images keep their ids. Images of
+    other folders stay unchanged. An interrupted run resumes when the same command is run again.
 
     The label of an image is the name of the first folder below the given one (with --nested: of the
     innermost folder). A table has its own columns for the label and the levels. An image has no
@@ -192,7 +192,7 @@ def embed(
     from hiercli.data.corrections import Corrections
 
     corrections = None if labels is None else Corrections.read(labels)
-    encoder = _open(model, device, threads, batch, max_pixels)
+    encoder = _open(model or _encoder_of(index, rebuild), device, threads, batch, max_pixels)
     paths = [Path(source) for source in sources]
     if index is not None:
         done = _into_index(
@@ -246,6 +246,16 @@ def _require_usable(output: Path | None, index: str | None, json_output: bool) -
         require_replaceable(output)
     if index is not None and not index.startswith("milvus:"):
         require_replaceable(Path(index))
+
+
+def _encoder_of(index: str | None, rebuild: bool) -> Path | None:
+    """The encoder of the index that is to be updated; ``None`` for a new one."""
+    if index is None or rebuild:
+        return None
+    from hiercli.index import store
+    from hiercli.index.address import target_of
+
+    return store.encoder_of(target_of(index))
 
 
 def _open(model: Path | None, device: str, threads: int, batch: int, max_pixels: int) -> "Encoder":

@@ -65,6 +65,21 @@ def version_of(index: Path) -> str:
     return ""
 
 
+def encoder_of(index: Path) -> tuple[Path, str] | None:
+    """Where the encoder of an index of any version lay, and its fingerprint.
+
+    ``None`` where that cannot be read: whoever opens the index says why.
+    """
+    with contextlib.suppress(sqlite3.Error, ValueError, TypeError, KeyError):
+        opened = database.open_to_read(catalogue_path(index))
+        with contextlib.closing(opened):
+            database.limit_steps(opened, catalogue_path(index))
+            database.require_tables(opened, VIEW)
+            facts = dict(opened.execute("SELECT name, value FROM facts"))
+            return Path(parse_json(facts["model"])), str(facts["fingerprint"])
+    return None
+
+
 def missing(index: Path) -> InputError:
     """What people are told where there is no index."""
     # What lies there without a catalogue may be somebody's own: it is not replaced unasked.

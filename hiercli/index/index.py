@@ -133,13 +133,16 @@ class Index:
 
         Args:
             paths: images, folders of images, and manifests.
-            encoder: makes the points; without it that of this index.
+            encoder: makes the points; without it the one that built this index, of any version.
             options: see `hiercli.index.update.update`.
 
         Raises:
             HierError: as there.
         """
-        used = encoder or self.encoder
+        used = encoder or self._encoder
+        if used is None and (model := stores.encoder_of(self.path)) is not None:
+            used = Encoder(model)
+        used = used or self.encoder  # says what is missing
         self.close()
         done = update(self.path, [Path(path) for path in paths], used, root=self._root, **options)
         self._encoder = used

@@ -114,6 +114,29 @@ def exists(index: Target) -> bool:
         return collections.is_there(client, index)
 
 
+def encoder_of(index: Target) -> Path | None:
+    """The file of the encoder that built an index, see `searchable.find_encoder`.
+
+    ``None`` where there is no index, or none that can be read.
+
+    Raises:
+        InputError: the encoder is not known, or no longer there; or Milvus does not answer.
+        FileFormatError: the collection in Milvus is somebody else's.
+    """
+    if not exists(index):
+        return None
+    from hiercli.index.searchable import encoder_file, find_encoder
+
+    if not isinstance(index, Path):
+        with closing(searching(index)) as images:
+            return encoder_file(images, str(index))
+    from hiercli.index.catalogue import encoder_of
+
+    real = Path(os.path.realpath(index))
+    told = encoder_of(real)
+    return None if told is None else find_encoder(*told, (index, real), index)
+
+
 def require_index_type(index: Target, index_type: str) -> None:
     """Check that an index can be of a type.
 
