@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -370,6 +371,27 @@ def test_decisions_made_by_hand_are_not_written_over(
     held = file.read_text()
     fails(inside(*words), 2, "review.csv has decisions", "Rename")
     assert file.read_text() == held
+
+
+def test_a_review_is_written_from_python(faulty: Path, faulty_index: Path, tmp_path: Path) -> None:
+    """As the command does it; images that are gone are shown by small pictures of the index."""
+    shutil.rmtree(faulty)
+    found = Review.of_images(faulty_index, kinds=["tiny", "duplicate"])
+    assert found.index == faulty_index and not found.notes
+    assert found.write(tmp_path / "a" / "b", title="Mine") == []
+    assert {file.name for file in (tmp_path / "a" / "b").iterdir()} == {
+        "review.html", "review.csv", "review.jsonl",
+    }  # fmt: skip
+    page = (tmp_path / "a" / "b" / "review.html").read_text()
+    assert "data:image/jpeg" in page and "<title>Mine" in page
+    table = tmp_path / "a" / "b" / "review.csv"
+    table.write_text(accepted(table.read_text()))
+    with pytest.raises(InputError, match="has decisions"):
+        found.write(tmp_path / "a" / "b")
+    with pytest.raises(InputError, match="name a folder"):
+        found.write(table)
+    one = replace(found.collection, labels=["one"] * len(found.collection))
+    assert "fewer than two labels" in Review.of_collection(one, kinds=["split"]).notes[0]
 
 
 def test_a_review_needs_a_source_and_known_kinds(
