@@ -34,10 +34,22 @@ def review(
         typer.Option(
             "--output",
             "-o",
-            help="Write review.html, review.csv and review.jsonl to this folder. Without it, the "
-            "CSV goes to stdout.",
+            help="Write review.html, review.csv and review.jsonl to this folder. Without it and "
+            "--fiftyone, the CSV goes to stdout.",
         ),
     ] = None,
+    fiftyone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Write a FiftyOne dataset of this name: images with labels, points and findings. "
+            "It needs the package fiftyone.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="With --fiftyone: replace the dataset of this name."),
+    ] = False,
     kind: Annotated[
         list[str] | None,
         typer.Option(
@@ -71,21 +83,26 @@ def review(
     - `hier review --index idx.faiss --kind duplicate --kind leak > copies.csv`
 
     - `hier embed ./images --index idx.faiss --labels review.csv`
+
+    - `hier review --index idx.faiss --fiftyone birds`
     """
     from hiercli.review import folder
 
     source = _source(index, points)
     if output is not None:
         folder.require(output, source, model)
+    _require_dataset(fiftyone, overwrite)
     found = _found(source, model, kind, confidence, label_next)
     if output is not None:
         missing = found.write(output, title=f"Review of {source.name}", steps=progress)
         if missing:
             say(f"{counted(len(missing), 'image')} cannot be shown on the page")
         say(f"open {output / folder.PAGE} in a browser")
+    if fiftyone is not None:
+        _to_fiftyone(found, fiftyone, overwrite)
     if json_output:
         emit(found.to_json())
-    elif output is None:
+    elif output is None and fiftyone is None:
         emit(found.to_csv())
     for problem in found.problems[:_SHOWN]:
         warn(problem)
@@ -96,6 +113,26 @@ def review(
     _tell(found)
     if found.problems:
         raise typer.Exit(EXIT_SKIPPED)
+
+
+def _require_dataset(name: str | None, overwrite: bool) -> None:
+    if name is None:
+        if overwrite:
+            raise InputError("--overwrite needs --fiftyone. Add it, or omit --overwrite")
+        return
+    from hiercli.reports import fiftyone
+
+    fiftyone.require(name, overwrite=overwrite)
+
+
+def _to_fiftyone(found: "Review", name: str, overwrite: bool) -> None:
+    from hiercli.reports import fiftyone
+
+    with progress("writing the dataset") as bar:
+        left_out = fiftyone.write(found, name, overwrite=overwrite, progress=bar)
+    if left_out:
+        warn(f"{counted(left_out, 'image')} left out of the dataset: their names are not UTF-8")
+    say(f"look at the dataset with `fiftyone app launch {name}`")
 
 
 def suggest(
