@@ -83,8 +83,10 @@ class Encoder:
         if wants_gpu and _CUDA in onnxruntime.get_available_providers():
             providers.insert(0, _CUDA)
         try:
-            self._session = open_session(file.content, providers, threads)
+            self._session = open_session(self._graph(file.content), providers, threads)
             self.input_name = self._check_graph()
+        except HierError:
+            raise
         except Exception as error:  # ONNX Runtime's own errors share no base but this
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise FileFormatError(
@@ -98,15 +100,23 @@ class Encoder:
                 "running on the CPU"
             )
 
+    def _graph(self, content: bytes) -> bytes:
+        """The graph to run, of the bytes of the file."""
+        return content
+
+    def _output_dim(self) -> int | None:
+        """Numbers that the graph gives of an image; ``None`` where that is not known before."""
+        return self.metadata.embedding_dim
+
     def _check_graph(self) -> str:
         """The name of the only input; its shape and the output's must be those of the metadata."""
         (pixels,), (points,) = self._session.get_inputs(), self._session.get_outputs()
-        side, dim = self.metadata.preprocessing.size, self.metadata.embedding_dim
+        side, dim = self.metadata.preprocessing.size, self._output_dim()
         if pixels.shape[1:] != [3, side, side] or len(points.shape) != 2:
             raise ValueError(
                 f"its input has the shape {pixels.shape} and its output {points.shape}"
             )
-        if isinstance(points.shape[1], int) and points.shape[1] != dim:
+        if dim is not None and isinstance(points.shape[1], int) and points.shape[1] != dim:
             raise ValueError(
                 f"it outputs {points.shape[1]} dimensions, but its metadata says {dim}"
             )
@@ -321,7 +331,8 @@ class Encoder:
                     file = onnx_file.read(self.path)
                     if file.digest == self.digest:
                         narrow = copy.copy(self)
-                        narrow._session = open_session(file.content, ["CPUExecutionProvider"], 1)
+                        graph = self._graph(file.content)
+                        narrow._session = open_session(graph, ["CPUExecutionProvider"], 1)
                         self._narrow = narrow
             return self._narrow
 
