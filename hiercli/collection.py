@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -41,13 +41,15 @@ class Collection:
     Attributes:
         points: (N, D) float32; where ``c`` is given, in the ball of curvature -c.
         paths: N image files, where they are known.
-        labels: N class names, where they are known.
+        labels: N class names, where they are known; empty for an image that has none.
         levels: for each image its groups, fine to coarse, one a level name; empty texts where a
             group is not known.
         level_names: names of the levels, fine to coarse; ``level1``, ... where left out.
         c: curvature magnitude, > 0; ``None`` for plain features, which are compared by cosine.
         proxies: (P, D) hierarchical proxies of the encoder, where they are known.
         fingerprint: of the encoder, where it is known.
+        splits: for each image the part of a data set that it is in (train, test, ...), where a
+            table says it; empty where that is not known.
 
     Raises:
         InputError: points are not floats of 32 or 64 bits and two dimensions, not finite, or not in
@@ -62,6 +64,7 @@ class Collection:
     c: float | None = None
     proxies: np.ndarray | None = field(default=None, repr=False)
     fingerprint: str | None = None
+    splits: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         change = object.__setattr__  # the way of frozen data classes
@@ -96,7 +99,9 @@ class Collection:
                     f"expected {len(self.level_names)} groups for each image (one per level), got "
                     f"{', '.join(map(str, sorted(widths)))}"
                 )
-        for name in ("paths", "labels", "levels"):
+        if self.splits is not None:
+            change(self, "splits", [str(split) for split in self.splits])
+        for name in ("paths", "labels", "levels", "splits"):
             values = getattr(self, name)
             if values is not None and len(values) != len(self.points):
                 raise InputError(
@@ -133,13 +138,19 @@ class Collection:
 
         return replace(
             self, points=self.points[positions], paths=of(self.paths), labels=of(self.labels),
-            levels=of(self.levels),
+            levels=of(self.levels), splits=of(self.splits),
         )  # fmt: skip
 
     @property
     def classes(self) -> list[str]:
         """Distinct labels, sorted; empty where there are no labels."""
-        return sorted(set(self.labels or ()))
+        return sorted(set(self.labels or ()) - {""})
+
+    @property
+    def labelled(self) -> Self:
+        """The images that have a label."""
+        places = [place for place, label in enumerate(self.labels or ()) if label]
+        return self if len(places) == len(self) else self[places]
 
     @property
     def lineages(self) -> dict[str, tuple[str, ...]]:
@@ -177,6 +188,7 @@ class Collection:
             labels=[record.label for record in records],
             levels=[record.levels or unknown for record in records] if level_names else None,
             level_names=tuple(level_names),
+            splits=splits_of(records),
             **facts,
         )
 
@@ -194,11 +206,23 @@ class Collection:
         collection_files.write(self, Path(target))
 
 
+def splits_of(images: Iterable["_WithSplit"]) -> list[str] | None:
+    """The split of each image; ``None`` where none has one."""
+    found = [image.split for image in images]
+    return found if any(found) else None
+
+
+class _WithSplit(Protocol):
+    @property
+    def split(self) -> str:
+        """Part of a data set; empty for none."""
+
+
 def lineages_of(pairs: Iterable[tuple[str, tuple[str, ...]]]) -> dict[str, tuple[str, ...]]:
     """The groups of each class of which any is known: those that say most, of labels and groups."""
     found: dict[str, tuple[str, ...]] = {}
     for label, groups in pairs:
-        known = sum(map(bool, groups))
+        known = sum(map(bool, groups)) if label else 0
         if known > sum(map(bool, found.get(label, ()))):
             found[label] = groups
     return found
@@ -239,6 +263,7 @@ def concatenate(collections: Sequence[Collection]) -> Collection:
         for groups in one.levels or [("",) * len(one.level_names)] * len(one):
             known = dict(zip(one.level_names, groups, strict=True))
             levels.append(tuple(known.get(name, "") for name in level_names))
+    splits = [own for one in collections for own in one.splits or [""] * len(one)]
     return replace(
         first,
         points=np.concatenate([one.points for one in collections]),
@@ -246,6 +271,7 @@ def concatenate(collections: Sequence[Collection]) -> Collection:
         labels=every("labels"),
         levels=levels if level_names else None,
         level_names=level_names,
+        splits=splits if any(splits) else None,
     )
 
 

@@ -5,7 +5,8 @@
   encoder, holds labels and levels, and a digest of points and paths, so that files of two runs are
   never taken for those of one.
 - Parquet has the columns ``path``, ``point``, ``label`` and one for each level. A folder of such
-  files is read as one.
+  files is read as one. An empty label means that the image has none. The column ``split`` is there
+  where the split of an image is known.
 - ``.npz`` is how other programs hand over labels and hierarchical proxies.
 """
 
@@ -13,7 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -99,6 +100,7 @@ def _read_npy(source: Path) -> Collection:
     return _made(
         source, points=points, paths=paths, labels=classes, levels=levels, level_names=level_names,
         c=_curvature(facts, note), fingerprint=facts.get("fingerprint"),
+        splits=_noted_splits(facts, note),
     )  # fmt: skip
 
 
@@ -127,6 +129,15 @@ def _noted_labels(
     except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         raise FileFormatError(f"{note} is damaged ({error}). Embed again") from error
     return classes, levels if level_names else None, level_names
+
+
+def _noted_splits(facts: dict[str, Any], note: Path) -> list[str] | None:
+    splits = facts.get("splits")
+    if splits is not None and not (
+        isinstance(splits, list) and all(isinstance(split, str) for split in splits)
+    ):
+        raise FileFormatError(f"{note} is damaged (splits that are no text). Embed again")
+    return splits
 
 
 def _note_labels(collection: Collection) -> dict[str, Any]:
@@ -198,7 +209,7 @@ def _read_npz(source: Path) -> Collection:
     paths = labels.from_array(arrays["paths"], "paths", source) if "paths" in arrays else None
     classes = _folders(paths)
     if "labels" in arrays:
-        classes = _classes(list(labels.from_array(arrays["labels"], "labels", source)), source)
+        classes = _classes(labels.from_array(arrays["labels"], "labels", source))
     if not arrays.get("proxies", np.ones(1)).size:
         raise FileFormatError(f"{source}: expected some proxies, found none")
     return _made(
@@ -211,8 +222,9 @@ def _read_npz(source: Path) -> Collection:
     )
 
 
-def _classes(values: list[str | None], source: Path) -> list[str]:
-    return [labels.as_label(label) for label in labels.require_all(values, "label", source)]
+def _classes(values: Iterable[str | None]) -> list[str]:
+    """Labels; empty where there is none."""
+    return [labels.as_label(label or "") for label in values]
 
 
 def _number(array: np.ndarray, source: Path) -> float:
@@ -242,7 +254,11 @@ def _read_parquet(source: Path) -> Collection:
             raise ValueError("its encoder metadata is damaged")
         classes = _folders(paths)
         if "label" in table.column_names:
-            classes = _classes(labels.from_column(table.column("label"), "label", source), source)
+            classes = _classes(labels.from_column(table.column("label"), "label", source))
+        splits = None
+        if facts.get("splits"):
+            named = labels.from_column(table.column("split"), "split", source)
+            splits = [split or "" for split in named]
         level_names = tuple(map(str, facts.get("levels", ())))
         columns = [labels.from_column(table.column(name), name, source) for name in level_names]
         levels = [tuple(labels.as_label(cell or "") for cell in row)
@@ -259,7 +275,7 @@ def _read_parquet(source: Path) -> Collection:
     return _made(
         source, points=_as_points(points, source), paths=paths, labels=classes,
         levels=levels if level_names else None, level_names=level_names, c=c,
-        fingerprint=fingerprint,
+        fingerprint=fingerprint, splits=splits,
     )  # fmt: skip
 
 
@@ -308,9 +324,10 @@ def write(collection: Collection, target: Path) -> None:
         # A path with a line break in it still takes one line: such paths alone are quoted.
         lines = "".join(f"{_one_line(path)}\n" for path in paths)
         listed = lines.encode("utf-8", "surrogateescape")
-        facts = {"fingerprint": collection.fingerprint, "c": collection.c}
+        facts: dict[str, Any] = {"fingerprint": collection.fingerprint, "c": collection.c}
         facts |= {"points": _digest(collection.points), "paths": _sha256(listed)}
         facts |= _note_labels(collection)
+        facts |= {"splits": collection.splits} if collection.splits else {}
         # All are whole before any takes its place. After a kill in between the note, the last to
         # do so, tells that they do not belong together.
         with (
@@ -363,6 +380,10 @@ def to_table(collection: Collection, **facts: Any) -> Any:
     taken = {*columns, "label"}
     if collection.labels is not None:
         columns["label"] = pa.array(collection.labels, pa.string())
+    if collection.splits is not None:
+        columns["split"] = pa.array(collection.splits, pa.string())
+        facts |= {"splits": True}
+        taken.add("split")
     names = []
     for place, name in enumerate(collection.level_names):
         names.append(name if name not in taken else f"level {name}")

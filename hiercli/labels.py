@@ -3,15 +3,15 @@
 The label is the class of an image; its levels are the groups above the class, fine to coarse.
 Training, index, embeddings, cluster and review all take them from here:
 
-1. A table row names them itself.
+1. A table row names them itself; where its label is empty, the image has none.
 2. Under a given folder, the label of ``FOLDER/a/.../x.jpg`` is ``a``, the first folder below it. An
    image directly in the folder, or given by name, has the name of its own folder.
 3. With ``nested``, the label is the innermost folder, and the folders above it, up to the given
    one, are its levels.
 
-A label is text in one spelling. Text may be stored as bytes, and ids may be whole numbers: these
-become text. Anything else (a missing value, a fraction, a list) is refused with its row, so that no
-class is ever called ``nan`` or ``None``.
+An image without a label has an empty text as its label, which is no class. A label is text in one
+spelling. Text may be stored as bytes, and ids may be whole numbers: these become text. Anything
+else (a fraction, a list) is refused with its row, so that no class is ever called ``nan``.
 """
 
 import graphlib
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-SPLITS = ("train", "test", "val", "valid", "validation", "dev")
+VALIDATION = ("val", "valid", "validation", "dev")
+"""What people call the part that they choose by."""
+SPLITS = ("train", "test", *VALIDATION)
 """Folders that part a data set: inside them, labels begin one folder further down."""
 
 
@@ -44,14 +46,16 @@ class Record:
 
     Attributes:
         path: the file.
-        label: its class.
+        label: its class; empty where it has none.
         levels: groups above the class, fine to coarse (genus, family, order); empty where none are
             known. A group that is not known is an empty text.
+        split: part of a data set that a table puts it in (train, test, ...); empty where none does.
     """
 
     path: Path
     label: str
     levels: tuple[str, ...] = ()
+    split: str = ""
 
 
 def own_folder(path: Path | str) -> str:
@@ -135,12 +139,14 @@ def merged_levels(chains: Iterable[Sequence[str]]) -> tuple[str, ...]:
 
 def summary(records: Sequence[Record], level_names: Sequence[str], source: str) -> str:
     """One line on what was taken: ``58 classes, 3 levels above them (...), from folders``."""
-    count = len({record.label for record in records})
+    count = len({record.label for record in records} - {""})
+    without = sum(not record.label for record in records)
     classes = counted(count, "class", "classes")
     levels = "no levels above them"
     if level_names:
         levels = f"{counted(len(level_names), 'level')} above them ({', '.join(level_names)})"
-    return f"{classes}, {levels}, from {source}"
+    told = f"{classes}, {levels}, from {source}"
+    return f"{told}; {counted(without, 'image')} without a label" if without else told
 
 
 def _folder_label(name: str) -> str:

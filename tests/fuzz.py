@@ -110,15 +110,15 @@ def _seal_facts(database: sqlite3.Connection) -> None:
 
 
 def _seal_catalogue(database: sqlite3.Connection) -> None:
-    from hiercli.index.schema import COLUMNS, point_checksum, short_hash
+    from hiercli.index.schema import COLUMNS, image_checksum, point_checksum, short_hash
 
-    for table, columns in {
-        "images": COLUMNS.removesuffix(", checksum"), "folders": "id, path",
-        "classes": "id, label, levels",
-    }.items():  # fmt: skip
+    for table, columns, checksum in (
+        ("images", COLUMNS.removesuffix(", checksum"), image_checksum),
+        ("folders", "id, path", short_hash), ("classes", "id, label, levels", short_hash),
+    ):  # fmt: skip
         for row in database.execute(f"SELECT {columns} FROM {table}").fetchall():
             change = f"UPDATE {table} SET checksum = ? WHERE id = ?"
-            database.execute(change, (short_hash(row), row[0]))
+            database.execute(change, (checksum(row), row[0]))
     for number, point in database.execute("SELECT id, point FROM points").fetchall():
         if isinstance(point, bytes):
             change = "UPDATE points SET checksum = ? WHERE id = ?"

@@ -2,19 +2,26 @@
 
 import json
 import shutil
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from conftest import Hier, fails, paint, searched
 from PIL import Image
 
 from hiercli import Encoder, Index
 from hiercli.adapting import FEWEST, Head, adapt
-from hiercli.encoder import golden
+from hiercli.encoder import encoder as encoder_module
+from hiercli.encoder import golden, onnx_file
 from hiercli.encoder.features import FeatureEncoder
-from hiercli.errors import InputError, MismatchError
+from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.geometry import poincare
+from hiercli.index.schema import facts_checksum
 from hiercli.neighbours import nearest
 
 C = 0.1
@@ -171,3 +178,74 @@ def test_what_cannot_be_adapted(
     with pytest.raises(MismatchError):
         adapt(album_index, tmp_path / "x.onnx", general)
     assert not list(tmp_path.glob("x.*"))
+
+
+def test_updates_use_the_encoder_of_the_index(
+    album_index: Path, exported: Path, inside: Hier, tmp_path: Path
+) -> None:
+    """That of --model, then the adapted one: where it was written, and moved beside the index."""
+    folder, words = tmp_path / "many", ("embed", tmp_path / "many", "--index", album_index)
+    assert b"80 unchanged" in inside(*words).stderr
+    target = tmp_path / "made" / "mine.onnx"
+    target.parent.mkdir()
+    assert inside("adapt", "--index", album_index, "-o", target).returncode == 0
+    paint(folder / "kind1" / "new.png", 500)
+    done = inside(*words)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"1 image embedded" in done.stderr and str(target).encode() in done.stderr
+    moved = target.rename(tmp_path / "renamed.onnx")
+    paint(folder / "kind1" / "newer.png", 501)
+    done = inside(*words)
+    assert b"1 added" in done.stderr and str(moved).encode() in done.stderr
+    with Index(album_index) as index:
+        paint(folder / "kind1" / "newest.png", 502)
+        assert index.update([folder]).added == 1
+        assert index.encoder.path == moved
+    moved.rename(folder / "mine.onnx")
+    fails(inside(*words), 2, "is no longer at", "--model")
+    assert inside(*words, "--model", folder / "mine.onnx").returncode == 0
+    # Built again it is one of the general encoder, which is found wherever hier is installed.
+    assert inside(*words, "--rebuild").returncode == 0
+    with Index(album_index) as index:
+        assert index.fingerprint == Encoder().fingerprint
+    with closing(sqlite3.connect(f"{album_index}.sqlite")) as opened:
+        facts = dict(opened.execute("SELECT name, value FROM facts"))
+        facts["model"] = json.dumps("/elsewhere/general.onnx")
+        facts["checksum"] = facts_checksum(facts)
+        opened.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+        opened.commit()
+    done = inside(*words)
+    assert b"83 unchanged" in done.stderr, done.stderr.decode()
+    assert inside("search", folder / "kind1" / "new.png", "--index", album_index).returncode == 0
+
+
+def test_only_the_backbone_is_opened(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[list[str]] = []
+    open_session = encoder_module.open_session
+
+    def noted(content: bytes, providers: Sequence[str], threads: int) -> Any:
+        session = open_session(content, providers, threads)
+        opened.append([one.name for one in session.get_outputs()])
+        return session
+
+    monkeypatch.setattr(encoder_module, "open_session", noted)
+    features = FeatureEncoder(exported)
+    assert opened == [[features.parts.features]]
+    pixels = np.zeros((1, 3, 32, 32), np.float32)
+    narrow = features.on_one_core()
+    assert opened == [[features.parts.features]] * 2
+    np.testing.assert_allclose(narrow.run(pixels), features.run(pixels), rtol=1e-4, atol=1e-5)
+    assert narrow.metadata == features.metadata
+
+
+def test_an_encoder_without_a_head_of_ours(exported: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(exported))
+    for node in model.graph.node:
+        if node.op_type == "LayerNormalization":
+            node.op_type = "Identity"
+            del node.input[1:], node.attribute[:]
+    metadata = Encoder(exported).metadata
+    onnx_file.write(model, metadata, tmp_path / "bare.onnx")
+    assert Encoder(tmp_path / "bare.onnx").embedding_dim == 16
+    with pytest.raises(FileFormatError, match=r"the head of .*bare.onnx"):
+        FeatureEncoder(tmp_path / "bare.onnx")

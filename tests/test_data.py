@@ -212,7 +212,7 @@ def test_manifest(tmp_path: Path, suffix: str) -> None:
         parquet.write_table(table, file)
     data = catalogue.load(str(file))
     assert [record.label for record in data.train] == ["001", "002"]
-    assert data.query[0] == Record(tmp_path / "c.jpg", "003", ("h",))
+    assert data.query[0] == Record(tmp_path / "c.jpg", "003", ("h",), "test")
     assert data.level_names == ("genus",)
 
 

@@ -90,7 +90,7 @@ def test_a_plan_does_what_a_naive_one_does(
         for number, (name, content) in enumerate(sorted(known.items()))
     }
     scope = Scope(roots, closed, named)
-    plan = plan_sync(before, seen_of(listed), dict.fromkeys(listed, ("new", "{}")), scope)
+    plan = plan_sync(before, seen_of(listed), dict.fromkeys(listed, ("new", "{}", "")), scope)
 
     def below(name: bytes, folders: set[bytes]) -> bool:
         return any(name.startswith(folder + b"/") for folder in folders)
@@ -220,14 +220,14 @@ def test_a_plain_faiss_file(album: Path, tmp_path: Path) -> None:
 # -- older formats --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", ["5", "6", "7"])
+@pytest.mark.parametrize("version", ["5", "6", "7", "8"])
 def test_an_index_of_an_older_format(
     version: str, album: Path, tmp_path: Path, inside: Hier
 ) -> None:
     """Written by the version before, unpacked here: `compact` or an update brings it up to date."""
     index = tmp_path / "home" / "idx.faiss"
     index.parent.mkdir()
-    for part in (min(version, "6"), version):  # that of format 7 holds what that of 6 does
+    for part in (min(version, "6"), version):  # those of later formats hold what that of 6 does
         with zipfile.ZipFile(DATA / f"index-format-{part}.zip") as packed:
             packed.extractall(tmp_path / part)
     with closing(sqlite3.connect(tmp_path / min(version, "6") / "idx.faiss.sqlite")) as old:
@@ -255,6 +255,7 @@ def test_an_index_of_an_older_format(
         assert found == wanted
         assert len(catalogue.proxies()) == (0 if version == "5" else 2)
         assert catalogue.next_id == 12
+        assert len(list(catalogue.thumbnails())) == (2 if version == "8" else 0)
     done = update.update(index.with_name("second.faiss"), [album], Colours())
     assert (done.added, done.total) == (40, 51)
     with closing(Catalogue(index.with_name("second.faiss"))) as catalogue:
@@ -266,7 +267,7 @@ def _compact(index: str) -> None:
     health.compact(Path(index))
 
 
-@pytest.mark.parametrize("version", ["6", "7"])
+@pytest.mark.parametrize("version", ["6", "7", "8"])
 def test_a_killed_migration_leaves_the_old_or_the_new(
     version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import unicodedata
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pyarrow import parquet
 from test_index import Colours
 
 from hiercli import Collection, collection_files
+from hiercli.collection import concatenate
 from hiercli.data import catalogue
 from hiercli.data.listing import gather
 from hiercli.data.taxonomy import read_taxonomy
@@ -69,10 +71,13 @@ def test_what_is_no_label_is_refused_with_its_row(
 ) -> None:
     with pytest.raises(DataError, match=words):
         catalogue.load(str(manifest(tmp_path, labels)))
-    # The same rule for the labels of embeddings.
+    # The same rule for the labels of embeddings; but there an image may have none.
     points = pa.array([[0.1, 0.2]] * 12)
     table = pa.table({"path": ["a.jpg"] * 12, "point": points, "label": labels})
     parquet.write_table(table, tmp_path / "e.parquet")
+    if words.endswith("has no label"):
+        assert (collection_files.read(tmp_path / "e.parquet").labels or ())[5] == ""
+        return
     with pytest.raises(DataError, match=words):
         collection_files.read(tmp_path / "e.parquet")
 
@@ -83,10 +88,11 @@ def test_labels_of_an_archive(tmp_path: Path) -> None:
         (np.array(["a", "b"]), ["a", "b"]),
         (np.array([b"a", b"b"]), ["a", "b"]),
         (np.array([7, 8]), ["7", "8"]),
+        (np.array(["a", ""]), ["a", ""]),
     ):
         np.savez(tmp_path / "v.npz", points=points, labels=labels)
         assert collection_files.read(tmp_path / "v.npz").labels == right
-    bad: list[Any] = [np.array([1.0, np.nan]), np.array(["a", ""]), np.array([b"\xff", b"b"])]
+    bad: list[Any] = [np.array([1.0, np.nan]), np.array([b"\xff", b"b"])]
     for labels in bad:
         np.savez(tmp_path / "v.npz", points=points, labels=labels)
         with pytest.raises(DataError):
@@ -309,6 +315,20 @@ def test_what_is_written_without_paths_and_encoder_is_read_again(
     assert found.labels == given.labels
     assert (found.fingerprint, found.c) == (None, 0.1)
     assert np.array_equal(found.points, given.points)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+def test_splits_are_written_and_read(tmp_path: Path, suffix: str) -> None:
+    given = Collection(
+        points=np.eye(3, 4, dtype=np.float32) / 9, c=0.1, splits=["train", "", "test"],
+        levels=[("a",), ("b",), ("a",)], level_names=("split",), labels=["x", "y", "z"],
+    )  # fmt: skip
+    given.write(tmp_path / f"v{suffix}")
+    found = Collection.read(tmp_path / f"v{suffix}")
+    assert found.splits == given.splits and found.levels == given.levels
+    assert concatenate([found[1:], found[:1]]).splits == ["", "test", "train"]
+    with pytest.raises(InputError, match="expected splits for 3 points"):
+        replace(given, splits=["train"])
 
 
 def test_a_folder_of_parquet_that_a_cluster_wrote(tmp_path: Path) -> None:

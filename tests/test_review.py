@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -326,6 +327,40 @@ def test_a_review_of_an_index(
     assert gone["tiny"] == found["tiny"]
 
 
+def test_splits_are_those_of_the_table(
+    faulty: Path, exported: Path, inside: Hier, tmp_path: Path
+) -> None:
+    """Whatever the folders are called, and of points as of an index."""
+    for name, folder in (("a", "train"), ("b", "test")):
+        (faulty / folder).rename(faulty / name)
+    (faulty / "a" / "kind0" / "broken.jpg").unlink()
+    files = [*faulty.rglob("*.jpg"), *faulty.rglob("*.png")]
+    table = tmp_path / "t.csv"
+    for splits, kind in ((("train", "query"), "leak"), (("train", "train"), "duplicate")):
+        lines = [f"{file},{file.parent.name},{splits['/b/' in str(file)]}" for file in files]
+        table.write_text("\n".join(["path,label,split", *lines]))
+        index, points = tmp_path / "s.faiss", tmp_path / "s.parquet"
+        inside("embed", table, "--model", exported, "--index", index, "-o", points)
+        for source in (("--index", index), ("--points", points)):
+            done = inside("review", *source, "--kind", "leak", "--kind", "duplicate")
+            assert done.returncode == 0, done.stderr.decode()
+            assert "again.png" in names_by_kind(done.stdout.decode())[kind]
+        if kind == "leak":
+            assert b"in query, a mirrored copy of" in done.stdout
+            assert b"which is kept in train" in done.stdout
+
+
+def test_an_image_in_two_splits_is_kept_once(
+    faulty: Path, exported: Path, inside: Hier, tmp_path: Path
+) -> None:
+    image = next(faulty.rglob("*.jpg"))
+    table = tmp_path / "t.csv"
+    table.write_text(f"path,label,split\n{image},a,train\n{image},a,test\n")
+    done = inside("embed", table, "--model", exported, "--index", tmp_path / "i.faiss")
+    assert done.returncode == 0 and b"1 row of the table ignored" in done.stderr
+    assert b"1 image embedded" in done.stderr
+
+
 def test_decisions_made_by_hand_are_not_written_over(
     faulty_index: Path, inside: Hier, tmp_path: Path
 ) -> None:
@@ -336,6 +371,27 @@ def test_decisions_made_by_hand_are_not_written_over(
     held = file.read_text()
     fails(inside(*words), 2, "review.csv has decisions", "Rename")
     assert file.read_text() == held
+
+
+def test_a_review_is_written_from_python(faulty: Path, faulty_index: Path, tmp_path: Path) -> None:
+    """As the command does it; images that are gone are shown by small pictures of the index."""
+    shutil.rmtree(faulty)
+    found = Review.of_images(faulty_index, kinds=["tiny", "duplicate"])
+    assert found.index == faulty_index and not found.notes
+    assert found.write(tmp_path / "a" / "b", title="Mine") == []
+    assert {file.name for file in (tmp_path / "a" / "b").iterdir()} == {
+        "review.html", "review.csv", "review.jsonl",
+    }  # fmt: skip
+    page = (tmp_path / "a" / "b" / "review.html").read_text()
+    assert "data:image/jpeg" in page and "<title>Mine" in page
+    table = tmp_path / "a" / "b" / "review.csv"
+    table.write_text(accepted(table.read_text()))
+    with pytest.raises(InputError, match="has decisions"):
+        found.write(tmp_path / "a" / "b")
+    with pytest.raises(InputError, match="name a folder"):
+        found.write(table)
+    one = replace(found.collection, labels=["one"] * len(found.collection))
+    assert "fewer than two labels" in Review.of_collection(one, kinds=["split"]).notes[0]
 
 
 def test_a_review_needs_a_source_and_known_kinds(

@@ -315,6 +315,35 @@ def test_labels_that_changed_are_told_of(album: Path, tmp_path: Path, target: Ta
             images.search(np.zeros((1, 12), np.float32), 1, where=[("order", "x")])
 
 
+def test_splits_of_a_table_are_kept(album: Path, tmp_path: Path, target: Target) -> None:
+    def table(*splits: str) -> Path:
+        lines = [f"album/kind{n % 4}/photo{n}.png,C{n % 4},G,{splits[n % len(splits)]}"
+                 for n in range(40)]  # fmt: skip
+        (tmp_path / "t.csv").write_text("\n".join(["path,label,genus,split", *lines]))
+        return tmp_path / "t.csv"
+
+    def splits() -> dict[str, int]:
+        with closing(stores.searching(target)) as images:
+            assert images.level_names in ((), ("genus",)), "a split is no level"
+            held = images.rows()
+            told = images.collection_of(held).splits or [""] * 40
+        assert told == [row.split for row in held]
+        return Counter(told)
+
+    update.update(target, [table("train", "Test")], Colours())
+    assert splits() == {"train": 20, "test": 20}
+    assert update.update(target, [tmp_path / "t.csv"], Colours()).unchanged == 40
+    done = update.update(target, [table("train", "test", "train", "val")], Colours())
+    assert (done.relabelled, done.unchanged, done.embedded) == (10, 30, 0)
+    assert splits() == {"train": 20, "test": 10, "validation": 10}
+    with closing(stores.searching(target)) as images:
+        (hits,) = images.search(np.zeros((1, 12), np.float32), 40, where=[("genus", "G")])
+        assert len(hits) == 40 and hits[0].levels == {"genus": "G"}
+    # A folder says nothing of splits.
+    assert update.update(target, [album / "kind3"], Colours()).relabelled == 10
+    assert splits() == {"train": 20, "test": 10, "": 10}
+
+
 def test_a_condition_whose_letters_are_composed_otherwise(tmp_path: Path, target: Target) -> None:
     """macOS writes é as e and an accent; people type it as one letter."""
     paint(tmp_path / "a" / unicodedata.normalize("NFD", "Café") / "1.png", 1)

@@ -100,8 +100,8 @@ def _tell(done: "Adapted", index: Path, output: Path, keep_index: bool) -> None:
         )
     if done.rebased:
         say(
-            f"{index}: has the points of the new encoder. Update it with hier embed FOLDER --model "
-            f"{output} --index {index}"
+            f"{index}: has the points of the new encoder, which searches and updates use from now "
+            "on"
         )
     elif keep_index:
         say(f"to use it, build an index: hier embed FOLDER --model {output} --index NEW.faiss")

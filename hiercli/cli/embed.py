@@ -45,6 +45,14 @@ def embed(
             "Can be given several times. Patterns in a file .hierignore hold for its folder.",
         ),
     ] = None,
+    unlabelled: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Give the images in this folder no label, unless a table has one. The folder must "
+            "be one of PATHS, or in one. Can be given several times.",
+        ),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -137,12 +145,13 @@ def embed(
     The result is one point of hyperbolic space per image: float32 (N, D), in natural path order.
     Without -o and --index, the points are written to stdout as .npy.
 
-    An existing index is updated. New and changed images of the given folders are embedded. Missing
-    images are removed. Moved images keep their ids. Images of other folders stay unchanged. An
-    interrupted run resumes when the same command is run again.
+    An existing index is updated, with the encoder that built it. New and changed images of the
+    given folders are embedded. Missing images are removed. Moved images keep their ids. Images of
+    other folders stay unchanged. An interrupted run resumes when the same command is run again.
 
     The label of an image is the name of the first folder below the given one (with --nested: of the
-    innermost folder). A table has its own columns for the label and the levels.
+    innermost folder). A table has its own columns for the label and the levels. An image has no
+    label where the table's is empty, or in a folder given with --unlabelled.
 
     With --text-model, --model is an ONNX image model of another program, and `hier search` finds
     images by words. preprocessor_config.json and tokenizer.json are read beside the models, or in
@@ -162,6 +171,8 @@ def embed(
 
     - `hier embed labels.csv --model birds.onnx --index idx.faiss`
 
+    - `hier embed ./images ./inbox --unlabelled ./inbox --index idx.faiss`
+
     - `hier embed ./images --index idx.faiss --labels review.csv`
 
     - `hier embed ./images --model birds.onnx --index milvus://localhost:19530/birds`
@@ -170,7 +181,7 @@ def embed(
     """
     if engine is not None or address is not None:
         others = (index, index_type, root, rebuild, prune, no_thumbnails, strict, threads, batch,
-                  nested, exclude, labels, text_model, tokenizer, device != "auto",
+                  nested, exclude, unlabelled, labels, text_model, tokenizer, device != "auto",
                   max_pixels != MAX_PIXELS)  # fmt: skip
         if engine != "ray" or target is None or any(others):
             raise InputError(
@@ -189,17 +200,19 @@ def embed(
     from hiercli.data.corrections import Corrections
 
     corrections = None if labels is None else Corrections.read(labels)
-    encoder = _open(model, (text_model, tokenizer), device, threads, batch, max_pixels)
+    text = (text_model, tokenizer)
+    encoder = _open(None if rebuild else index, model, text, device, threads, batch, max_pixels)
     paths = [Path(source) for source in sources]
     if index is not None:
         done = _into_index(
             index, paths, encoder, output is not None, output, nested=nested,
-            exclude=exclude or (), corrections=corrections, rebuild=rebuild, prune=prune,
-            strict=strict, index_type=index_type, root=root,
+            exclude=exclude or (), unlabelled=unlabelled or (), corrections=corrections,
+            rebuild=rebuild, prune=prune, strict=strict, index_type=index_type, root=root,
             thumbnails=False if no_thumbnails else None,
         )  # fmt: skip
     else:
-        listed = {"nested": nested, "exclude": exclude or (), "corrections": corrections}
+        listed = {"nested": nested, "exclude": exclude or (), "unlabelled": unlabelled or (),
+                  "corrections": corrections}  # fmt: skip
         done = _into_points(paths, encoder, listed, strict)
     if output is not None and done.collection is not None:
         done.collection.write(output)
@@ -244,7 +257,23 @@ def _require_usable(output: Path | None, index: str | None, json_output: bool) -
         require_replaceable(Path(index))
 
 
+def _known_encoder(index: str | None, device: str, threads: int, batch: int) -> "Encoder":
+    """The encoder of the index that is to be updated; the general one for a new index."""
+    from hiercli.encoder.encoder import Encoder
+    from hiercli.index import store
+    from hiercli.index.address import target_of
+
+    if index is None:
+        return Encoder(None, device, threads=threads, batch=batch)
+    target = target_of(index)
+    pair = store.pair_encoder(target, device, threads)
+    if pair is not None:
+        return pair
+    return Encoder(store.encoder_of(target), device, threads=threads, batch=batch)
+
+
 def _open(
+    index: str | None,
     model: Path | None,
     text: tuple[Path | None, Path | None],
     device: str,
@@ -265,7 +294,9 @@ def _open(
         raise InputError("--text-model needs its image model. Name it with --model")
     keep_freed_memory()
     LIMITS.pixels = max_pixels
-    if text_model is None or model is None:
+    if model is None:
+        encoder = _known_encoder(index, device, threads, batch)
+    elif text_model is None:
         encoder = Encoder(model, device, threads=threads, batch=batch)
     else:
         encoder = PairEncoder(

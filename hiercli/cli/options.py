@@ -40,7 +40,7 @@ Model = Annotated[
         "--model",
         envvar="HIER_MODEL",
         help="Use this encoder written by `hier export`.",
-        show_default="the general encoder of hier",
+        show_default="the encoder of --index if that exists, or the general encoder of hier",
     ),
 ]
 TextModel = Annotated[

@@ -22,7 +22,7 @@ Confidence = Annotated[
     ),
 ]
 Lines = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
-_FILES = ("review.html", "review.csv", "review.jsonl")
+_SHOWN = 10
 
 
 def review(
@@ -34,10 +34,22 @@ def review(
         typer.Option(
             "--output",
             "-o",
-            help="Write review.html, review.csv and review.jsonl to this folder. Without it, the "
-            "CSV goes to stdout.",
+            help="Write review.html, review.csv and review.jsonl to this folder. Without it and "
+            "--fiftyone, the CSV goes to stdout.",
         ),
     ] = None,
+    fiftyone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Write a FiftyOne dataset of this name: images with labels, points and findings. "
+            "It needs the package fiftyone.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="With --fiftyone: replace the dataset of this name."),
+    ] = False,
     kind: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,9 +68,9 @@ def review(
 
     relabel: the label of an image looks wrong. split: a class looks like two. merge: two classes
     look like one. duplicate: an image is a re-encoded, resized, mirrored or cropped copy of
-    another. leak: a copy of an image is in another split (folders called train, test, ...).
-    outlier: an image is like no other. unreadable, tiny, blurred: image quality. label: images
-    without a label that are worth labelling first.
+    another. leak: a copy of an image is in another split (column split of a table, or folders
+    called train, test, ...). outlier: an image is like no other. unreadable, tiny, blurred: image
+    quality. label: images without a label that are worth labelling first.
 
     The confidence of relabel, split and merge is a probability, estimated by planting the same
     fault in the collection. Nothing is changed. To apply decisions, save them from the page and
@@ -71,30 +83,56 @@ def review(
     - `hier review --index idx.faiss --kind duplicate --kind leak > copies.csv`
 
     - `hier embed ./images --index idx.faiss --labels review.csv`
+
+    - `hier review --index idx.faiss --fiftyone birds`
     """
+    from hiercli.review import folder
+
     source = _source(index, points)
     if output is not None:
-        _require_folder(output, source, model)
+        folder.require(output, source, model)
+    _require_dataset(fiftyone, overwrite)
     found = _found(source, model, kind, confidence, label_next)
     if output is not None:
-        _write(output, source, found)
-    elif json_output:
+        missing = found.write(output, title=f"Review of {source.name}", steps=progress)
+        if missing:
+            say(f"{counted(len(missing), 'image')} cannot be shown on the page")
+        say(f"open {output / folder.PAGE} in a browser")
+    if fiftyone is not None:
+        _to_fiftyone(found, fiftyone, overwrite)
+    if json_output:
         emit(found.to_json())
-    else:
+    elif output is None and fiftyone is None:
         emit(found.to_csv())
-    if output is not None and json_output:
-        emit(found.to_json())
-    for problem in found.problems[:10]:
+    for problem in found.problems[:_SHOWN]:
         warn(problem)
-    if len(found.problems) > 10:
-        warn(f"{counted(len(found.problems) - 10, 'further image')} cannot be read")
-    if len(found.collection.classes) < 2 and not {"relabel", "split", "merge"}.isdisjoint(
-        kind or ("relabel",)
-    ):
-        say("labels were not compared: the images have fewer than two labels")
+    if len(found.problems) > _SHOWN:
+        warn(f"{counted(len(found.problems) - _SHOWN, 'further image')} cannot be read")
+    for note in found.notes:
+        say(note)
     _tell(found)
     if found.problems:
         raise typer.Exit(EXIT_SKIPPED)
+
+
+def _require_dataset(name: str | None, overwrite: bool) -> None:
+    if name is None:
+        if overwrite:
+            raise InputError("--overwrite needs --fiftyone. Add it, or omit --overwrite")
+        return
+    from hiercli.reports import fiftyone
+
+    fiftyone.require(name, overwrite=overwrite)
+
+
+def _to_fiftyone(found: "Review", name: str, overwrite: bool) -> None:
+    from hiercli.reports import fiftyone
+
+    with progress("writing the dataset") as bar:
+        left_out = fiftyone.write(found, name, overwrite=overwrite, progress=bar)
+    if left_out:
+        warn(f"{counted(left_out, 'image')} left out of the dataset: their names are not UTF-8")
+    say(f"look at the dataset with `fiftyone app launch {name}`")
 
 
 def suggest(
@@ -143,25 +181,6 @@ def _source(index: Path | None, points: Path | None) -> Path:
     return given[0]
 
 
-def _require_folder(output: Path, source: Path, model: Path | None) -> None:
-    """Refuse a folder that cannot be written to, before any work is done."""
-    from hiercli.data.corrections import has_decisions
-    from hiercli.files import require_apart, require_replaceable
-    from hiercli.hierarchy.tree import files_of
-
-    if output.exists() and not output.is_dir():
-        raise InputError(f"expected -o to name a folder, but {output} is a file")
-    if has_decisions(output / _FILES[1]):
-        raise InputError(
-            f"{output / _FILES[1]} has decisions that would be lost. Rename it, or name another "
-            "folder"
-        )
-    for name in _FILES:
-        if output.is_dir():
-            require_replaceable(output / name)
-        require_apart(output / name, files_of(source, model))
-
-
 def _found(
     source: Path,
     model: Path | None,
@@ -174,35 +193,6 @@ def _found(
     return Review.of_images(
         source, model, kinds=kinds, least=confidence, label_next=label_next, steps=progress
     )
-
-
-def _write(output: Path, source: Path, found: "Review") -> None:
-    import contextlib
-
-    from hiercli.files import write_text
-    from hiercli.images import Picture, read
-    from hiercli.reports import review as pages
-
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {output} cannot be made ({error.strerror})") from error
-    with contextlib.ExitStack() as stack:
-        picture: Picture = read
-        if source.suffix.lower() not in (".npy", ".npz", ".parquet") and not source.is_dir():
-            from hiercli.index.catalogue import Catalogue
-            from hiercli.index.pictures import Pictures
-
-            picture = Pictures(stack.enter_context(contextlib.closing(Catalogue(source))))
-        bar = stack.enter_context(progress("writing the page"))
-        missing = pages.write(
-            output / _FILES[0], found, f"Review of {source.name}", picture=picture, progress=bar
-        )
-    write_text(output / _FILES[1], found.to_csv())
-    write_text(output / _FILES[2], found.to_json())
-    if missing:
-        say(f"{counted(len(missing), 'image')} cannot be shown on the page")
-    say(f"open {output / _FILES[0]} in a browser")
 
 
 def _tell(found: "Review") -> None:

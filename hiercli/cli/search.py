@@ -91,7 +91,8 @@ def search(
         list[str] | None,
         typer.Option(
             help="Search only images with label=PATTERN, path=PATTERN or LEVEL=PATTERN. * stands "
-            "for any text, ? for any character. If repeated, all conditions must hold."
+            "for any text, ? for any character. label= means images without a label. If repeated, "
+            "all conditions must hold."
         ),
     ] = None,
     unique: Annotated[
@@ -384,8 +385,8 @@ def _embedded(
 
 
 def _condition(text: str) -> tuple[str, str]:
-    name, _, pattern = text.partition("=")
-    if not name or not pattern:
+    name, sign, pattern = text.partition("=")
+    if not name or not sign or not (pattern or name == "label"):
         raise InputError(
             f"expected --where label=PATTERN, path=PATTERN or LEVEL=PATTERN, got {text!r}. Quote "
             "patterns so that the shell does not expand them"

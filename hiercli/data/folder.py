@@ -11,10 +11,8 @@ from hiercli.data.listing import split_folders
 from hiercli.data.records import Dataset, class_names
 from hiercli.errors import DataError, InputError
 from hiercli.images import SUFFIXES, find
-from hiercli.labels import Record
+from hiercli.labels import VALIDATION, Record
 
-VALIDATION = ("val", "valid", "validation", "dev")
-"""What people call the part that they choose by."""
 USUAL_TEST_SHARE = 0.5
 """Of the classes, as the benchmarks have it."""
 

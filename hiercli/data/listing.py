@@ -1,5 +1,7 @@
 """What a command is given, as images with their labels: files, folders and manifests."""
 
+import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +50,7 @@ def gather(
     skipped: Skipped | None = None,
     absent: bool = False,
     exclude: Sequence[str] = (),
+    unlabelled: Sequence[Path | str] = (),
     corrections: Corrections | None = None,
 ) -> Listing:
     """All images of some files, folders and manifests, labelled by the rule of `labels`.
@@ -58,6 +61,7 @@ def gather(
         skipped: told of each folder that cannot be read; without it such a folder raises.
         absent: paths may be missing, and there may be no images.
         exclude: patterns as of ``.gitignore``: what they name in the folders is left out.
+        unlabelled: files and folders among those given, or in them, whose images have no label.
         corrections: what people decided of labels and images.
 
     Raises:
@@ -74,19 +78,27 @@ def gather(
     found: list[tuple[list[Record], tuple[str, ...]]] = []
     notes: list[str] = []
     passed = Passed()
+    of_none = _Unlabelled(unlabelled, others, absent)
+    listed, labelled = list[tuple[Path, Path | None]](), list[tuple[Path, Path | None]]()
     if others or not tables:
         listed = find_under(
             others, skipped, absent=absent, linked=linked, exclude=exclude, passed=passed
         )
-        found += _from_folders(listed, nested, notes)
+        labelled = [pair for pair in listed if not of_none.holds(pair[0])]
+        found += _from_folders(labelled, nested, notes)
         notes += filter(None, [str(passed)])
     for table in tables:
         from hiercli.data import manifest
 
         read = manifest.read(table)
-        found.append((read.records, read.level_names))
+        found.append((read.first_of_each(notes), read.level_names))
         notes += read.notes
+    if len(labelled) < len(listed):
+        found.append(([Record(path, "") for path, _ in listed], ()))
     records, level_names = _merged(found)
+    if len(labelled) < len(listed):
+        place = {path: number for number, (path, _) in enumerate(listed)}
+        records.sort(key=lambda record: place.get(record.path, len(listed)))
     left_out, lost = list(passed.excluded), list[str]()
     if corrections is not None:
         records, without, lost = corrections.applied(records, level_names)
@@ -101,6 +113,40 @@ def gather(
 
 def _is_manifest(path: Path) -> bool:
     return path.suffix.lower() in (".csv", ".tsv", ".parquet") and path.is_file()
+
+
+class _Unlabelled:
+    """Files and folders whose images have no label.
+
+    Args:
+        paths: of these.
+        given: files and folders that are listed.
+        absent: they may be missing.
+
+    Raises:
+        InputError: one of them is missing, or is not among those that are listed.
+    """
+
+    def __init__(self, paths: Sequence[Path | str], given: Sequence[Path], absent: bool) -> None:
+        self._roots = {os.path.realpath(path) for path in paths}
+        self._place = Places()
+        around = {os.path.realpath(path) for path in given}
+        for path in paths:
+            if not (absent or os.path.exists(path)):
+                raise InputError(f"expected an image or a folder of images, but {path} is missing")
+            if not _is_within(os.path.realpath(path), around):
+                raise InputError(
+                    f"expected unlabelled images among those given, but {path} is in none of these "
+                    "folders. Name it as a folder to embed too"
+                )
+
+    def holds(self, path: Path) -> bool:
+        """Whether an image lies in one of them, or is one."""
+        return bool(self._roots) and _is_within(os.fsdecode(self._place(path)), self._roots)
+
+
+def _is_within(path: str, folders: set[str]) -> bool:
+    return any(str(one) in folders for one in (Path(path), *Path(path).parents))
 
 
 def _from_folders(
@@ -140,7 +186,10 @@ def split_folders(folder: Path) -> list[str]:
 def _merged(
     found: Sequence[tuple[list[Record], tuple[str, ...]]],
 ) -> tuple[list[Record], tuple[str, ...]]:
-    """Records of several sources under the levels of all, each image once: the first counts."""
+    """Records of several sources under the levels of all, each image once.
+
+    The first counts that has a label, or else the first; of splits the first that is named.
+    """
     if len(found) == 1:
         return list(found[0][0]), found[0][1]
     level_names = tuple(dict.fromkeys(name for _, names in found for name in names))
@@ -150,5 +199,12 @@ def _merged(
         for record in records:
             groups = dict(zip(names, record.levels, strict=True))
             levels = tuple(groups.get(name, "") for name in level_names)
-            merged.setdefault(place(record.path), Record(record.path, record.label, levels))
+            where = place(record.path)
+            own = dataclasses.replace(record, levels=levels)
+            known = merged.setdefault(where, own)
+            if record.label and not known.label:
+                own = dataclasses.replace(own, path=known.path, split=record.split or known.split)
+                merged[where] = own
+            elif record.split and not known.split:
+                merged[where] = dataclasses.replace(known, split=record.split)
     return list(merged.values()), level_names

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hiercli import labels
-from hiercli.data.folder import VALIDATION, split_classes
+from hiercli.data.folder import split_classes
 from hiercli.data.records import Dataset
 from hiercli.data.taxonomy import MOST_COLUMNS, Row, usable_levels
 from hiercli.errors import DataError
 from hiercli.files import open_regular, read_text
 from hiercli.images import Places
-from hiercli.labels import Record
+from hiercli.labels import VALIDATION, Record
 from hiercli.wording import counted
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -26,15 +26,33 @@ class Table:
 
     Attributes:
         records: one for each row that says something new; relative paths count from its folder.
-        splits: of each record; ``None`` where the table has no such column.
+        has_splits: whether the table has a column of splits; else those of records are empty.
         level_names: names of the levels of each record, fine to coarse.
         notes: what people should know of how it was read, each a sentence.
     """
 
     records: list[Record]
-    splits: list[str] | None
+    has_splits: bool
     level_names: tuple[str, ...]
     notes: list[str]
+
+    def first_of_each(self, notes: list[str]) -> list[Record]:
+        """A record for each image, the first of those that put it in several splits.
+
+        Args:
+            notes: takes a sentence on such images.
+        """
+        if not self.has_splits:
+            return self.records
+        place = Places()
+        first: dict[bytes, Record] = {}
+        for record in self.records:
+            first.setdefault(place(record.path), record)
+        if again := len(self.records) - len(first):
+            notes.append(
+                f"{counted(again, 'row')} of the table ignored, which put an image in another split"
+            )
+        return list(first.values())
 
 
 def read(file: Path, *, to_train: bool = False) -> Table:
@@ -45,14 +63,16 @@ def read(file: Path, *, to_train: bool = False) -> Table:
     with train, test, query, gallery or validation (also val, valid, dev). Every further column of
     texts in which a class has one value is a level, fine to coarse.
 
+    Where the label is empty, the image has none.
+
     Args:
         file: the table.
-        to_train: refuse one without a column of labels; but a row may lack a label if it names a
+        to_train: refuse one without a column of labels, and rows that have neither a label nor a
             group at some level.
 
     Raises:
-        DataError: columns are missing or stand twice, a cell is empty or no text, a split has
-            another name, or rows contradict each other.
+        DataError: columns are missing or stand twice, a path is empty, a cell is no text, a split
+            has another name, or rows contradict each other.
         InputError: the file is no regular file, or not in UTF-8.
     """
     columns, others = _columns(file)
@@ -81,7 +101,7 @@ def read(file: Path, *, to_train: bool = False) -> Table:
         )
     else:
         names = [name or "" for name in columns[label_column]]
-        if not (to_train and levels):
+        if to_train and not levels:
             labels.require_all(columns[label_column], "label", file)
     splits = None if split_column is None else _splits(columns[split_column], file)
     rows = [
@@ -92,25 +112,24 @@ def read(file: Path, *, to_train: bool = False) -> Table:
     ]
     kept, notes = usable_levels(levels, [row for row in rows if row.label], file)
     listed = _Listed(file)
-    records, parts = [], []
+    records = []
     for place, (row, image) in enumerate(zip(rows, images, strict=True)):
-        record = Record(image, row.label, tuple(row.line[level] for level in kept))
-        if not (record.label or any(record.levels)):
+        split = splits[place] if splits else ""
+        record = Record(image, row.label, tuple(row.line[level] for level in kept), split)
+        if to_train and not (record.label or any(record.levels)):
             raise DataError(
                 f"{file}: row {row.number} has neither a label nor a group. Fill in one, or delete "
                 "the row"
             )
-        split = splits[place] if splits else ""
-        if listed.is_new(record, row.number, split):
+        if listed.is_new(record, row.number):
             records.append(record)
-            parts.append(split)
     if listed.repeated:
         notes.append(
             f"{file}: {counted(len(listed.repeated), 'row')} ignored, which repeat an image: row "
             f"{listed.repeated[0][1]} repeats row {listed.repeated[0][0]}"
         )
     level_names = tuple(levels[level] for level in kept)
-    return Table(records, parts if splits else None, level_names, [*others, *notes])
+    return Table(records, splits is not None, level_names, [*others, *notes])
 
 
 def load(file: Path, *, test_share: float | None = None, seed: int = 0) -> Dataset:
@@ -129,8 +148,8 @@ def load(file: Path, *, test_share: float | None = None, seed: int = 0) -> Datas
     table = read(file, to_train=True)
     sides: dict[str, list[Record]] = {name: [] for name in _SPLITS}
     coarse, others = [], 0
-    for record, split in zip(table.records, table.splits or ["train"] * len(table.records),
-                             strict=True):  # fmt: skip
+    for record in table.records:
+        split = record.split or "train"
         if record.label:
             sides[split].append(record)
         elif split == "train":
@@ -143,7 +162,7 @@ def load(file: Path, *, test_share: float | None = None, seed: int = 0) -> Datas
             f"{file}: {counted(others, 'image')} without a label ignored, as their split is not "
             "train"
         )
-    if table.splits is None:
+    if not table.has_splits:
         train, test = split_classes(train, test_share, seed, file)
         return Dataset(
             str(file),
@@ -207,7 +226,7 @@ class _Listed:
         self._known: dict[bytes, list[_Place]] = {}
         self.repeated: list[tuple[int, int]] = []
 
-    def is_new(self, record: Record, row: int, split: str) -> bool:
+    def is_new(self, record: Record, row: int) -> bool:
         """Whether a row says what none before it did.
 
         Raises:
@@ -216,20 +235,21 @@ class _Listed:
         before = self._known.setdefault(self._place(record.path), [])
         for other in before:
             if other.label != record.label:
+                first, second = (label or "none" for label in (other.label, record.label))
                 raise DataError(
-                    f"{self._file}: {record.path} has two labels, {other.label} in row "
-                    f"{other.row} and {record.label} in row {row}. Keep the correct row"
+                    f"{self._file}: {record.path} has two labels, {first} in row {other.row} and "
+                    f"{second} in row {row}. Keep the correct row"
                 )
-            if {other.split, split} == {"query", "gallery"}:
+            if {other.split, record.split} == {"query", "gallery"}:
                 raise DataError(
                     f"{self._file}: {record.path} is a query and in the gallery (rows {other.row} "
                     f"and {row}), so it would find itself. Use the split test for such images: "
                     "each of them then searches all others"
                 )
-            if other.split == split:
+            if other.split == record.split:
                 self.repeated.append((other.row, row))
                 return False
-        before.append(_Place(row, record.label, split))
+        before.append(_Place(row, record.label, record.split))
         return True
 
 

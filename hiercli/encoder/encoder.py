@@ -71,7 +71,10 @@ class Encoder:
         file = onnx_file.read(path)
         self.metadata, self.digest = file.metadata, file.digest
         self._start(
-            lambda providers: open_session(file.content, providers, threads), device, threads, batch
+            lambda providers: open_session(self._graph(file.content), providers, threads),
+            device,
+            threads,
+            batch,
         )
 
     def _start(
@@ -104,15 +107,23 @@ class Encoder:
                 "running on the CPU"
             )
 
+    def _graph(self, content: bytes) -> bytes:
+        """The graph to run, of the bytes of the file."""
+        return content
+
+    def _output_dim(self) -> int | None:
+        """Numbers that the graph gives of an image; ``None`` where that is not known before."""
+        return self.metadata.embedding_dim
+
     def _check_graph(self) -> str:
         """The name of the only input; its shape and the output's must be those of the metadata."""
         (pixels,), (points,) = self._session.get_inputs(), self._session.get_outputs()
-        side, dim = self.metadata.preprocessing.size, self.metadata.embedding_dim
+        side, dim = self.metadata.preprocessing.size, self._output_dim()
         if pixels.shape[1:] != [3, side, side] or len(points.shape) != 2:
             raise ValueError(
                 f"its input has the shape {pixels.shape} and its output {points.shape}"
             )
-        if isinstance(points.shape[1], int) and points.shape[1] != dim:
+        if dim is not None and isinstance(points.shape[1], int) and points.shape[1] != dim:
             raise ValueError(
                 f"it outputs {points.shape[1]} dimensions, but its metadata says {dim}"
             )
@@ -337,4 +348,6 @@ class Encoder:
     def _narrow_session(self) -> "InferenceSession | None":
         """A session on one core; ``None`` where the file has changed since it was opened."""
         file = onnx_file.read(self.path)
-        return open_session(file.content, [CPU], 1) if file.digest == self.digest else None
+        if file.digest != self.digest:
+            return None
+        return open_session(self._graph(file.content), [CPU], 1)

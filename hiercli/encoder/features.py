@@ -1,17 +1,11 @@
 """The features that an exported encoder computes of images before it maps them into the ball."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import numpy as np
+import onnx
 
 from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.parts import Parts
-from hiercli.encoder.sessions import CPU, open_session
 from hiercli.errors import FileFormatError, InputError
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
 
 
 class FeatureEncoder(Encoder):
@@ -27,18 +21,20 @@ class FeatureEncoder(Encoder):
         InputError, FileFormatError: as `Encoder`; also where it has no head of the usual form.
     """
 
-    def __init__(
-        self, path: Path | str, device: str = "auto", *, threads: int = 0, batch: int = 0
-    ) -> None:
-        super().__init__(path, device, threads=threads, batch=batch)
+    parts: Parts
+
+    def _graph(self, content: bytes) -> bytes:
+        """The backbone alone; what comes behind it is not opened."""
         try:
-            self.parts = Parts.of(self.path)
-            self._content = self.parts.backbone.SerializeToString()
+            self.parts = Parts.cut(onnx.load_from_string(content))
+            return self.parts.backbone.SerializeToString()
         except Exception as error:  # onnx's own errors are of nearly every kind
             raise FileFormatError(
-                f"the head of {path} is not one that `hier export` writes. Export it again"
+                f"the head of {self.path} is not one that `hier export` writes. Export it again"
             ) from error
-        self._session = open_session(self._content, self._session.get_providers(), threads)
+
+    def _output_dim(self) -> None:
+        return None
 
     def run(self, pixels: np.ndarray) -> np.ndarray:
         """Float32 pixels (B, 3, size, size) to features (B, F).
@@ -53,6 +49,3 @@ class FeatureEncoder(Encoder):
         if features.ndim != 2 or not np.isfinite(features).all():
             raise InputError(f"{self.path} computes features that are not finite numbers")
         return features
-
-    def _narrow_session(self) -> "InferenceSession":
-        return open_session(self._content, [CPU], 1)

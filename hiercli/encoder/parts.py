@@ -26,7 +26,12 @@ class Parts:
     @classmethod
     def of(cls, source: Path) -> "Parts":
         """The parts of an exported encoder."""
-        whole = onnx.shape_inference.infer_shapes(onnx.load(str(source)))
+        return cls.cut(onnx.load(str(source)))
+
+    @classmethod
+    def cut(cls, model: onnx.ModelProto) -> "Parts":
+        """The parts of a graph."""
+        whole = onnx.shape_inference.infer_shapes(model)
         norms = [node for node in whole.graph.node if node.op_type == "LayerNormalization"]
         features: str = norms[-1].input[0]
         (pixels,), (points,) = whole.graph.input, whole.graph.output

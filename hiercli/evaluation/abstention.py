@@ -83,9 +83,9 @@ def judge(
     Raises:
         DataError: too few classes or images.
     """
-    if images.labels is None or len(images.classes) < 2:
+    if len(images.classes) < 2:
         raise DataError("expected images of two classes or more, with labels")
-    known = images[[place for place, label in enumerate(images.labels) if label]]
+    known = images.labelled
     index, queries = _parted(known, seed)
     calibration = calibrate(Labelled.of(index))
     labels = list(index.labels or ())

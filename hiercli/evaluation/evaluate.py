@@ -215,12 +215,15 @@ def evaluate_points(
         DataError: no label stands twice.
     """
     told = progress or (lambda *_: None)
-    if collection.labels is None:
+    if not collection.classes:
         raise InputError(
             f"expected labels in {name}, found none. Add an array or a column called labels, or "
             "keep the images in class folders"
         )
     known, notes = Taxonomy(), list[str]()
+    if without := len(collection) - len(collection.labelled):
+        notes.append(f"{counted(without, 'image')} without a label ignored")
+    collection = collection.labelled
     if taxonomy == "own":
         known = Taxonomy(collection.level_names, collection.complete_lineages)
         if not known.lines:
@@ -229,7 +232,7 @@ def evaluate_points(
         known = lineages.read(Path(taxonomy), collection.classes)
         notes += known.notes
     retrieval = score(
-        collection.points, collection.labels, c=collection.c, reranked=reranked,
+        collection.points, _labels(collection), c=collection.c, reranked=reranked,
         progress=lambda done, total: told("searching", done, total),
     )  # fmt: skip
     notes += retrieval.notes

@@ -80,8 +80,8 @@ class Branches:
     Args:
         metadata: of the encoder.
         points: (N, D) photos of an index.
-        labels: N class names. With fewer than two different ones, and without photos, the tree is
-            that of the classes that the encoder was trained on.
+        labels: N class names, empty for a photo without one. With fewer than two different ones,
+            and without photos, the tree is that of the classes that the encoder was trained on.
 
     Attributes:
         root: of the tree.
@@ -104,7 +104,7 @@ class Branches:
         self._radii = depth.radii(judged_by, metadata.c)
         self._names = list(metadata.class_names)
         self._middles = metadata.class_points.astype(np.float64)
-        unique = sorted(set(labels))
+        unique = sorted(set(labels) - {""})
         if points is not None and len(unique) > 1:
             codes, wide = np.asarray(labels), points.astype(np.float64)
             self._names = unique

@@ -19,7 +19,14 @@ from hiercli.collection import Collection
 from hiercli.errors import DataError
 from hiercli.geometry import lorentz, poincare
 from hiercli.hierarchy.depth import at_one_radius, carries_depth, radius_of
-from hiercli.hierarchy.groups import Groups, Photos, grouped, leaf_ids, parts_of
+from hiercli.hierarchy.groups import (
+    Groups,
+    Photos,
+    class_counts,
+    grouped,
+    leaf_ids,
+    parts_of,
+)
 from hiercli.hierarchy.naming import common_name, group_name, said_by_all, shared_group
 from hiercli.hierarchy.node import Node
 from hiercli.wording import counted
@@ -73,8 +80,9 @@ def from_images(collection: Collection, *, by_proxy: bool = False) -> Node:
 
     Args:
         collection: of N images with proxies and c. Without labels, or with one only, images are
-            grouped by proxy, and groups have numbers for names, and no purity. Without paths the
-            nodes name no image. An inner node whose classes share a group is named after it.
+            grouped by proxy, and groups have numbers for names, and no purity. Where there are
+            classes, images without a label are left out. Without paths the nodes name no image. An
+            inner node whose classes share a group is named after it.
         by_proxy: leaves are proxies with the images nearest to them, whatever their labels.
 
     Raises:
@@ -87,7 +95,7 @@ def from_images(collection: Collection, *, by_proxy: bool = False) -> Node:
     middles = np.stack([poincare.midpoint(wide[own], c) for own in members])
     radii = np.array([radius[own].mean() for own in members])
     lifted = lorentz.from_poincare(wide, c).astype(np.float32)
-    classes = sorted(set(map(str, labels))) if labels is not None and by_proxy else None
+    classes = sorted(set(labels) - {""}) if labels is not None and by_proxy else None
     photos = Photos(members, lifted, None if labels is None else codes, paths, classes)
     said = said_by_all(classes or names)
     lineages = {} if by_proxy else collection.lineages
@@ -185,7 +193,8 @@ def _finish(root: _Branch, groups: Groups, depth: np.ndarray) -> Node:
             own = np.concatenate([groups.photos.members[leaf] for leaf in branch.leaves])
             size, purity = len(own), None
             if groups.photos.labels is not None:
-                purity = float(np.bincount(groups.photos.labels[own]).max() / len(own))
+                counts = class_counts(groups.photos.labels[own], 1)
+                purity = float(counts.max() / counts.sum()) if counts.any() else None
             if groups.photos.paths is not None:
                 photo = groups.photos.paths[_medoid(groups.photos.lifted, own)]
         leaf, proxy = branch.leaves[0], branch.proxy
@@ -224,8 +233,9 @@ def _name(branch: _Branch, groups: Groups) -> str:
     photos = groups.photos
     if photos is not None and photos.classes is not None and photos.labels is not None:
         own = np.concatenate([photos.members[leaf] for leaf in branch.leaves])
-        counts = np.bincount(photos.labels[own], minlength=len(photos.classes))
-        return group_name(photos.classes, counts, groups.said)
+        counts = class_counts(photos.labels[own], len(photos.classes))
+        if counts.any():
+            return group_name(photos.classes, counts, groups.said)
     points = groups.points[branch.leaves]
     middle = points.mean(axis=0)
     order = np.argsort(np.linalg.norm(points - middle, axis=1), kind="stable")

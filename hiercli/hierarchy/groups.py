@@ -44,7 +44,7 @@ class Photos:
     Attributes:
         members: for each group the positions of its photos.
         lifted: (N, D+1) float32.
-        labels: (N,) class of each, where they are known.
+        labels: (N,) class of each, where they are known; -1 for a photo without a label.
         paths: N files, where they are known.
         classes: names of the classes, where groups are none.
     """
@@ -77,28 +77,37 @@ def grouped(
     c: float,
     by_proxy: bool,
 ) -> tuple[list[str], list[str], list[np.ndarray], np.ndarray]:
-    """Names and ids of the groups, the positions of their photos, and the class of each photo."""
+    """Names and ids of the groups, the positions of their photos, and the class of each photo.
+
+    A photo without a label has the class -1. It is in a group only where groups are by proxy.
+    """
     if not len(proxies):
         raise DataError("expected hierarchical proxies for a tree, found none")
-    unique, codes = np.unique(
-        np.zeros(len(points)) if labels is None else np.asarray(labels), return_inverse=True
-    )
-    names = [str(name) for name in unique]
-    alive: np.ndarray | None = None
-    which = codes
+    names = sorted(set(labels or ()) - {""})
     if len(names) < 2:  # one label says nothing
-        labels = None
-    if by_proxy or labels is None:
-        alive, which = np.unique(nearest_proxy(points, proxies, c), return_inverse=True)
-    count = len(names) if alive is None else len(alive)
-    order = np.argsort(which, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(which, minlength=count))[:-1])
-    if alive is None:
-        return names, leaf_ids(names), members, codes
+        names = []
+    place = {name: number for number, name in enumerate(names)}
+    codes = np.array([place.get(name, -1) for name in labels or [""] * len(points)], np.int64)
+    if names and not by_proxy:
+        return names, leaf_ids(names), _members(codes, len(names)), codes
+    alive, which = np.unique(nearest_proxy(points, proxies, c), return_inverse=True)
+    members = _members(which, len(alive))
     ids = [f"group {proxy}" for proxy in alive]
-    held = [np.bincount(codes[own], minlength=len(names)) for own in members]
-    named = ids if labels is None else [group_name(names, counts) for counts in held]
+    held = [class_counts(codes[own], len(names)) for own in members]
+    named = [group_name(names, counts) if counts.any() else own
+             for own, counts in zip(ids, held, strict=True)]  # fmt: skip
     return named, ids, members, codes
+
+
+def _members(which: np.ndarray, count: int) -> list[np.ndarray]:
+    """Positions of the photos of each group; those of group -1 are left out."""
+    order = np.argsort(which, kind="stable")[np.count_nonzero(which < 0) :]
+    return np.split(order, np.cumsum(class_counts(which, count))[:-1])
+
+
+def class_counts(codes: np.ndarray, count: int) -> np.ndarray:
+    """How many photos there are of each class; those without a label are of none."""
+    return np.bincount(codes[codes >= 0], minlength=count)
 
 
 def leaf_ids(names: Sequence[str]) -> list[str]:

@@ -44,7 +44,8 @@ class Labelled:
 
     @classmethod
     def of(cls, collection: Collection) -> Self:
-        """Images that are in memory."""
+        """Those of some images in memory that have a label."""
+        collection = collection.labelled
         classes = collection.classes
         place = {name: number for number, name in enumerate(classes)}
         return cls(

@@ -2,8 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,7 +17,8 @@ from hiercli.hierarchy import build, formats, newick
 from hiercli.hierarchy import node as nodes
 from hiercli.hierarchy.node import Node
 from hiercli.hierarchy.proxies import proxies_of_images
-from hiercli.images import Picture, read
+from hiercli.images import Picture
+from hiercli.wording import counted
 
 NEWICK = (".nwk", ".newick", ".tree", ".tre")
 POINTS = (".npy", ".npz", ".parquet")
@@ -103,21 +104,13 @@ class Tree:
         """The tree of the images of an index or of a file of embeddings, see `images_of`."""
         collection, files = images_of(source, model)
         tree = cls.of_collection(collection, by_proxy=by_proxy, files=files)
-        if source.suffix.lower() in POINTS or source.is_dir():
-            return tree
-        return dataclasses.replace(tree, index=source)
+        return dataclasses.replace(tree, index=source) if is_index(source) else tree
 
-    @contextmanager
-    def pictures(self) -> Iterator[Picture]:
+    def pictures(self) -> AbstractContextManager[Picture]:
         """Pictures of its images, from their files or small ones that its index keeps."""
-        if self.index is None:
-            yield read
-            return
-        from hiercli.index.catalogue import Catalogue
-        from hiercli.index.pictures import Pictures
+        from hiercli.index.pictures import pictures_of
 
-        with closing(Catalogue(self.index)) as catalogue:
-            yield Pictures(catalogue)
+        return pictures_of(self.index)
 
     @classmethod
     def of_collection(
@@ -144,6 +137,8 @@ class Tree:
         if not by_proxy and len(collection.classes) < 2:
             by_proxy = True
             notes = ("the images have no labels, so the leaves are groups of images by proxy",)
+        elif not by_proxy and (without := len(collection) - len(collection.labelled)):
+            notes = (f"{counted(without, 'image')} without a label left out of the tree",)
         root = build.from_images(collection, by_proxy=by_proxy)
         return cls(root, collection, root, by_proxy, files, notes)
 
@@ -264,6 +259,11 @@ def names_of(collection: Collection) -> list[str]:
     return list(collection.paths or (f"image {place + 1}" for place in range(len(collection))))
 
 
+def is_index(source: Path) -> bool:
+    """Whether images come from an index, and not from a file or a folder of embeddings."""
+    return source.suffix.lower() not in POINTS and not source.is_dir()
+
+
 def images_of(source: Path, model: Path | None = None) -> tuple[Collection, tuple[Path, ...]]:
     """The images of an index or of a file of embeddings, with the proxies of their encoder.
 
@@ -285,7 +285,7 @@ def images_of(source: Path, model: Path | None = None) -> tuple[Collection, tupl
             f"expected an index file or a file of points, got the Milvus index {source}. Write its "
             "points with `hier embed FOLDER --index milvus:... -o points.parquet`"
         )
-    if source.suffix.lower() in POINTS or source.is_dir():
+    if not is_index(source):
         collection = Collection.read(source)
         inside = list(source.iterdir()) if source.is_dir() else []
         beside = [source.with_name(f"{source.stem}{end}") for end in (".paths.txt", ".hier.json")]

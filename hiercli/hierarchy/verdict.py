@@ -109,14 +109,14 @@ class Calibration:
         """What an image is.
 
         Args:
-            distances: of its nearest images, nearest first. Those that are the image itself have no
-                vote; of the others `NEIGHBOURS` count.
+            distances: of its nearest images, nearest first. Those that are the image itself, and
+                those without a label, have no vote; of the others `NEIGHBOURS` count.
             labels: their classes, empty where an image has none. One that was not there when this
                 was learned stands for itself, without groups.
             confidence: probability that a kind must have to be named, 0 to 1.
         """
         told = [(far, label) for far, label in zip(distances, labels, strict=True) if far > SAME]
-        voting = [(far, label) for far, label in told[:NEIGHBOURS] if label]
+        voting = [(far, label) for far, label in told if label][:NEIGHBOURS]
         if not voting:
             return Verdict("", "", 0.0, False, [])
         if voting[0][0] > self.farthest:

@@ -41,6 +41,7 @@ from hiercli.index.schema import (
     delta_checksum,
     facts_checksum,
     groups_of,
+    image_checksum,
     point_checksum,
     short_hash,
 )
@@ -63,6 +64,21 @@ def version_of(index: Path) -> str:
         (version,) = opened.execute(ask).fetchone()
         return str(version) if re.fullmatch("[0-9]{1,3}", str(version)) else ""
     return ""
+
+
+def encoder_of(index: Path) -> tuple[Path, str] | None:
+    """Where the encoder of an index of any version lay, and its fingerprint.
+
+    ``None`` where that cannot be read: whoever opens the index says why.
+    """
+    with contextlib.suppress(sqlite3.Error, ValueError, TypeError, KeyError):
+        opened = database.open_to_read(catalogue_path(index))
+        with contextlib.closing(opened):
+            database.limit_steps(opened, catalogue_path(index))
+            database.require_tables(opened, VIEW)
+            facts = dict(opened.execute("SELECT name, value FROM facts"))
+            return Path(parse_json(facts["model"])), str(facts["fingerprint"])
+    return None
 
 
 def missing(index: Path) -> InputError:
@@ -257,16 +273,17 @@ class Catalogue:
         Raises:
             ValueError: it is damaged.
         """
-        number, folder, name, kind, content, *state, checksum = values
+        number, folder, name, kind, content, *state, split, checksum = values
         if checked and (
-            short_hash(values[:-1]) != checksum
+            image_checksum(values[:-1]) != checksum or not isinstance(split, str)
             or not isinstance(content, bytes) or not isinstance(name, bytes) or b"\0" in name
             or not all(isinstance(one, int) for one in (number, *state))
         ):  # fmt: skip
             raise ValueError(f"the row with id {number} has changed")
         return Row(
-            number, join(self._folder(folder), name), *self._class(kind), content, tuple(state)
-        )
+            number, join(self._folder(folder), name), *self._class(kind), content, tuple(state),
+            split=split,
+        )  # fmt: skip
 
     def _folder(self, number: int) -> bytes:
         if number not in self._folders:

@@ -70,6 +70,7 @@ def stats(index: Path) -> dict[str, Any]:
         added, removed = catalogue.delta()
         return {
             "pictures": images,
+            "unlabelled": labels.pop("", 0),
             "labels": len(labels),
             "largest_labels": dict(labels.most_common(5)),
             "levels": list(catalogue.level_names),

@@ -144,13 +144,16 @@ class Index:
 
         Args:
             paths: images, folders of images, and manifests.
-            encoder: makes the points; without it that of this index.
+            encoder: makes the points; without it the one that built this index, of any version.
             options: see `hiercli.index.update.update`.
 
         Raises:
             HierError: as there.
         """
-        used = encoder or self.encoder
+        used = encoder or self._encoder
+        if used is None and (model := stores.encoder_of(self.path)) is not None:
+            used = Encoder(model)
+        used = used or self.encoder  # says what is missing
         self.close()
         done = update(self.path, [Path(path) for path in paths], used, root=self._root, **options)
         self._encoder = used
@@ -385,4 +388,5 @@ def _rows(collection: Collection) -> Iterator[Row]:
         point = collection.points[number].astype("<f4").tobytes()
         content = content_hash(point)
         groups = levels_text(collection.level_names, levels[number])
-        yield Row(number, path, labels[number], groups, content, (-1, 0, 0), point)
+        split = collection.splits[number] if collection.splits else ""
+        yield Row(number, path, labels[number], groups, content, (-1, 0, 0), point, split)

@@ -10,7 +10,15 @@ import numpy as np
 from hiercli.errors import FileFormatError
 from hiercli.index import database
 from hiercli.index.locations import catalogue_path
-from hiercli.index.schema import SCHEMA_7, THUMBNAILS, VERSION, Row, facts_checksum
+from hiercli.index.schema import (
+    SCHEMA_7,
+    SCHEMA_8,
+    SPLITS,
+    THUMBNAILS,
+    VERSION,
+    Row,
+    facts_checksum,
+)
 
 _COLUMNS = {
     "5": "id, path, label, '{}', content, size, modified_ns, changed_ns, point",
@@ -18,6 +26,12 @@ _COLUMNS = {
 }
 _KEPT = ("fingerprint", "c", "embedding_dim", "model", "next_id", "index_type")
 _TABLES = {"facts", "photos", "quarantine", "proxies"}
+_IN_PLACE = {
+    "7": (SCHEMA_7, (THUMBNAILS, SPLITS), {"thumbnails": "1"}),
+    "8": (SCHEMA_8, (SPLITS,), {}),
+}
+"""Versions of which nothing is rewritten: their schema, what it lacks, and facts that it lacks."""
+IN_PLACE = tuple(_IN_PLACE)
 
 
 @contextlib.contextmanager
@@ -66,14 +80,15 @@ def read_old(
         yield told, rows(), quarantine, proxies
 
 
-def add_thumbnails(index: Path) -> None:
-    """Bring a catalogue of version 7, which keeps no small pictures, up to date where it lies.
+def add_what_lacks(index: Path, version: str) -> None:
+    """Bring a catalogue of one of the versions `IN_PLACE` up to date where it lies.
 
     Raises:
         FileFormatError: it is damaged.
         InputError: it cannot be written.
     """
     path = catalogue_path(index)
+    schema, statements, news = _IN_PLACE[version]
     with _damage(path):
         try:
             opened = database.open_to_write(path)
@@ -81,15 +96,16 @@ def add_thumbnails(index: Path) -> None:
             raise database.writing_failed(index, error) from error
         with contextlib.closing(opened):
             database.limit_steps(opened, path)
-            database.require_schema(opened, SCHEMA_7)
+            database.require_schema(opened, schema)
             facts = dict(opened.execute("SELECT name, value FROM facts"))
             if facts.get("checksum") != facts_checksum(facts):
                 raise ValueError("its encoder metadata has changed")
-            facts |= {"version": VERSION, "thumbnails": "1"}
+            facts |= {"version": VERSION} | news
             facts["checksum"] = facts_checksum(facts)
             try:
                 with database.transaction(opened):
-                    opened.execute(THUMBNAILS)
+                    for statement in statements:
+                        opened.execute(statement)
                     opened.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
             except sqlite3.OperationalError as error:
                 raise database.writing_failed(index, error) from error

@@ -2,12 +2,13 @@
 
 import contextlib
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
 from hiercli.errors import FileFormatError, ImageError
-from hiercli.images import Places, read
+from hiercli.images import Picture, Places, read
 from hiercli.index.catalogue import Catalogue
 
 
@@ -40,3 +41,17 @@ class Pictures:
             if small is None:
                 raise
             return read(path, shortest_side, small)
+
+
+@contextlib.contextmanager
+def pictures_of(index: Path | None) -> Iterator[Picture]:
+    """Pictures of the images of an index; without one, of files alone.
+
+    Raises:
+        HierError: the index is missing or damaged.
+    """
+    if index is None:
+        yield read
+        return
+    with contextlib.closing(Catalogue(index)) as catalogue:
+        yield Pictures(catalogue)

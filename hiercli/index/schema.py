@@ -14,7 +14,7 @@ from typing import NamedTuple
 from hiercli.files import parse_json
 from hiercli.images import State
 
-VERSION = "8"
+VERSION = "9"
 SECOND_INDEXES = {
     "images_by_content": "CREATE INDEX images_by_content ON images (content)",
     "images_by_class": "CREATE INDEX images_by_class ON images (class)",
@@ -55,10 +55,14 @@ VIEW = (
 )
 """For people who look into a catalogue with other programs; hier does not use it."""
 SCHEMA += f"{VIEW};\n"
+SPLITS = "ALTER TABLE images ADD COLUMN split TEXT NOT NULL DEFAULT '';\n"
+"""The part of a data set that a table put an image in; empty where none did."""
 SCHEMA_7 = SCHEMA
-"""Of the version before, which kept no small pictures."""
-SCHEMA += THUMBNAILS
-COLUMNS = "id, folder, name, class, content, size, modified_ns, changed_ns, checksum"
+"""Of a version that kept no small pictures."""
+SCHEMA_8 = SCHEMA_7 + THUMBNAILS
+"""Of the version before, which kept no splits."""
+SCHEMA = SCHEMA_8 + SPLITS
+COLUMNS = "id, folder, name, class, content, size, modified_ns, changed_ns, split, checksum"
 FACTS = (
     "version", "fingerprint", "c", "embedding_dim", "model", "next_id", "count", "generation",
     "faiss_bytes", "placed", "delta", "index_type", "made_type", "made_count", "recall",
@@ -80,6 +84,7 @@ class Row(NamedTuple):
         content: hash of the file's bytes.
         state: of the file when it was read.
         point: (D,) little-endian float32 in the ball; empty where it was not asked for.
+        split: part of a data set that a table put it in; empty where none did.
     """
 
     id: int
@@ -89,6 +94,7 @@ class Row(NamedTuple):
     content: bytes
     state: State
     point: bytes = b""
+    split: str = ""
 
 
 def content_hash(content: bytes) -> bytes:
@@ -99,6 +105,14 @@ def content_hash(content: bytes) -> bytes:
 def short_hash(values: object) -> bytes:
     """Eight bytes by which damage is noticed."""
     return hashlib.blake2b(repr(values).encode(), digest_size=8).digest()
+
+
+def image_checksum(values: Sequence[object]) -> bytes:
+    """The checksum of a row of `COLUMNS`, given all before it.
+
+    Without a split it is that of the version that had none.
+    """
+    return short_hash(tuple(values if values[-1] else values[:-1]))
 
 
 def point_checksum(number: int, point: bytes) -> bytes:

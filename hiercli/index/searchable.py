@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from hiercli.collection import Collection
+from hiercli.collection import Collection, splits_of
 from hiercli.encoder import onnx_file
+from hiercli.encoder.general import default_model
 from hiercli.encoder.metadata import Metadata
 from hiercli.errors import HierError, InputError, MismatchError
 from hiercli.images import Picture
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from hiercli.encoder.encoder import Encoder
     from hiercli.hierarchy.verdict import Calibration
 
-_QUERIES_AT_ONCE = 256
+QUERIES_AT_ONCE = 256
 """Queries searched together: many need no more memory than some."""
 _MOST_BESIDE = 20
 """Files beside an index that are looked at for its encoder."""
@@ -99,6 +100,7 @@ def collection_of(
         c=c,
         proxies=proxies,
         fingerprint=fingerprint,
+        splits=splits_of(rows),
     )  # fmt: skip
 
 
@@ -252,8 +254,8 @@ def answers(
         options: of `Searchable.search`.
     """
     depth = max(k, CANDIDATES) if reranked and k is not None else k
-    for first in range(0, len(points), _QUERIES_AT_ONCE):
-        block = points[first : first + _QUERIES_AT_ONCE]
+    for first in range(0, len(points), QUERIES_AT_ONCE):
+        block = points[first : first + QUERIES_AT_ONCE]
         for query, hits in zip(block, images.search(block, depth, **options), strict=True):
             yield _reranked(query, hits, images.c)[:k] if reranked else hits
 
@@ -267,20 +269,38 @@ def _reranked(query: np.ndarray, hits: list[Hit], c: float) -> list[Hit]:
 
 
 def encoder_file(images: Searchable, index: Path | str) -> Path:
+    """The file of the encoder that built an index, see `find_encoder`."""
+    return find_encoder(images.model, images.fingerprint, images.files, index)
+
+
+def find_encoder(model: Path, fingerprint: str, files: Sequence[Path], index: Path | str) -> Path:
     """The file of the encoder that built an index: where it lay then, or beside the index.
+
+    Args:
+        model: where it lay then; empty where that is not known.
+        fingerprint: of the encoder. The general encoder counts too if it has this one.
+        files: of the index.
+        index: for the message.
 
     Raises:
         InputError: it is not known, or no longer there.
     """
-    if images.model.is_file():
-        return images.model
-    for folder in dict.fromkeys(file.parent for file in images.files):
-        beside = sorted(folder.glob("*.onnx"), key=lambda file: file.name != images.model.name)
-        for file in beside[:_MOST_BESIDE]:
-            with contextlib.suppress(HierError, OSError):
-                if onnx_file.read(file).metadata.fingerprint == images.fingerprint:
-                    return file
-    where = f"is no longer at {images.model}" if images.model.name else "is not known"
+    if model.is_file():
+        return model
+    beside = [
+        file
+        for folder in dict.fromkeys(file.parent for file in files)
+        for file in sorted(folder.glob("*.onnx"), key=lambda file: file.name != model.name)[
+            :_MOST_BESIDE
+        ]
+    ]
+    with contextlib.suppress(InputError):  # an installation without it
+        beside.append(default_model())
+    for file in beside:
+        with contextlib.suppress(HierError, OSError):
+            if onnx_file.read(file).metadata.fingerprint == fingerprint:
+                return file
+    where = f"is no longer at {model}" if model.name else "is not known"
     raise InputError(
         f"the encoder that built {index} {where}. Name it with --model (in Python: Index(..., "
         "encoder=Encoder(...)))"

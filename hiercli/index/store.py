@@ -11,13 +11,14 @@ import numpy as np
 
 from hiercli.collection import Collection
 from hiercli.encoder.metadata import Metadata
-from hiercli.errors import InputError
+from hiercli.errors import FileFormatError, InputError
 from hiercli.index import kinds, locations
 from hiercli.index.address import Address, Target
 from hiercli.index.schema import Row
 from hiercli.index.sync import Plan, Scope
 
 if TYPE_CHECKING:
+    from hiercli.encoder.encoder import Encoder
     from hiercli.index.searchable import Searchable
 
 
@@ -112,6 +113,49 @@ def exists(index: Target) -> bool:
 
     with connected(index) as client:
         return collections.is_there(client, index)
+
+
+def encoder_of(index: Target) -> Path | None:
+    """The file of the encoder that built an index, see `searchable.find_encoder`.
+
+    ``None`` where there is no index, or none that can be read.
+
+    Raises:
+        InputError: the encoder is not known, or no longer there; or Milvus does not answer.
+        FileFormatError: the collection in Milvus is somebody else's.
+    """
+    if not exists(index):
+        return None
+    from hiercli.index.searchable import encoder_file, find_encoder
+
+    if not isinstance(index, Path):
+        with closing(searching(index)) as images:
+            return encoder_file(images, str(index))
+    from hiercli.index.catalogue import encoder_of
+
+    real = Path(os.path.realpath(index))
+    told = encoder_of(real)
+    return None if told is None else find_encoder(*told, (index, real), index)
+
+
+def pair_encoder(index: Target, device: str, threads: int) -> "Encoder | None":
+    """The image model of an index that a CLIP-like pair built; ``None`` for other indexes.
+
+    Raises:
+        HierError: its file is not known, gone, or another one.
+    """
+    if not exists(index):
+        return None
+    from hiercli.index.pair import open_images
+
+    try:
+        images = searching(index)
+    except FileFormatError:  # of an earlier version, which knew no pairs, or damaged
+        return None
+    with closing(images):
+        if not images.pair:
+            return None
+        return open_images(images, str(index), device=device, threads=threads)
 
 
 def require_index_type(index: Target, index_type: str) -> None:

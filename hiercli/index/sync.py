@@ -147,7 +147,7 @@ class Plan:
 def plan_sync(
     known: dict[bytes, Row],
     seen: dict[bytes, Seen],
-    labels: dict[bytes, tuple[str, str]],
+    labels: dict[bytes, tuple[str, str, str]],
     scope: Scope,
 ) -> Plan:
     """Which rows are added, changed, moved, touched, removed, or kept although out of reach.
@@ -155,7 +155,7 @@ def plan_sync(
     Args:
         known: rows of the catalogue by path.
         seen: files as they were read just now, by path.
-        labels: label and levels of each of them.
+        labels: label, levels and split of each of them.
         scope: what was looked at.
     """
     plan = Plan()
@@ -171,7 +171,8 @@ def plan_sync(
     for name, one in seen.items():
         if one.problem:
             continue
-        row = Row(-1, name, *labels[name], one.content, one.state)
+        label, levels, split = labels[name]
+        row = Row(-1, name, label, levels, one.content, one.state, split=split)
         held = known.get(name)
         if held is not None:
             row = row._replace(id=held.id)
@@ -180,7 +181,7 @@ def plan_sync(
             else:
                 if row != held:
                     plan.touched.append(row)
-                again = (row.label, row.levels) != (held.label, held.levels)
+                again = labels[name] != (held.label, held.levels, held.split)
                 plan.relabelled += again
                 plan.unchanged += not again
         elif gone[one.content]:

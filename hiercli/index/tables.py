@@ -13,6 +13,7 @@ from hiercli.index.schema import (
     POINTS_AT_ONCE,
     SECOND_INDEXES,
     Row,
+    image_checksum,
     point_checksum,
     short_hash,
 )
@@ -36,10 +37,10 @@ class Tables:
     def put_row(self, row: Row) -> None:
         folder, name = split(row.path)
         values = (row.id, self._folder(folder), name, self._class(row.label, row.levels),
-                  row.content, *row.state)  # fmt: skip
+                  row.content, *row.state, row.split)  # fmt: skip
         self.database.execute(
-            f"INSERT OR REPLACE INTO images ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*values, short_hash(values)),
+            f"INSERT OR REPLACE INTO images ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*values, image_checksum(values)),
         )
 
     @contextmanager

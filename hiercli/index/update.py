@@ -37,7 +37,7 @@ class Update:
         added: pictures that were not there before.
         changed: paths whose content is another than it was.
         moved: pictures that lie elsewhere now; they keep their ids.
-        relabelled: pictures with another label or other levels than before.
+        relabelled: pictures with another label, other levels or another split than before.
         removed: pictures that are gone.
         unchanged: pictures that hold what they held.
         embedded: pictures that the encoder had to look at.
@@ -65,6 +65,7 @@ def update(
     *,
     nested: bool = False,
     exclude: Sequence[str] = (),
+    unlabelled: Sequence[Path | str] = (),
     corrections: Corrections | None = None,
     rebuild: bool = False,
     prune: bool = False,
@@ -88,6 +89,7 @@ def update(
         encoder: makes the points.
         nested: read folders in folders as levels, see `labels`.
         exclude: patterns as of ``.gitignore``: what they name is taken out of the index.
+        unlabelled: files and folders among ``paths``, or in them, whose images have no label.
         corrections: other labels for some images; what they leave out is taken out likewise.
         rebuild: forget what is there and start anew, with another encoder if need be.
         prune: take a folder or file that is missing, and a folder without pictures, for gone.
@@ -121,8 +123,8 @@ def update(
 
     there = stores.exists(index)
     listing = gather(
-        paths, nested=nested, exclude=exclude, skipped=pass_over, absent=prune and there,
-        corrections=corrections,
+        paths, nested=nested, exclude=exclude, unlabelled=unlabelled, skipped=pass_over,
+        absent=prune and there, corrections=corrections,
     )  # fmt: skip
     unmatched = [(paths[0] if corrections is None else corrections.file, why)
                  for why in listing.unmatched]  # fmt: skip
@@ -145,7 +147,7 @@ def update(
             scope.require_known(paths, known, place)
         for name in list(scope.kept_outright(known, listed)):
             listed[name] = Path(os.fsdecode(name))
-            labels[name] = known[name].label, known[name].levels
+            labels[name] = known[name].label, known[name].levels, known[name].split
         store.expect(encoder.fingerprint)
         wanted = _wanted(encoder, store, index, index_type, thumbnails)
         small = store.keeps_thumbnails and wanted["thumbnails"] == "1"
@@ -208,8 +210,8 @@ def _unread(problems: list[tuple[Path, str]], seen: dict[bytes, Seen]) -> InputE
 
 def _listed(
     listing: Listing, place: Places, store: Store, pass_over: Skipped
-) -> tuple[dict[bytes, Path], dict[bytes, tuple[str, str]]]:
-    """Files that were listed and can be stored, and label and levels of each, by their places."""
+) -> tuple[dict[bytes, Path], dict[bytes, tuple[str, str, str]]]:
+    """Files that can be stored, and label, levels and split of each, by their places."""
     files, labels = {}, {}
     for record in listing.records:
         name = place(record.path)
@@ -217,7 +219,7 @@ def _listed(
         if why := store.objection(name, *own):
             pass_over(record.path, f"{record.path}: {why}")
         else:
-            files[name], labels[name] = record.path, own
+            files[name], labels[name] = record.path, (*own, record.split)
     return files, labels
 
 

@@ -1,5 +1,6 @@
 """What the images of an index say of a query; how sure they are is learned when they are placed."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
@@ -15,11 +16,13 @@ from hiercli.hierarchy.labelled import Labelled
 from hiercli.hierarchy.verdict import CONFIDENCE, NEIGHBOURS, Calibration, Verdict
 from hiercli.index.kinds import Progress
 from hiercli.index.schema import groups_of
-from hiercli.index.searchable import Hit, Searchable, answers
+from hiercli.index.searchable import QUERIES_AT_ONCE, Hit, Searchable, answers
 from hiercli.index.tables import Tables
 
 _ENOUGH = NEIGHBOURS + 1
 """Hits that a verdict needs: one may be the query itself."""
+_LABELLED = (("label", "?*"),)
+"""The condition that images meet which have a label."""
 _OTHERS = 0.05
 """Share of the images that are new, gone or of another class, from which on it is learned anew."""
 _FEW = 2000
@@ -177,8 +180,8 @@ def verdicts(
     exact: bool = False,
 ) -> Iterator[Verdict]:
     """The verdict on each of the points (Q, D), searched block by block as they are asked for."""
-    for point, hits in zip(points, answers(images, points, _ENOUGH, exact=exact), strict=True):
-        yield _of(point, hits, calibration, confidence, images.c)
+    told = hits_and_verdicts(images, calibration, points, _ENOUGH, confidence, exact=exact)
+    yield from (verdict for _, verdict in told)
 
 
 def hits_and_verdicts(
@@ -190,10 +193,25 @@ def hits_and_verdicts(
     *,
     exact: bool = False,
 ) -> Iterator[tuple[list[Hit], Verdict]]:
-    """The k nearest images of each of the points (Q, D), and the verdict, by one search."""
-    found = answers(images, points, max(k, _ENOUGH), exact=exact)
-    for point, hits in zip(points, found, strict=True):
-        yield hits[:k], _of(point, hits, calibration, confidence, images.c)
+    """The k nearest images of each of the points (Q, D), and the verdict.
+
+    One search gives both. Where too few of the nearest images have a label, those that have one
+    are searched for the verdict.
+    """
+    for start in range(0, len(points), QUERIES_AT_ONCE):
+        block = points[start : start + QUERIES_AT_ONCE]
+        found = list(answers(images, block, max(k, _ENOUGH), exact=exact))
+        lacking = [place for place, hits in enumerate(found)
+                   if not all(hit.label for hit in hits) and
+                   sum(bool(hit.label) for hit in hits) < _ENOUGH]  # fmt: skip
+        voting = dict(enumerate(found))
+        if lacking:
+            with contextlib.suppress(InputError):  # none has a label by now
+                labelled = answers(images, block[lacking], _ENOUGH, where=_LABELLED)
+                voting |= dict(zip(lacking, list(labelled), strict=True))
+        for place, point in enumerate(block):
+            verdict = _of(point, voting[place], calibration, confidence, images.c)
+            yield found[place][:k], verdict
 
 
 def _of(

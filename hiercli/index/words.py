@@ -161,10 +161,11 @@ def _understood(
 
 
 def _labels_of(kind: str, name: str, lineages: Sequence[tuple[str, dict[str, str]]]) -> list[str]:
-    """The label itself, or those of a group."""
+    """The label itself, or those of a group; one empty label where its images have none."""
     if kind == "label":
         return [name]
-    return sorted({label for label, groups in lineages if groups.get(kind) == name})
+    found = {label for label, groups in lineages if groups.get(kind) == name}
+    return sorted(found - {""} or found)
 
 
 def _middle(images: Searchable, conditions: Sequence[tuple[str, str]]) -> np.ndarray:

@@ -78,10 +78,10 @@ def migrate(index: Path) -> None:
     version = version_of(index)
     if version in ("", VERSION):
         return
-    from hiercli.index.migrate import add_thumbnails, read_old
+    from hiercli.index.migrate import IN_PLACE, add_what_lacks, read_old
 
-    if version == "7":
-        add_thumbnails(index)
+    if version in IN_PLACE:
+        add_what_lacks(index, version)
         return
     with read_old(index, version) as (facts, rows, quarantine, proxies):
         make_anew(index, facts, rows, quarantine, proxies)

@@ -9,7 +9,7 @@ import numpy as np
 
 from hiercli.errors import ImageError
 from hiercli.images import read, size_of
-from hiercli.labels import SPLITS
+from hiercli.labels import SPLITS, VALIDATION
 from hiercli.review.duplicates import Pairs
 from hiercli.review.finding import Finding
 
@@ -33,8 +33,8 @@ def copies(
 ) -> list[Finding]:
     """A finding for each copy but the best of its group: a leak where that is in another split.
 
-    The best is in train, if one is; it has the most pixels, then the most bytes, then the first
-    path.
+    The best is in train, if one is, and has a label, if one has; it has the most pixels, then the
+    most bytes, then the first path.
 
     Args:
         pairs: of copies.
@@ -53,7 +53,8 @@ def copies(
     for group in pairs.groups(len(paths)):
         # Of each group one image is kept, and the findings of both kinds keep the same.
         order = sorted(
-            group.tolist(), key=lambda place: (splits[place] != "train", _goodness(paths[place]))
+            group.tolist(),
+            key=lambda at: (splits[at] != "train", not labels[at], _goodness(paths[at])),
         )
         best = order[0]
         for place in order[1:]:
@@ -61,7 +62,7 @@ def copies(
             how = _how(float(pairs.scale[row]), bool(pairs.mirrored[row]))
             other = int(pairs.first[row] + pairs.second[row] - place)
             reason = f"{how} of {Path(paths[other]).name}"
-            if labels[place] != labels[best]:
+            if labels[place] and labels[place] != labels[best]:
                 reason += f"; the labels differ ({labels[place]}, {labels[best]})"
             is_leak = bool(splits[place]) and bool(splits[best]) and splits[place] != splits[best]
             if is_leak:
@@ -91,9 +92,15 @@ def _goodness(path: str) -> tuple[int, int, str]:
 
 
 def split_of(path: str) -> str:
-    """The part of a data set that a path lies in: its last folder of a name like train or test."""
+    """The part of a data set that a path lies in: its last folder of a name like train or test.
+
+    Examples:
+        >>> split_of("birds/Val/Wren/1.jpg"), split_of("birds/Wren/1.jpg")
+        ('validation', '')
+    """
     parts = [part.lower() for part in Path(path).parts[:-1]]
-    return next((part for part in reversed(parts) if part in SPLITS), "")
+    found = next((part for part in reversed(parts) if part in SPLITS), "")
+    return "validation" if found in VALIDATION else found
 
 
 def outliers(

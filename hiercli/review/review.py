@@ -21,7 +21,7 @@ from hiercli.collection import Collection
 from hiercli.data.corrections import DECISION
 from hiercli.errors import DataError, ImageError, InputError
 from hiercli.hierarchy.node import Node
-from hiercli.hierarchy.tree import POINTS, Tree, images_of
+from hiercli.hierarchy.tree import Tree, images_of, is_index
 from hiercli.images import read, size_of
 from hiercli.review import duplicates, images, labelling
 from hiercli.review.finding import KINDS, Finding
@@ -58,11 +58,15 @@ class Review:
         findings: what to look at.
         collection: the images that were looked at.
         problems: why the pixels of some could not be looked at.
+        notes: what people should know of how they were looked at, each a sentence.
+        index: that they come from, which may keep small pictures of them.
     """
 
     findings: list[Finding]
     collection: Collection
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    index: Path | None = None
 
     @classmethod
     def of_images(
@@ -97,16 +101,17 @@ class Review:
         unreadable: list[tuple[str, str]] = []
         smalls: Callable[[], Iterator[tuple[int, bytes]]] | None = None
         with contextlib.ExitStack() as stack:
-            if source.suffix.lower() not in POINTS and not source.is_dir():
+            if is_index(source):
                 from hiercli.index.catalogue import Catalogue
 
                 catalogue = stack.enter_context(closing(Catalogue(source)))
                 unreadable = [(os.fsdecode(path), why) for path, why in catalogue.quarantine()]
                 smalls = partial(_thumbnails, catalogue, collection.paths or ())
-            return cls.of_collection(
+            found = cls.of_collection(
                 collection, kinds=kinds, least=least, label_next=label_next, steps=steps,
                 smalls=smalls, unreadable=unreadable,
             )  # fmt: skip
+        return dataclasses.replace(found, index=source) if is_index(source) else found
 
     @classmethod
     def of_collection(
@@ -138,7 +143,31 @@ class Review:
             raise InputError("expected a collection with its curvature c, got one without")
         looked = _Reviewer(collection, wanted, steps or _silent, smalls)
         found = looked.run(least, label_next, unreadable)
-        return cls(found, collection, tuple(looked.problems))
+        notes: tuple[str, ...] = ()
+        if wanted & set(LABEL_KINDS) and len(collection.classes) < 2:
+            notes = ("labels were not compared: the images have fewer than two labels",)
+        return cls(found, collection, tuple(looked.problems), notes)
+
+    def write(
+        self, folder: Path | str, *, title: str = "Review", steps: Steps | None = None
+    ) -> list[str]:
+        """Write a page to decide on each finding, and all findings as CSV and JSON.
+
+        Args:
+            folder: to write ``review.html``, ``review.csv`` and ``review.jsonl`` to; it is made.
+            title: of the page.
+            steps: tells of progress.
+
+        Returns:
+            paths of images that the page cannot show.
+
+        Raises:
+            InputError: it cannot be written to, or has a review with decisions.
+        """
+        from hiercli.review import folder as folders
+
+        folders.require(Path(folder), self.index)
+        return folders.write(Path(folder), self, title, steps or _silent)
 
     def to_csv(self) -> str:
         """A row for each finding; people fill in its last two columns, see `data.corrections`."""
@@ -204,8 +233,7 @@ class _Reviewer:
 
     def _doubts(self, least: float) -> list[Finding]:
         """Of images with a label, and of classes."""
-        places = np.array([place for place, label in enumerate(self.labels) if label])
-        own = self.collection if len(places) == len(self.labels) else self.collection[places]
+        own = self.collection.labelled
         known = self._neighbours if own is self.collection else None
         with self.steps("comparing labels") as told:
             return doubts(own, self._root(own), least=least, neighbours=known, progress=told)
@@ -266,11 +294,9 @@ class _Reviewer:
         ]
 
     def _splits(self) -> list[str]:
-        names = self.collection.level_names
-        if "split" in names and self.collection.levels is not None:
-            place = names.index("split")
-            return [own[place] for own in self.collection.levels]
-        return [images.split_of(path) for path in self.paths]
+        """Of each image, as its table says, or else its folders."""
+        told = self.collection.splits or [""] * len(self.paths)
+        return [own or images.split_of(path) for own, path in zip(told, self.paths, strict=True)]
 
     def _pixels(self) -> tuple[np.ndarray, np.ndarray, list[int]]:
         """Small grey pictures, aspects and short sides in pixels of all images."""

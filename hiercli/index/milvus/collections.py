@@ -9,7 +9,7 @@ import numpy as np
 
 from hiercli.errors import FileFormatError
 from hiercli.index.address import Address
-from hiercli.index.schema import AT_ONCE, Row
+from hiercli.index.schema import AT_ONCE, Row, groups_of
 
 PREFIX = "hier."
 """Of the properties that are ours."""
@@ -17,6 +17,11 @@ COLUMNS = ("id", "path", "label", "levels", "content", "size", "modified_ns", "c
 EVERYTHING = [*COLUMNS, "point"]
 LONGEST = {"path": 4096, "label": 1024, "levels": 4096}
 """Bytes of the columns that people fill."""
+ROOM = {"levels": 64}
+"""Bytes of these that are kept free for what hier adds."""
+_SPLIT = "hier.split"
+"""Key of the split in the JSON of the levels. It has no column of its own: collections of earlier
+versions would lack that, and Milvus Lite cannot add one."""
 _LONGEST_REASON = 2048
 _Item = TypeVar("_Item")
 
@@ -47,7 +52,11 @@ def blocks(items: Iterable[_Item]) -> Iterator[list[_Item]]:
 def entity_of(row: Row, point: np.ndarray) -> dict[str, Any]:
     """An image as Milvus keeps it."""
     path = row.path.decode()
-    values = (number_of(path), path, row.label, row.levels, row.content.hex(), *row.state)
+    levels = row.levels
+    if row.split:
+        told = groups_of(levels) | {_SPLIT: row.split}
+        levels = json.dumps(told, ensure_ascii=False)
+    values = (number_of(path), path, row.label, levels, row.content.hex(), *row.state)
     return dict(zip(COLUMNS, values, strict=True)) | {"point": point.astype(np.float32)}
 
 
@@ -61,8 +70,12 @@ def row_of(entity: dict[str, Any], address: Address) -> Row:
         number, path, label, levels, content, *state = (entity[name] for name in COLUMNS)
         size, modified, changed = state
         point = np.array(entity.get("point", ()), "<f4").tobytes()
+        groups, split = groups_of(levels), ""
+        if _SPLIT in groups:
+            split = groups.pop(_SPLIT)
+            levels = json.dumps(groups, ensure_ascii=False)
         return Row(number, path.encode(), label, levels, bytes.fromhex(content),
-                   (size, modified, changed), point)  # fmt: skip
+                   (size, modified, changed), point, split)  # fmt: skip
     except (KeyError, ValueError, TypeError) as error:
         raise foreign_row(address, error) from error
 

@@ -142,8 +142,8 @@ class MilvusReader:
 
     def lineages(self) -> list[tuple[str, str]]:
         """Labels with their levels as JSON, each pair once."""
-        rows = {row.label: row for row in self.rows()} if len(self) else {}
-        return [(label, row.levels) for label, row in rows.items()]
+        rows = self.rows() if len(self) else []
+        return list(dict.fromkeys((row.label, row.levels) for row in rows))
 
     def stats(self) -> dict[str, Any]:
         """Facts of the index by name, in the order in which people want them."""
@@ -153,12 +153,14 @@ class MilvusReader:
                 labels[row["label"]] += 1
                 contents.add(row["content"])
             refused = collections.refused(self._client, collections.side(name))
+        images = labels.total()
         return {
-            "pictures": labels.total(),
+            "pictures": images,
+            "unlabelled": labels.pop("", 0),
             "labels": len(labels),
             "largest_labels": dict(labels.most_common(5)),
             "levels": list(self.level_names),
-            "duplicates": labels.total() - len(contents),
+            "duplicates": images - len(contents),
             "quarantined": len(refused),
             "dimensions": self.dim,
             "c": self.c,

@@ -86,7 +86,8 @@ class MilvusStore:
         except UnicodeDecodeError:
             return "Milvus stores only names in UTF-8. Rename the file"
         texts = {"path": path, "label": label.encode(), "levels": levels.encode()}
-        for column, longest in collections.LONGEST.items():
+        for column, most in collections.LONGEST.items():
+            longest = most - collections.ROOM.get(column, 0)
             if len(texts[column]) > longest:
                 return f"Milvus stores a {column} of at most {longest} bytes"
         return ""
