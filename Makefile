@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: test demo docs bench bench-scale bench-review bench-zoo backbones fuzz lint types clean
+.PHONY: test demo docs bench bench-scale bench-review bench-serve bench-zoo backbones fuzz lint types clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -28,6 +28,9 @@ bench-review: $(READY)
 
 bench-zoo: $(READY)
 	$(BIN)/python tests/bench_zoo.py
+
+bench-serve: $(READY)
+	$(BIN)/python tests/bench_serve.py $(SERVE)
 
 bench: $(READY)
 	$(BIN)/python tests/bench_hier.py

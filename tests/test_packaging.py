@@ -1,7 +1,9 @@
 """What a wheel holds, and that hier works from one."""
 
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tomllib
@@ -51,12 +53,16 @@ def test_a_wheel_holds_everything(wheel: Path) -> None:
 
 @pytest.fixture(scope="module")
 def light(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """An environment with the wheel and what it needs without extras, and its size in bytes.
+    """An environment with the wheel and what it needs without extras, and its size in bytes."""
+    return environment(wheel, tmp_path_factory.mktemp("light") / "venv", "")
+
+
+def environment(wheel: Path, place: Path, extra: str) -> tuple[Path, int]:
+    """An environment with the wheel and what it needs, and its size in bytes.
 
     What Python compiles of it (another tenth) is not counted. Nothing is fetched: the packages are
     those of this environment, linked one by one.
     """
-    place = tmp_path_factory.mktemp("light") / "venv"
     subprocess.run([sys.executable, "-m", "venv", place], check=True)
     pip = [place / "bin" / "python", "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
     subprocess.run([*pip, wheel], check=True)
@@ -67,7 +73,7 @@ def light(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     while waiting:
         wanted = waiting.pop()
         name = wanted.name.lower().replace("_", "-")
-        if name in seen or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
+        if name in seen or (wanted.marker and not wanted.marker.evaluate({"extra": extra})):
             continue
         seen.add(name)
         package = metadata.distribution(wanted.name)
@@ -85,13 +91,55 @@ def light(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     return place, size
 
 
+def test_a_server_runs_from_the_wheel_as_in_its_container(
+    wheel: Path, photos: Path, tmp_path: Path
+) -> None:
+    """The steps of the Dockerfile: no PyTorch, files that cannot be written, a token, its check."""
+    place, _ = environment(wheel, tmp_path / "venv", "serve")
+    python, home = place / "bin" / "python", tmp_path / "home"
+    home.mkdir()
+    variables = {"PATH": os.environ["PATH"], "HOME": str(home), "HIER_TOKEN": "x" * 20}
+    built = subprocess.run(
+        [place / "bin" / "hier", "embed", photos, "--index", tmp_path / "idx.faiss"],
+        capture_output=True, text=True, env=variables, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    (check,) = re.findall(r"HEALTHCHECK .*CMD (\[.*\])", lines)
+    (start,) = re.findall(r"^CMD (\[.*\])", lines, re.MULTILINE)
+    words = json.loads(start)
+    assert words[:2] == ["sh", "-c"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    variables |= {
+        "HIER_INDEX": str(tmp_path / "idx.faiss"),
+        "PATH": f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}",
+    }
+    server = subprocess.Popen(
+        [*words[:2], words[2].replace("8000", str(port))], env=variables, cwd="/",
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert server.stderr is not None
+        assert "serving at" in server.stderr.readline()
+        healthy = [python, "-c", json.loads(check)[2].replace("8000", str(port))]
+        assert subprocess.run(healthy, check=False).returncode == 0
+        loaded = [python, "-c", "import importlib.util as u; print(u.find_spec('torch'))"]
+        assert subprocess.run(loaded, capture_output=True, text=True).stdout.strip() == "None"
+    finally:
+        server.terminate()
+        assert server.wait(30) == 0
+        server.stderr.close()
+    assert list(home.iterdir()) == []  # nothing was written there
+
+
 def test_every_package_of_an_extra_is_known() -> None:
     """Where one is missing, the message names the extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for extra in ("train", "formats", "milvus", "ray", "text"):
+    for extra in ("train", "formats", "milvus", "ray", "text", "serve"):
         for line in project["optional-dependencies"][extra]:
             package = re.split(r"[\[>=;]", line)[0].replace("-", "_").removesuffix("_plugin")
-            if package not in ("milvus_lite", "s3fs"):  # asked for by others
+            if package not in ("milvus_lite", "s3fs", "uvloop"):  # asked for by others
                 told = extras.missing(ModuleNotFoundError(name=package))
                 assert f"hiercli[{extra}]" in str(told), package
 

@@ -11,6 +11,7 @@ import numpy as np
 from hiercli import neighbours
 from hiercli.errors import FileFormatError, InputError, MismatchError
 from hiercli.index import contents
+from hiercli.index import products as products_of
 
 _SPARE_OF_BYTES = 256
 """Candidates beyond those wanted where rows have a byte a coordinate: a second look costs more."""
@@ -123,7 +124,7 @@ class Searcher:
 
     @functools.cached_property
     def _ids(self) -> np.ndarray:
-        """Ids by place, of a graph."""
+        """Ids by place."""
         return contents.ids(self.index)
 
     def __len__(self) -> int:
@@ -215,10 +216,18 @@ class Searcher:
 
             return visit
         if not isinstance(inner, faiss.IndexHNSW):
+            flat = inner if chosen is None and isinstance(inner, faiss.IndexFlat) else None
 
             def compare(
                 lifted_queries: np.ndarray, width: int, exact: bool
             ) -> tuple[np.ndarray, np.ndarray]:
+                if (
+                    flat is not None
+                    and len(lifted_queries) >= products_of.FEWEST
+                    and width <= _WIDE
+                ):
+                    rows = contents.stored(flat)
+                    return products_of.largest(lifted_queries, rows, self._ids, width)
                 # Without options FAISS compares many queries at once.
                 options = None if chosen is None else faiss.SearchParameters(sel=chosen)
                 products, ids = self.index.search(lifted_queries, width, params=options)

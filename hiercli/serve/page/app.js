@@ -142,9 +142,7 @@
   for (const id of ["file", "camera"]) part(id).addEventListener("change", (event) => {
     take(event.target.files[0]); event.target.value = "";
   });
-  part("drop").addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === " ") { event.preventDefault(); part("file").click(); }
-  });
+  part("drop").addEventListener("click", () => part("file").click());
   let depth = 0;
   addEventListener("dragenter", () => { depth++; document.body.classList.add("dragging"); });
   addEventListener("dragleave", () => { if (--depth <= 0) document.body.classList.remove("dragging"); });
