@@ -1,6 +1,8 @@
 """What `hier review` and words as queries find in the CUB subset, and how long copies take to find.
 
 `make bench-review` runs it, with the CUB subset in ``HIER_DATA`` or ``data``; it takes minutes.
+Arguments name parts of it: labels, classes, words, copies, flora (copies in the generated flora),
+time.
 Wrong labels: 100 images get the label of another class, five times. Classes: ten pairs get one
 label; ten classes get two. Copies: 1,200 images re-encoded, resized, mirrored, cropped. Words: the
 names of all species, and their last words. Time: copies among 100,000 points with small pictures.
@@ -34,15 +36,29 @@ Edit = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 def main() -> None:
     """Print a line a measurement."""
-    dataset = catalogue.load("cub", root=Path(os.environ.get("HIER_DATA", "data")))
-    records = [*dataset.train, *dataset.validation, *dataset.query]
+    parts = sys.argv[1:] or ["labels", "classes", "words", "copies", "flora", "time"]
     encoder = Encoder()
-    found = encoder.embed_records(records, skipped=print)
-    plant_labels(found)
-    plant_classes(found)
-    ask_in_words(found)
-    plant_copies(found, encoder)
-    time_copies()
+    if {"labels", "classes", "words", "copies"} & set(parts):
+        found = embedded("cub", encoder)
+    if "labels" in parts:
+        plant_labels(found)
+    if "classes" in parts:
+        plant_classes(found)
+    if "words" in parts:
+        ask_in_words(found)
+    if "copies" in parts:
+        plant_copies(found, encoder)
+    if "flora" in parts:
+        plant_copies(embedded("demo", encoder), encoder)
+    if "time" in parts:
+        time_copies()
+
+
+def embedded(data: str, encoder: Encoder) -> Collection:
+    """All images of a data set."""
+    dataset = catalogue.load(data, root=Path(os.environ.get("HIER_DATA", "data")))
+    records = [*dataset.train, *dataset.validation, *dataset.query]
+    return encoder.embed_records(records, skipped=print)
 
 
 def plant_labels(images: Collection) -> None:
@@ -174,10 +190,10 @@ def time_copies() -> None:
     neighbours = time.perf_counter()
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         many = (stored[place % 256] for place in range(MANY))
-        pictures = list(threads.map(duplicates.small_grey, many))
+        pictures = list(threads.map(duplicates.stored_grey, many))
     read = time.perf_counter()
     shuffled = np.random.default_rng(1).permutation(MANY)
-    greys, aspects = duplicates.gathered([pictures[place] for place in shuffled])
+    greys, aspects = duplicates.gathered([pictures[place][:2] for place in shuffled])
     duplicates.near_duplicates(near, greys, aspects)
     done = time.perf_counter()
     print(f"copies among {MANY:,} images: {done - started:.0f} s (neighbours "

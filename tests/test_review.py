@@ -16,8 +16,9 @@ from scipy.ndimage import gaussian_filter
 
 from hiercli import Collection
 from hiercli.data.corrections import Corrections
-from hiercli.errors import DataError, InputError, MismatchError
+from hiercli.errors import DataError, ImageError, InputError, MismatchError
 from hiercli.geometry import poincare
+from hiercli.images import thumbnail
 from hiercli.labels import Record
 from hiercli.review import duplicates, planting
 from hiercli.review.finding import KINDS, Finding
@@ -232,6 +233,34 @@ def test_copies_are_found_whatever_was_done_to_them(edit: str) -> None:
     assert np.mean(pairs.mirrored[mirrored]) == pytest.approx(float("mirrored" in edit), abs=0.1)
     groups = pairs.groups(80)
     assert all(len(group) >= 2 for group in groups) and len(groups) >= 36
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (12, 14), (5, 9), (16, 10)])
+def test_correlations_are_those_of_naive_loops(height: int, width: int) -> None:
+    rng = np.random.default_rng(height)
+    pictures = gaussian_filter(rng.uniform(0, 255, (4, 16, 16)), (0, 1, 1)).astype(np.float32)
+    parts = gaussian_filter(rng.uniform(0, 255, (5, height, width)), (0, 1, 1)).astype(np.float32)
+    at = np.array([0, 3, 3, 1, 0])
+    found = duplicates._Pages(pictures).correlation(at, parts)
+    for is_mirrored in (0, 1):
+        for row, place in enumerate(at):
+            part = parts[row, :, ::-1] if is_mirrored else parts[row]
+            windows = [pictures[place, y : y + height, x : x + width]
+                       for y in range(17 - height) for x in range(17 - width)]  # fmt: skip
+            best = max(np.corrcoef(one.ravel(), part.ravel())[0, 1] for one in windows)
+            assert found[is_mirrored][row] == pytest.approx(best, abs=1e-4)
+
+
+def test_stored_pictures_are_decoded_in_grey_and_small() -> None:
+    for picture in scenes(5):
+        large = picture.resize((640, 480))
+        grey, aspect, side = duplicates.stored_grey(thumbnail(large))
+        whole, own_aspect = duplicates.small_grey(large)
+        assert aspect == own_aspect and side == 96
+        assert np.abs(grey.astype(int) - whole).max() <= 12
+    for damaged in (b"", b"\xff\xd8\xff no more", thumbnail(large)[:300]):
+        with pytest.raises(ImageError, match="damaged"):
+            duplicates.stored_grey(damaged)
 
 
 def test_flat_pictures_are_no_copies() -> None:

@@ -21,11 +21,11 @@ from hiercli.images.listing import (
     natural_key,
 )
 from hiercli.images.preprocessing import Preprocessing, centre_box
-from hiercli.images.thumbnails import Picture, thumbnail
+from hiercli.images.thumbnails import Picture, grey_thumbnail, thumbnail
 
 __all__ = [
     "IMAGE_LIKE", "LIMITS", "NAMES", "Passed", "Picture", "READABLE", "SUFFIXES", "Places",
     "Preprocessing", "Skipped", "State", "centre_box", "find", "find_under", "from_array",
-    "natural_key", "prepared", "probe", "read",
+    "grey_thumbnail", "natural_key", "prepared", "probe", "read",
     "read_bytes", "size_of", "state_of", "thumbnail",
 ]  # fmt: skip

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from PIL import Image
 
+from hiercli.errors import ImageError
+
 
 class Picture(Protocol):
     """What gives pictures, as `images.read` does."""
@@ -46,3 +48,32 @@ def thumbnail(picture: Image.Image) -> bytes:
     except (OSError, ValueError):
         return b""
     return buffer.getvalue()
+
+
+def grey_thumbnail(content: bytes, side: int) -> tuple[Image.Image, tuple[int, int]]:
+    """A picture that `thumbnail` wrote in grey levels, decoded at a smaller size, and its own size.
+
+    It takes half the time of decoding it whole.
+
+    Examples:
+        >>> small, size = grey_thumbnail(thumbnail(Image.new("RGB", (640, 480))), 32)
+        >>> small.mode, small.size, size
+        ('L', (64, 48), (128, 96))
+
+    Args:
+        content: of the JPEG.
+        side: both sides have at least as many pixels, where the picture has them.
+
+    Raises:
+        ImageError: it is damaged, or another kind of file.
+    """
+    try:
+        picture = Image.open(io.BytesIO(content), formats=("JPEG",))
+        size = picture.size
+        if max(size) > _LONGEST:
+            raise ValueError(f"it has {size[0]} x {size[1]} pixels")
+        picture.draft("L", (side, side))
+        picture.load()
+    except Exception as error:  # what Pillow says of damage is of many kinds
+        raise ImageError(f"a stored thumbnail is damaged ({error})") from error
+    return picture, size

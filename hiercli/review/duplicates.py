@@ -1,12 +1,12 @@
 """Near-duplicates: images that show one picture re-encoded, resized, mirrored or cropped.
 
-The embedding proposes: a copy is among the nearest six images. The pixels decide: two small grey
+The embedding proposes: a copy is among the nearest eight images. The pixels decide: two small grey
 pictures agree if their normalised cross-correlation (Lewis, "Fast normalized cross-correlation",
 1995) is high, of the whole pictures or of one with a part of the other, as it is or mirrored. A
 part is looked for at four scales in 16 x 16 pixels, and where that agrees at eight in 32 x 32.
 """
 
-import io
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from hiercli.images import grey_thumbnail
+
 SIDE = 32
 _COARSE = 16
-NEIGHBOURS = 6
-"""Nearest images that are looked at; on CUB 99 % of crops of 70 % a side have theirs there."""
+NEIGHBOURS = 8
+"""Nearest images that are looked at: of copies at half size in the generated flora, whose photos of
+a species are alike, 98.5 % have theirs there; among six 97.8 %, among ten 98.9 %."""
 _SCALES = (1.0, 0.94, 0.88, 0.82, 0.76, 0.7, 0.64, 0.58)
 _SCALES_BETWEEN = (0.97, 0.91, 0.85, 0.79, 0.73, 0.67, 0.61)
 _NEARLY = 0.8
@@ -66,12 +69,20 @@ class Pairs:
         return [part for part in parts if len(part) > 1]
 
 
-def small_grey(content: bytes | Image.Image) -> tuple[np.ndarray, float]:
+def small_grey(picture: Image.Image) -> tuple[np.ndarray, float]:
     """A picture in 32 x 32 grey levels, whatever its shape, and its width over its height."""
-    picture = content if isinstance(content, Image.Image) else Image.open(io.BytesIO(content))
-    aspect = picture.width / picture.height
     small = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
-    return np.asarray(small), aspect
+    return np.asarray(small), picture.width / picture.height
+
+
+def stored_grey(content: bytes) -> tuple[np.ndarray, float, int]:
+    """The same of a small picture that an index keeps, and the pixels of its short side.
+
+    Raises:
+        ImageError: it is damaged.
+    """
+    picture, (width, height) = grey_thumbnail(content, SIDE)
+    return small_grey(picture)[0], width / height, min(width, height)
 
 
 def near_duplicates(
@@ -138,20 +149,21 @@ def _agreement(
     best = np.full(len(pairs), -1.0, np.float32)
     scale, mirrored = np.ones(len(pairs)), np.zeros(len(pairs), bool)
     for whole, part in ((0, 1), (1, 0)):
-        one = pairs[:, whole]
-        pages = _Pages(pictures[one].astype(np.float32))
-        for is_mirrored in (False, True):
-            other = pictures[pairs[:, part]].astype(np.float32)
-            other = other[:, :, ::-1] if is_mirrored else other
-            shape = aspects[pairs[:, part]] / aspects[one]
-            for own_scale in scales:
-                if own_scale == 1 and whole:
-                    continue  # whole pictures are compared once
-                for places, height, width in _sizes(shape, own_scale, pictures.shape[1]):
-                    found = pages.correlation(places, _resized(other[places], height, width))
-                    better = found > best[places]
+        own, pages_at = np.unique(pairs[:, whole], return_inverse=True)
+        pages = _Pages(pictures[own].astype(np.float32))
+        others = pictures[pairs[:, part]].astype(np.float32)
+        shape = aspects[pairs[:, part]] / aspects[pairs[:, whole]]
+        for own_scale in scales:
+            if own_scale == 1 and whole:
+                continue  # whole pictures are compared once
+            for places, height, width in _sizes(shape, own_scale, pictures.shape[1]):
+                parts = _resized(others if len(places) == len(pairs) else others[places],
+                                 height, width)  # fmt: skip
+                found = pages.correlation(pages_at[places], parts)
+                for is_mirrored, agreement in zip((False, True), found, strict=True):
+                    better = agreement > best[places]
                     at = places[better]
-                    best[at], scale[at], mirrored[at] = found[better], own_scale, is_mirrored
+                    best[at], scale[at], mirrored[at] = agreement[better], own_scale, is_mirrored
     return best, scale, mirrored
 
 
@@ -179,6 +191,7 @@ def _resized(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.matmul(np.matmul(rows, pictures), columns.T)
 
 
+@functools.lru_cache(2**10)
 def _covering(side: int, smaller: int) -> np.ndarray:
     """(smaller, side) share of each pixel in each larger one."""
     edges = np.linspace(0, side, smaller + 1)
@@ -192,29 +205,62 @@ class _Pages:
     """Pictures in which parts are looked for, with what every part needs."""
 
     def __init__(self, pictures: np.ndarray) -> None:
+        self._side = pictures.shape[1]
+        self._pictures = pictures - pictures.mean((1, 2), keepdims=True)
+        self._sums, self._squares = _integral(self._pictures), _integral(self._pictures**2)
+
+    @functools.cached_property
+    def _spectra(self) -> np.ndarray:
         from scipy import fft
 
-        self._side = pictures.shape[1]
-        centred = pictures - pictures.mean((1, 2), keepdims=True)
-        self._spectra = fft.rfft2(centred)
-        self._sums, self._squares = _integral(centred), _integral(centred**2)
+        return np.asarray(fft.rfft2(self._pictures))
 
-    def correlation(self, places: np.ndarray, parts: np.ndarray) -> np.ndarray:
-        """The best correlation of each part with the same-sized parts of its picture, (P,)."""
+    def correlation(self, at: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The best correlation of each part with the same-sized parts of its picture.
+
+        Args:
+            at: (P,) positions of the pictures.
+            parts: (P, height, width).
+
+        Returns:
+            that of the parts as they are, (P,), and mirrored, (P,).
+        """
+        height, width = parts.shape[1:]
+        parts = parts - parts.mean((1, 2), keepdims=True)
+        energy = np.square(parts).sum((1, 2))
+        own = 1 / np.sqrt(np.maximum(energy, _FLAT * height * width))
+        weights = self._inverse_norms(height, width)[at]
+        if height == width == self._side:
+            pictures = self._pictures[at]
+            products = [np.einsum("pij,pij->p", pictures, parts[:, :, ::step]) for step in (1, -1)]
+            direct, mirrored = (found[:, None, None] for found in products)
+        else:
+            direct, mirrored = self._products(at, parts)
+        return tuple(
+            (found * weights).reshape(len(at), -1).max(axis=1) * own for found in (direct, mirrored)
+        )  # type: ignore[return-value]
+
+    def _products(self, at: np.ndarray, parts: np.ndarray) -> Iterator[np.ndarray]:
+        """Products of parts and mirrored parts with all parts of their pictures of that size."""
         from scipy import fft
 
         side, (height, width) = self._side, parts.shape[1:]
+        spectra = self._spectra[at]
+        own = fft.rfft2(parts, s=(side, side))
+        # The spectrum of a mirrored part is that of the part with another sign of one frequency,
+        # and moved: it needs no transform of its own.
+        rows = -np.arange(side) % side
+        turned = np.exp(2j * np.pi * (width - 1) / side * np.arange(side // 2 + 1))
+        for other in (own.conj(), own[:, rows] * turned.astype(np.complex64)):
+            products = fft.irfft2(spectra * other, s=(side, side))
+            yield products[:, : side - height + 1, : side - width + 1]
+
+    def _inverse_norms(self, height: int, width: int) -> np.ndarray:
+        """One over the norm of each part of a size, its mean taken off, of each picture."""
         count = height * width
-        parts = parts - parts.mean((1, 2), keepdims=True)
-        energy = np.square(parts).sum((1, 2))
-        spectra = self._spectra[places] * fft.rfft2(parts, s=(side, side)).conj()
-        products = fft.irfft2(spectra, s=(side, side))[:, : side - height + 1, : side - width + 1]
-        sums = _windows(self._sums[places], height, width)
-        spread = _windows(self._squares[places], height, width) - np.square(sums) / count
-        least = _FLAT * count
-        scaled = products / np.sqrt(np.maximum(spread, least))
-        best = scaled.reshape(len(scaled), -1).max(axis=1)
-        return np.asarray(best / np.sqrt(np.maximum(energy, least)), np.float32)
+        sums = _windows(self._sums, height, width)
+        spread = _windows(self._squares, height, width) - np.square(sums) / count
+        return np.asarray(1 / np.sqrt(np.maximum(spread, _FLAT * count)), np.float32)
 
 
 def _integral(pictures: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 
 from hiercli import neighbours
-from hiercli.geometry import poincare
 from hiercli.index import lists
 
 COMPARED = 20_000
@@ -40,13 +39,14 @@ def nearest_of_all(
     k = min(k, total - 1)
     gallery = neighbours.Gallery(points, c) if total <= COMPARED else None
     index = None if gallery is not None else _listed(points, c)
+    gaps = 1 - c * np.square(points, dtype=np.float64).sum(axis=1)
     distances, found = np.empty((total, k)), np.empty((total, k), np.int64)
     for first in range(0, total, _AT_ONCE):
         rows = np.arange(first, min(total, first + _AT_ONCE))
         if gallery is not None:
             far, near = gallery.nearest(points[rows], k + 1)
         else:
-            far, near = _among_lists(index, points, rows, k + 1, c)
+            far, near = _among_lists(index, points, gaps, rows, k + 1, c)
         is_other = near != rows[:, None]
         # Copies of one point may fill all places: then the last goes in the image's own stead.
         is_other[is_other.all(axis=1), -1] = False
@@ -74,13 +74,31 @@ def _listed(points: np.ndarray, c: float) -> "lists.faiss.IndexIVFFlat":
 
 
 def _among_lists(
-    index: "lists.faiss.IndexIVFFlat", points: np.ndarray, rows: np.ndarray, k: int, c: float
+    index: "lists.faiss.IndexIVFFlat",
+    points: np.ndarray,
+    gaps: np.ndarray,
+    rows: np.ndarray,
+    k: int,
+    c: float,
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Distances and positions of the nearest in the nearest lists.
+
+    Distances are those of `poincare.dist` to six digits: differences of float32 numbers lose
+    nothing where points are close, and what is left is computed in float64.
+
+    Args:
+        index: of all points.
+        points: (N, D) of the ball.
+        gaps: (N,) 1 - c|x|^2 of each, float64.
+        rows: positions of those whose neighbours are asked for.
+        k: neighbours.
+        c: curvature magnitude.
+    """
     _, near = index.search(neighbours.as_queries(points[rows], c), k)
     near = np.where(near < 0, rows[:, None], near)  # the lists held fewer
-    own = np.repeat(rows, k)
-    far = poincare.dist(
-        points[own].astype(np.float64), points[near.ravel()].astype(np.float64), c
-    ).reshape(near.shape)
+    between = points[near] - points[rows][:, None]
+    squared = np.einsum("rkd,rkd->rk", between, between).astype(np.float64)
+    ratio = c * squared / (gaps[near] * gaps[rows][:, None])
+    far = 2 / np.sqrt(c) * np.arcsinh(np.sqrt(ratio))
     order = np.argsort(far, axis=1, kind="stable")
     return np.take_along_axis(far, order, 1), np.take_along_axis(near, order, 1)

@@ -327,14 +327,15 @@ class _Reviewer:
     ) -> tuple[int, tuple[np.ndarray, float, int] | None, str]:
         at, content = given
         try:
-            picture = read(self.paths[at], None if content else duplicates.SIDE, content)
+            if content is not None:
+                return at, duplicates.stored_grey(content), ""
+            picture = read(self.paths[at], duplicates.SIDE)
         except ImageError as error:
             return at, None, str(error)
         grey, aspect = duplicates.small_grey(picture)
-        side = min(picture.size)  # a stored picture is a small one where the image is
-        if content is None:
-            with contextlib.suppress(ImageError):  # the file was decoded at a smaller size
-                side = min(size_of(self.paths[at]))
+        side = min(picture.size)
+        with contextlib.suppress(ImageError):  # the file was decoded at a smaller size
+            side = min(size_of(self.paths[at]))
         return at, (grey, aspect, side), ""
 
 
