@@ -37,22 +37,22 @@ def _largest(queries: np.ndarray, rows: np.ndarray, width: int) -> tuple[np.ndar
     best = np.empty((len(queries), 0), np.float32)
     places = np.empty((len(queries), 0), np.int64)
     for first in range(0, len(rows), _ROWS):
-        block = (rows[first : first + _ROWS] @ transposed).T
-        if best.shape[1] < width:
-            columns = np.arange(block.shape[1])
-        else:  # only what some query does not have better
-            columns = np.flatnonzero((block > best[:, -1:]).any(axis=0))
-            block = block[:, columns]
-        if not len(columns):
-            continue
-        block = np.concatenate([best, block], axis=1)
-        own = np.broadcast_to(first + columns, (len(queries), len(columns)))
-        numbers = np.concatenate([places, own], axis=1)
+        block = rows[first : first + _ROWS] @ transposed
+        own = np.arange(first, first + len(block))
+        if best.shape[1] == width:  # only what some query does not have better
+            better = (block > best[:, -1]).any(axis=1)
+            block, own = block[better], own[better]
+            if not len(own):
+                continue
+        block = np.ascontiguousarray(block.T)
         if block.shape[1] > width:
-            kept = np.argpartition(-block, width - 1, axis=1)[:, :width]
-            block = np.take_along_axis(block, kept, axis=1)
-            numbers = np.take_along_axis(numbers, kept, axis=1)
-        order = np.argsort(-block, axis=1, kind="stable")
+            kept = np.argpartition(block, -width, axis=1)[:, -width:]
+            block, numbers = np.take_along_axis(block, kept, axis=1), own[kept]
+        else:
+            numbers = np.broadcast_to(own, block.shape)
+        block = np.concatenate([best, block], axis=1)
+        numbers = np.concatenate([places, numbers], axis=1)
+        order = np.argsort(-block, axis=1, kind="stable")[:, :width]
         best = np.take_along_axis(block, order, axis=1)
         places = np.take_along_axis(numbers, order, axis=1)
     return best, places

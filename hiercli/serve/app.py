@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import resources
@@ -53,6 +54,9 @@ class Service:
 
     Args:
         settings: of it.
+
+    Attributes:
+        failure: why it could not start.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -66,7 +70,7 @@ class Service:
         self.decoders = DecoderPool(settings.num_decoders)
         self.trees = Trees(settings)
         self.previews = Cache(_PREVIEWS)
-        self.started = time.time()
+        self.failure: HierError | None = None
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "hier_requests", "Requests by route and status.", ("route", "status"),
@@ -88,9 +92,12 @@ class Service:
     @contextlib.asynccontextmanager
     async def running(self, _: Starlette) -> AsyncIterator[None]:
         """Open the indexes, watch them, and let go of all in the end."""
-        async with asyncio.TaskGroup() as opening:
+        try:
             for index in self.indexes.values():
-                opening.create_task(index.open())
+                await index.open()
+        except HierError as error:
+            self.failure = error
+            raise
         watching = [asyncio.create_task(index.watch()) for index in self.indexes.values()]
         try:
             yield
@@ -157,14 +164,7 @@ class Service:
             raise InputError('expected one of {"id": ...}, {"point": [...]} and {"text": ...}')
         ((name, value),) = given.items()
         if name == "point":
-            if not isinstance(value, list) or not all(
-                isinstance(one, int | float) and not isinstance(one, bool) for one in value
-            ):
-                raise InputError("expected a point as a list of numbers")
-            try:
-                point = await index.checked(value)
-            except OverflowError as error:
-                raise InputError("expected a point inside the ball") from error
+            point = await index.checked(value)
             return {"query": "point"} | await index.points(point, how)
         if name == "id":
             row = await self._row(index, value)
@@ -368,8 +368,8 @@ def _readable(name: str) -> str:
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def application(settings: Settings) -> Guard:
-    """The whole application, behind its guard.
+def application(settings: Settings) -> tuple[Guard, Service]:
+    """The whole application, behind its guard, and what it holds.
 
     Args:
         settings: of the server.
@@ -404,7 +404,7 @@ def application(settings: Settings) -> Guard:
         lifespan=service.running,
         exception_handlers={HTTPException: _not_there},
     )
-    return Guard(app, settings)
+    return Guard(app, settings), service
 
 
 async def _answered(endpoint: Endpoint, request: Request) -> Response:
@@ -416,6 +416,9 @@ async def _answered(endpoint: Endpoint, request: Request) -> Response:
     except HierError as error:
         status, code = next((s, c) for kind, s, c in _STATUS if isinstance(error, kind))
         return _error(status, code, str(error))
+    except Exception:  # a fault of ours: the operator is told, the client is not
+        traceback.print_exc()
+        return _error(500, "fault", "the server failed because of a bug")
 
 
 _CODES = {400: "wrong-input", 403: "forbidden", 404: "not-found", 413: "too-large",
@@ -432,8 +435,3 @@ def _error(status: int, code: str, message: str) -> Response:
     if status == 503:
         answer.headers["retry-after"] = "1"
     return answer
-
-
-def from_environment() -> Guard:
-    """The application of a process that `hier serve` started."""
-    return application(Settings.from_json(os.environ["HIER_SERVE"]))

@@ -20,9 +20,10 @@ class Batcher(Generic[Item, Result]):
     Args:
         work: from a key and items with this key to their results, in order. An item whose result
             is an exception fails alone; an exception that is raised fails the whole batch.
-        executor: where it runs, one batch at a time.
+        executor: where it runs.
         most: items of a batch.
         waiting: items that may wait.
+        lanes: batches at a time.
     """
 
     def __init__(
@@ -32,11 +33,12 @@ class Batcher(Generic[Item, Result]):
         *,
         most: int,
         waiting: int,
+        lanes: int = 1,
     ) -> None:
         self._work, self._executor = work, executor
-        self._most, self._waiting = most, waiting
+        self._most, self._waiting, self._lanes = most, waiting, lanes
         self._queue: deque[tuple[Hashable, Item, asyncio.Future[Result]]] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, item: Item, key: Hashable = None) -> Result:
         """The result of an item.
@@ -49,32 +51,31 @@ class Batcher(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Result] = loop.create_future()
         self._queue.append((key, item, answer))
-        if self._task is None:
-            self._task = loop.create_task(self._run())
+        if len(self._tasks) < self._lanes:
+            task = loop.create_task(self._run())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await answer
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        try:
-            while self._queue:
-                key, some = self._next()
-                if not some:
+        while self._queue:
+            key, some = self._next()
+            if not some:
+                continue
+            try:
+                results = await loop.run_in_executor(
+                    self._executor, self._work, key, [item for item, _ in some]
+                )
+            except Exception as error:
+                results = [error] * len(some)
+            for (_, answer), result in zip(some, results, strict=True):
+                if answer.cancelled():
                     continue
-                try:
-                    results = await loop.run_in_executor(
-                        self._executor, self._work, key, [item for item, _ in some]
-                    )
-                except Exception as error:
-                    results = [error] * len(some)
-                for (_, answer), result in zip(some, results, strict=True):
-                    if answer.cancelled():
-                        continue
-                    if isinstance(result, Exception):
-                        answer.set_exception(result)
-                    else:
-                        answer.set_result(result)
-        finally:
-            self._task = None
+                if isinstance(result, Exception):
+                    answer.set_exception(result)
+                else:
+                    answer.set_result(result)
 
     def _next(self) -> tuple[Hashable, list[tuple[Item, "asyncio.Future[Result]"]]]:
         """Items with the key of the oldest, without those that nobody waits for any more."""

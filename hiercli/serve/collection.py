@@ -39,6 +39,8 @@ MOST_HITS = 1000
 """That one request may ask for."""
 _SEARCHES = 64
 """Points that are searched together."""
+_IMAGES = 8
+"""Images that go through the network together."""
 _WAITING = 1024
 Result = TypeVar("Result")
 
@@ -159,7 +161,8 @@ class ServedIndex:
         self.reopened = 0
         self.problem = ""
         self._thread = ThreadPoolExecutor(1, f"search-{name}")
-        self._embedding = ThreadPoolExecutor(1, f"embed-{name}")
+        lanes = settings.num_decoders
+        self._embedding = ThreadPoolExecutor(lanes, f"embed-{name}")
         self._seen: object = None
         self._opening = threading.Lock()
         self.state: State
@@ -167,7 +170,7 @@ class ServedIndex:
             self._search, self._thread, most=_SEARCHES, waiting=_WAITING
         )
         self.pixels: Batcher[np.ndarray, np.ndarray] = Batcher(
-            self._embed, self._embedding, most=128, waiting=_WAITING
+            self._embed, self._embedding, most=_IMAGES, waiting=_WAITING, lanes=lanes
         )
 
     async def open(self) -> None:
@@ -234,9 +237,9 @@ class ServedIndex:
 
     def _embed(self, _: Hashable, pixels: list[np.ndarray]) -> Sequence[np.ndarray]:
         encoder = self.state.need_encoder()
-        batch = encoder.batch
-        some = [np.stack(pixels[first : first + batch]) for first in range(0, len(pixels), batch)]
-        return [point for block in some for point in encoder.run(block)]
+        if encoder.device == "cpu":  # each lane keeps one core busy, and none waits in a loop
+            encoder = encoder.on_one_core()
+        return list(encoder.run(np.stack(pixels)))
 
     def _search(self, key: Hashable, points: list[np.ndarray]) -> Sequence[dict[str, Any]]:
         assert isinstance(key, Asked)
@@ -342,18 +345,22 @@ class ServedIndex:
 
         return await self.call(search)
 
-    async def checked(self, values: Sequence[float]) -> np.ndarray:
+    async def checked(self, values: object) -> np.ndarray:
         """A point that a request gave.
 
         Raises:
             InputError: it is not one of this ball.
         """
-        point = np.asarray(values, np.float32)
         reader = self.state.reader
-        if point.shape != (reader.dim,):
-            raise InputError(f"expected a point of {reader.dim} numbers, got {len(values)}")
-        require_in_ball(point[None], reader.c, "the point")
-        return point
+        wanted = f"a point of {reader.dim} numbers"
+        try:
+            given = np.array(values)
+        except ValueError as error:  # lists of different lengths
+            raise InputError(f"expected {wanted}") from error
+        if given.dtype.kind not in "fi" or given.shape != (reader.dim,):
+            raise InputError(f"expected {wanted}, got {given.dtype} {given.shape}")
+        require_in_ball(given[None], reader.c, "the point")
+        return given.astype(np.float32)
 
     async def row(self, name: str) -> Row | None:
         """The image with an id; ``None`` where there is none."""

@@ -10,6 +10,7 @@ import urllib.parse
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -34,10 +35,6 @@ SECURITY = {
 _OPEN = ("/api/healthz",)
 """Paths that need no token: they say nothing but that the server is alive."""
 _SECURITY = [(name.encode(), value.encode()) for name, value in SECURITY.items()]
-
-
-class TooLargeError(Exception):
-    """A request body has more bytes than it may."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -115,14 +112,6 @@ class Guard:
         try:
             async with asyncio.timeout(self.settings.seconds):
                 await self.app(scope, self._bounded(receive), sending)
-        except TooLargeError:
-            if not started:
-                most = self.settings.max_upload
-                await _say(
-                    sending, 413, "too-large",
-                    f"the request has more than {most:,} bytes. Scale the image down, or start the "
-                    "server with a larger --max-upload",
-                )  # fmt: skip
         except TimeoutError:
             if not started:
                 await _say(
@@ -139,7 +128,7 @@ class Guard:
             if message["type"] == "http.request":
                 left -= len(message.get("body", b""))
                 if left < 0:
-                    raise TooLargeError
+                    raise HTTPException(413, _too_large(self.settings))
             return message
 
         return receiving
@@ -160,11 +149,7 @@ class Guard:
             return 403, "wrong-origin", "this server answers no requests of other sites' pages"
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length[:20]) > self.settings.max_upload:
-            return (
-                413, "too-large",
-                f"the request has more than {self.settings.max_upload:,} bytes. Scale the image "
-                "down, or start the server with a larger --max-upload",
-            )  # fmt: skip
+            return 413, "too-large", _too_large(self.settings)
         if self._token and scope["path"] not in _OPEN and not self._knows_token(scope, headers):
             return (
                 401, "token-needed",
@@ -187,6 +172,13 @@ class Guard:
         for one in given:
             right |= hmac.compare_digest(one, self._token)
         return right
+
+
+def _too_large(settings: Settings) -> str:
+    return (
+        f"the request has more than {settings.max_upload:,} bytes. Scale the image down, or start "
+        "the server with a larger --max-upload"
+    )
 
 
 def _name_of(host: str) -> str:

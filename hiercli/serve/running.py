@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
@@ -14,9 +15,10 @@ from typing import Any
 
 import uvicorn
 
-from hiercli.errors import InputError
+from hiercli.cli.render import complain
+from hiercli.errors import HierError, InputError
 from hiercli.serve.app import application
-from hiercli.serve.guard import BoundedProtocol
+from hiercli.serve.guard import BoundedProtocol, Guard
 from hiercli.serve.settings import Settings
 
 _BACKLOG = 256
@@ -81,7 +83,7 @@ def run(
         HierError: an index is missing or damaged.
     """
     if workers == 1:
-        _Server(_config(settings), started).run([listening])
+        _serve(settings, listening, started)
         return
     context = multiprocessing.get_context("spawn")
     ready = context.Semaphore(0)
@@ -113,14 +115,26 @@ def run(
 def _work(settings: str, listening: socket.socket, ready: Any) -> None:
     """What one of several processes does."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    config = _config(Settings.from_json(settings))
-    _Server(config, ready.release).run([listening])
+    try:
+        _serve(Settings.from_json(settings), listening, ready.release)
+    except HierError as error:
+        complain(str(error))
+        sys.exit(error.exit_code)
 
 
-def _config(settings: Settings) -> uvicorn.Config:
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+def _serve(settings: Settings, listening: socket.socket, started: Callable[[], None]) -> None:
+    app, service = application(settings)
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    server = _Server(_config(settings, app), started)
+    with contextlib.suppress(SystemExit):  # uvicorn's own, where the start fails
+        server.run([listening])
+    if service.failure is not None:
+        raise service.failure
+
+
+def _config(settings: Settings, app: Guard) -> uvicorn.Config:
     return uvicorn.Config(
-        application(settings),
+        app,
         http=BoundedProtocol,
         ws="none",
         loop="auto",
