@@ -1,4 +1,4 @@
-"""Draw the pictures of README from the demo's own images: a search in a terminal, the tree's page.
+"""Draw the pictures of README from the demo's own images: a terminal, the tree, the server.
 
 Run it in a folder that holds data/demo and flowers.faiss, as README makes them:
 
@@ -7,6 +7,7 @@ Run it in a folder that holds data/demo and flowers.faiss, as README makes them:
 It needs Playwright's Chromium, or one whose path is in CHROMIUM.
 """
 
+import json
 import os
 import pty
 import re
@@ -52,7 +53,7 @@ def terminal(words: list[str]) -> str:
 
 
 def main(target: Path) -> None:
-    """Write search.png and tree.png."""
+    """Write search.png, tree.png and serve.png."""
     console = Console(record=True, width=108, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(Text(f"$ {' '.join(SEARCH)}"))
     console.print(Text.from_ansi(terminal(SEARCH)))
@@ -66,6 +67,15 @@ def main(target: Path) -> None:
         page.goto(Path("tree.html").resolve().as_uri())
         page.wait_for_timeout(1500)
         page.screenshot(path=str(target / "tree.png"))
+        words = ["hier", "serve", "--index", "flowers.faiss", "--port", "0", "--json"]
+        server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert server.stdout is not None
+        page.set_viewport_size({"width": 1200, "height": 640})
+        page.goto(json.loads(server.stdout.readline())["url"])
+        page.set_input_files("#file", QUERY)
+        page.wait_for_timeout(3000)
+        page.screenshot(path=str(target / "serve.png"))
+        server.terminate()
         browser.close()
 
 

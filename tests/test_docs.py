@@ -50,7 +50,7 @@ def test_the_blocks_of_the_documentation_run_in_reading_order(tmp_path: Path) ->
 def test_readme_is_short_and_its_links_lead_somewhere() -> None:
     text = (ROOT / "README.md").read_text()
     assert len(text.split()) <= 700
-    assert len(re.findall(r"!\[", text)) == 2
+    assert len(re.findall(r"!\[", text)) == 3
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert target.startswith("https://") or (ROOT / target).exists(), target
 

@@ -15,7 +15,7 @@ from test_search import ball
 
 from hiercli import neighbours
 from hiercli.errors import FileFormatError, InputError, MismatchError
-from hiercli.index import contents, generation, gpu, health, kinds, lists, renewal, update
+from hiercli.index import contents, generation, gpu, health, kinds, lists, products, renewal, update
 from hiercli.index.reader import opened
 from hiercli.index.searcher import Delta, Searcher
 
@@ -387,3 +387,22 @@ def test_rows_of_bytes_are_widened_by_zeros_and_nothing_else() -> None:
     with pytest.raises(ValueError, match="not supported"):
         contents.require_ours(twice)
     twice.own_fields = False
+
+
+@pytest.mark.parametrize("count", [1, 40, 16_384, 40_000])
+def test_largest_products_are_those_of_all(count: int) -> None:
+    rng = np.random.default_rng(count)
+    rows = rng.normal(size=(count, 9)).astype(np.float32)
+    rows[rng.integers(0, count, count // 3)] = rows[0]  # many of the same product
+    queries = rng.normal(size=(300, 9)).astype(np.float32)
+    ids = rng.permutation(10 * count)[:count]
+    for width in {1, min(count, 37), min(count, 4000)}:
+        found, names = products.largest(queries[:5], rows, ids, width)
+        every = np.sort(queries[:5] @ rows.T, axis=1)[:, ::-1]
+        assert np.allclose(found, every[:, :width], atol=1e-5)
+        assert all(len(set(own)) == width for own in names.tolist())
+        place = {number: row for row, number in enumerate(ids.tolist())}
+        own = rows[[place[number] for number in names[0].tolist()]] @ queries[0]
+        assert np.allclose(own, found[0], atol=1e-5)
+    many, _ = products.largest(queries, rows, ids, 1)
+    assert np.allclose(many[:, 0], (queries @ rows.T).max(axis=1), atol=1e-5)

@@ -195,4 +195,4 @@ def test_every_bound_of_every_setting_holds() -> None:
 def test_fast_is_the_default_made_shorter() -> None:
     ours, small = by_name(recipe.load(recipe.DEFAULT)), by_name(recipe.load("fast"))
     apart = {key for key, value in ours.items() if small[key] != value}
-    assert apart == {"epochs", "cache"}
+    assert apart == {"epochs", "cache", "lr"}

