@@ -227,7 +227,7 @@ def test_an_index_by_a_link(
 
 def test_conditions_that_say_nothing(index: Path, photos: Path, inside: Hier) -> None:
     for text, words in (
-        ("robin", b"label=PATTERN"), ("colour=red", b"has no level"), 
+        ("robin", b"label=PATTERN"), ("colour=red", b"has no level"),
         ("label=", b"no image matches"),  # none is without a label
 
     ):  # fmt: skip

@@ -253,7 +253,8 @@ def test_wrong_parameters_are_named(server: Server, photos: Path, query: str, wo
      (b'{"text": ""}', 400), (b'{"text": "kind1", "id": "x"}', 400), (b'{"path": "/"}', 400),
      (b'{"text": "' + b"a" * 5000 + b'"}', 400), (b'{"text": "' + b"a" * 50000 + b'"}', 413),
      (b"[" * 9000, 400), (b'{"point": [' + b"1," * 15 + b"1]}", 400),
-     (b'{"point": [' + b"1e400," * 15 + b"NaN]}", 400)],
+     (b'{"point": [' + b"1e400," * 15 + b"NaN]}", 400),
+     (b'{"point": [' + b"1e308," * 15 + b"1]}", 400), (b'{"point": [[1], [1, 2]]}', 400)],
 )  # fmt: skip
 def test_wrong_json_is_refused(server: Server, body: bytes, status: int) -> None:
     told = server.error("POST", "/api/search", body, content_type="application/json")

@@ -173,8 +173,8 @@ class Service:
         if name == "text":
             if not isinstance(value, str):
                 raise InputError("expected words as text")
-            if how.level is not None or how.rerank:
-                raise InputError("words cannot be combined with level or rerank")
+            if how.level is not None or how.rerank or how.branches:
+                raise InputError("words cannot be combined with level, branches or rerank")
             return {"query": value} | await index.by_words(value, how)
         raise InputError(f"expected id, point or text, got {name[:60]!r}")
 

@@ -41,7 +41,8 @@ _SEARCHES = 64
 """Points that are searched together."""
 _IMAGES = 8
 """Images that go through the network together."""
-_WAITING = 1024
+_WAITING, _SLOW_WAITING = 1024, 16
+"""Points that may wait for a search; fewer where a search takes long."""
 Result = TypeVar("Result")
 
 
@@ -166,8 +167,15 @@ class ServedIndex:
         self._seen: object = None
         self._opening = threading.Lock()
         self.state: State
-        self.points: Batcher[np.ndarray, dict[str, Any]] = Batcher(
-            self._search, self._thread, most=_SEARCHES, waiting=_WAITING
+        self._points: Batcher[np.ndarray, dict[str, Any]] = Batcher(
+            self._search_now, self._thread, most=_SEARCHES, waiting=_WAITING
+        )
+        # Trees and searches in breadth look at all images: they have a thread and a reader of their
+        # own, so that nobody else waits for them.
+        self._slow_thread = ThreadPoolExecutor(1, f"tree-{name}")
+        self._slow: tuple[int, State] | None = None
+        self._slow_points: Batcher[np.ndarray, dict[str, Any]] = Batcher(
+            self._search_slowly, self._slow_thread, most=_SEARCHES, waiting=_SLOW_WAITING
         )
         self.pixels: Batcher[np.ndarray, np.ndarray] = Batcher(
             self._embed, self._embedding, most=_IMAGES, waiting=_WAITING, lanes=lanes
@@ -210,7 +218,9 @@ class ServedIndex:
     def close(self) -> None:
         """Let go of files and threads, after what is at work."""
         self._thread.submit(lambda: self.state.reader.close())
+        self._slow_thread.submit(self._close_slow)
         self._thread.shutdown()
+        self._slow_thread.shutdown()
         self._embedding.shutdown()
 
     async def call(self, work: Callable[[State], Result]) -> Result:
@@ -241,9 +251,36 @@ class ServedIndex:
             encoder = encoder.on_one_core()
         return list(encoder.run(np.stack(pixels)))
 
-    def _search(self, key: Hashable, points: list[np.ndarray]) -> Sequence[dict[str, Any]]:
+    async def points(self, point: np.ndarray, asked: Asked) -> dict[str, Any]:
+        """The answer to a point.
+
+        Raises:
+            ServerError: too many wait already.
+            HierError: as of the index.
+        """
+        if asked.branches or asked.level is not None:
+            return await self._slow_points(point, asked)
+        return await self._points(point, asked)
+
+    def _search_now(self, key: Hashable, points: list[np.ndarray]) -> Sequence[dict[str, Any]]:
+        return self._search(self.state, key, points)
+
+    def _search_slowly(self, key: Hashable, points: list[np.ndarray]) -> Sequence[dict[str, Any]]:
+        if self._slow is None or self._slow[0] != self.reopened:
+            self._close_slow()
+            self._slow = self.reopened, State(self.target, self.settings, self.state.encoder)
+        return self._search(self._slow[1], key, points)
+
+    def _close_slow(self) -> None:
+        if self._slow is not None:
+            self._slow[1].reader.close()
+            self._slow = None
+
+    def _search(
+        self, state: State, key: Hashable, points: list[np.ndarray]
+    ) -> Sequence[dict[str, Any]]:
         assert isinstance(key, Asked)
-        state, stacked = self.state, np.stack(points)
+        stacked = np.stack(points)
         if stacked.shape[1] != state.reader.dim:
             raise MismatchError(
                 f"expected a point of {state.reader.dim} numbers, got {stacked.shape[1]}. Use the "
@@ -359,8 +396,10 @@ class ServedIndex:
             raise InputError(f"expected {wanted}") from error
         if given.dtype.kind not in "fi" or given.shape != (reader.dim,):
             raise InputError(f"expected {wanted}, got {given.dtype} {given.shape}")
-        require_in_ball(given[None], reader.c, "the point")
-        return given.astype(np.float32)
+        with np.errstate(over="ignore"):  # what overflows is not in the ball
+            point = given.astype(np.float32)
+            require_in_ball(point[None], reader.c, "the point")
+        return point
 
     async def row(self, name: str) -> Row | None:
         """The image with an id; ``None`` where there is none."""
