@@ -370,9 +370,14 @@ def fuzz(server: Server, index: Path, files: Sequence[Path], tell: Tell) -> None
     Image.open(files[0]).resize((80, 60)).save(small, "JPEG")
     draws = [Fuzz(small.getvalue(), name, seed) for seed in range(16)]
     told = asyncio.run(load(server.port, draws, lambda done: done < FUZZED))
-    faults = {status: count for status, count in told.statuses.items() if status >= 500}
+    # 503 is a limit that was set on purpose: too many wait, or a tree takes too long.
+    faults = {
+        status: count
+        for status, count in told.statuses.items()
+        if (status >= 500 and status != 503) or not status
+    }
     others = ", ".join(f"{status}: {count:,}" for status, count in sorted(told.statuses.items()))
-    tell(f"{sum(told.statuses.values()):,} fuzzed requests", "no 5xx, no crash",
+    tell(f"{sum(told.statuses.values()):,} fuzzed requests", "no 5xx but limits (503)",
          f"{sum(faults.values())} faults ({others})")  # fmt: skip
     for one in told.wrong:
         print(one)
