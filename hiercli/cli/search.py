@@ -199,10 +199,11 @@ def search(
     max_distance = radius if max_distance is None else max_distance
     _require_fitting(level, max_distance, rerank, verdict, csv_output, json_output, thumbnails)
     conditions = [_condition(text) for text in where or ()]
-    box = None if crop is None else _box(crop)
     from hiercli.files import require_apart, require_replaceable
     from hiercli.index.pair import models_of
-    from hiercli.index.queries import combined, gather_one, recognise
+    from hiercli.index.queries import box_of, combined, gather_one, recognise
+
+    box = None if crop is None else box_of(crop, "--crop")
     from hiercli.index.texts import reader_of
 
     if html is not None:
@@ -348,17 +349,6 @@ def _metadata(index: str, images: "Searchable", model: Path | None) -> "Metadata
     metadata = onnx_file.read(source).metadata
     images.check(metadata, source)
     return metadata
-
-
-def _box(text: str) -> "Box":
-    """The part of a picture that --crop names."""
-    parts = text.split(",")
-    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
-        raise InputError(f"expected --crop X,Y,W,H in whole pixels, got {text!r}")
-    left, top, width, height = (int(part) for part in parts)
-    if not (width and height):
-        raise InputError(f"expected --crop with a width and height of at least 1, got {text!r}")
-    return left, top, width, height
 
 
 def _branches(encoder: "Encoder", images: "Searchable") -> "Branches":

@@ -198,6 +198,25 @@ def embed(
     return good
 
 
+def box_of(text: str, option: str) -> Box:
+    """The part of a picture that an option or a parameter names as ``X,Y,W,H``.
+
+    Raises:
+        InputError: it names none; the message has the option.
+    """
+    parts = text.split(",")
+    whole = all(part.strip().isascii() and part.strip().isdigit() and len(part) < 8
+                for part in parts)  # fmt: skip
+    if len(parts) != 4 or not whole:
+        raise InputError(f"expected {option} X,Y,W,H in whole pixels, got {text[:60]!r}")
+    left, top, width, height = (int(part) for part in parts)
+    if not (width and height):
+        raise InputError(
+            f"expected {option} with a width and height of at least 1, got {text[:60]!r}"
+        )
+    return left, top, width, height
+
+
 def part_of(path: Path | str, content: bytes | None, box: Box) -> Image.Image:
     """A part of a picture.
 

@@ -24,11 +24,12 @@ from starlette.routing import Route
 from hiercli import __version__
 from hiercli.errors import HierError, ImageError, InputError, MismatchError, ServerError
 from hiercli.images import kinds
+from hiercli.index.queries import Box
 from hiercli.index.schema import Row
 from hiercli.serve import openapi
 from hiercli.serve.asked import asked, crop
 from hiercli.serve.collection import Asked, ServedIndex, content_of
-from hiercli.serve.decoders import Box, DecoderPool
+from hiercli.serve.decoders import DecoderPool
 from hiercli.serve.guard import COOKIE, Guard
 from hiercli.serve.settings import Settings
 from hiercli.serve.trees import Trees

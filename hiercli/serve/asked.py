@@ -7,8 +7,8 @@ from starlette.datastructures import QueryParams
 
 from hiercli.errors import InputError
 from hiercli.hierarchy.verdict import CONFIDENCE
+from hiercli.index.queries import Box, box_of
 from hiercli.serve.collection import MOST_HITS, Asked
-from hiercli.serve.decoders import Box
 
 MOST_CONDITIONS = 16
 _TRUE, _FALSE = ("1", "true", "yes", "on", ""), ("0", "false", "no", "off")
@@ -69,19 +69,13 @@ def crop(given: QueryParams) -> Box | None:
     text = given.get("crop")
     if text is None:
         return None
-    parts = text.split(",")
-    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 7
-                                  for part in parts):  # fmt: skip
-        raise InputError(f"expected crop=X,Y,W,H in whole pixels, got {text[:60]!r}")
-    left, top, width, height = map(int, parts)
-    if not width or not height:
-        raise InputError("expected crop with a width and height of at least 1")
-    return left, top, width, height
+    return box_of(text, "crop")
 
 
 def _condition(text: str) -> tuple[str, str]:
-    name, _, pattern = text.partition("=")
-    if not name or not pattern or len(text) > 500:
+    name, sign, pattern = text.partition("=")
+    # As on the command line, label= means images without a label.
+    if not (name and sign and (pattern or name == "label")) or len(text) > 500:
         raise InputError(f"expected where=label=PATTERN or LEVEL=PATTERN, got {text[:60]!r}")
     if name == "path":
         raise InputError("expected a condition on a label or level; paths are not searched here")

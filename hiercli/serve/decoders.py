@@ -20,6 +20,7 @@ import numpy as np
 
 from hiercli.errors import ImageError
 from hiercli.images import Preprocessing
+from hiercli.index.queries import Box
 
 SECONDS = 15.0
 """That decoding one image may take."""
@@ -28,8 +29,6 @@ MEMORY = 4 * 2**30
 PREVIEW = 512
 """Longest side of a preview, in pixels."""
 _MOST_WAITING = 256
-
-Box = tuple[int, int, int, int]
 
 
 class DecoderPool:

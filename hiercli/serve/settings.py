@@ -71,9 +71,7 @@ class Settings:
     @property
     def num_decoders(self) -> int:
         """Processes that decode images."""
-        return self.decoders or len(os.sched_getaffinity(0)) if hasattr(
-            os, "sched_getaffinity"
-        ) else self.decoders or os.cpu_count() or 1  # fmt: skip
+        return self.decoders or os.cpu_count() or 1
 
     def to_json(self) -> str:
         """As text, for the processes of a server."""
