@@ -20,7 +20,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
-from conftest import Hier, paint
+from conftest import Hier, fails, paint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -890,3 +890,19 @@ def test_a_gpu_searches_what_came_and_went(
     paint(album / "kind1" / "last.png", 800)
     update.update(index, [album], Colours())
     assert [len(found) for found in both()] == [1, 1]
+
+
+@pytest.mark.parametrize("rebuild", [[], ["--rebuild"]])
+def test_a_file_that_is_no_index_is_not_replaced(
+    inside: Hier, album: Path, exported: Path, tmp_path: Path, rebuild: list[str]
+) -> None:
+    """A photo named by mistake stays, even where the index should be built anew."""
+    photo = tmp_path / "own.jpg"
+    Image.new("RGB", (9, 9)).save(photo)
+    before = photo.read_bytes()
+    for words in (["embed", album, "--model", exported, *rebuild], ["search", photo]):
+        done = inside(*words, "--index", photo)
+        fails(done, 2, "another kind of file", "own.jpg")
+        assert "--rebuild" not in done.stderr.decode()
+    assert photo.read_bytes() == before
+    assert not photo.with_name("own.jpg.sqlite").exists()

@@ -27,7 +27,14 @@ from hiercli.encoder.metadata import Metadata
 from hiercli.errors import FileFormatError, InputError
 from hiercli.files import parse_json
 from hiercli.index import database
-from hiercli.index.locations import catalogue_path, is_relative, join, located, split
+from hiercli.index.locations import (
+    catalogue_path,
+    is_relative,
+    join,
+    located,
+    require_replaceable,
+    split,
+)
 from hiercli.index.pair import named_models
 from hiercli.index.schema import (
     AT_ONCE,
@@ -83,6 +90,10 @@ def encoder_of(index: Path) -> tuple[Path, str] | None:
 
 def missing(index: Path) -> InputError:
     """What people are told where there is no index."""
+    try:
+        require_replaceable(index)
+    except InputError as error:
+        return error
     # What lies there without a catalogue may be somebody's own: it is not replaced unasked.
     over = " --rebuild" if index.exists() else ""
     lost = catalogue_path(index) if over else index

@@ -18,8 +18,8 @@ from hiercli.encoder.pipeline import ImageLike, pixels_of
 from hiercli.errors import ImageError, InputError, MismatchError
 from hiercli.hierarchy.verdict import CONFIDENCE
 from hiercli.images import Places
+from hiercli.index import locations, texts, verdicts, words
 from hiercli.index import store as stores
-from hiercli.index import texts, verdicts, words
 from hiercli.index.address import target_of
 from hiercli.index.pair import open_text, pair_text, text_model_of
 from hiercli.index.schema import Row, content_hash, facts_of, levels_text
@@ -119,6 +119,8 @@ class Index:
             raise InputError(
                 f"{path} already exists. Name another file, or build it again with rebuild=True"
             )
+        if isinstance(target, Path):
+            locations.require_replaceable(target)
         if collection.c is None:
             raise InputError("expected a collection with its curvature c, got one without")
         made_by = encoder.path if isinstance(encoder, Encoder) else encoder

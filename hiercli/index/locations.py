@@ -1,10 +1,15 @@
 """Where the files of an index lie, and its images, whose folders are written relative to it."""
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from hiercli.errors import InputError
+from hiercli.files import open_regular
+
+_FAISS = re.compile(rb"I[xHws]..", re.DOTALL)
+"""First bytes of a file of FAISS."""
 
 
 class Locations:
@@ -138,6 +143,23 @@ def files(index: Path) -> tuple[Path, ...]:
 def exists(index: Path) -> bool:
     """Whether there is an index, whole or not."""
     return index.exists() or catalogue_path(index).exists()
+
+
+def require_replaceable(index: Path) -> None:
+    """Check that a file in the place of an index is one of FAISS, or belongs to a catalogue.
+
+    Raises:
+        InputError: it is something else, which is not replaced even by a rebuild.
+    """
+    if catalogue_path(index).exists() or not index.is_file():
+        return
+    with open_regular(index) as file:
+        start = file.read(4)
+    if start and not _FAISS.fullmatch(start):
+        raise InputError(
+            f"expected an index or a new name, but {index} is another kind of file. Choose another "
+            "name for the index"
+        )
 
 
 def with_logs(path: Path) -> tuple[Path, ...]:

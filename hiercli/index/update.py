@@ -20,6 +20,7 @@ from hiercli.encoder.encoder import Encoder
 from hiercli.encoder.pipeline import picture_of
 from hiercli.errors import ImageError, InputError
 from hiercli.images import Places, Skipped, read_bytes, state_of, thumbnail
+from hiercli.index import locations
 from hiercli.index import store as stores
 from hiercli.index.address import Target
 from hiercli.index.pair import pair_text
@@ -132,6 +133,8 @@ def update(
         for file, why in unmatched:  # no images: nothing of them is kept in the index
             skipped(file, why)
     anew = rebuild or not there
+    if anew and isinstance(index, Path):
+        locations.require_replaceable(index)
     metadata = encoder.metadata
     with stores.writing(index, metadata.embedding_dim, anew=anew, root=root) as store:
         store.check(metadata, encoder.path)
