@@ -1,5 +1,6 @@
 """Distances in words that people know: how similar two images are, judged by pairs of the index."""
 
+import functools
 from dataclasses import dataclass
 from typing import Self
 
@@ -46,12 +47,16 @@ class Similarity:
             return cls(np.zeros(0))
         return cls(np.sort(np.asarray(poincare.pairwise_dist(wide, wide, c))[rows, columns]))
 
+    @functools.cached_property
+    def middle(self) -> float:
+        """Median distance of two images; 0 where there are no pairs."""
+        return float(np.median(self.distances)) if len(self.distances) else 0.0
+
     def __call__(self, distance: float) -> float:
         """Similarity at a distance: 1 is the same image, 0 what two images have by chance."""
-        middle = float(np.median(self.distances)) if len(self.distances) else 0.0
-        if middle <= _SAME:
+        if self.middle <= _SAME:
             return 1.0 if distance <= _SAME else 0.0
-        return max(0.0, 1 - distance / middle)
+        return max(0.0, 1 - distance / self.middle)
 
     def share(self, distance: float) -> float:
         """Share of the pairs of images that are farther apart than a distance, 0 to 1."""
