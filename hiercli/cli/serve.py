@@ -1,6 +1,7 @@
 """`hier serve`."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -95,7 +96,11 @@ def serve(
     """
     from hiercli import extras
 
-    for package in ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client"):
+    # NumPy and FAISS read these when they are loaded. Searches have threads of their own: those of
+    # a BLAS would wait for each other in loops, while requests want the processor.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for package in extras.SERVE:
         extras.require(package)
     from hiercli.index import store
     from hiercli.index.address import target_of
@@ -124,6 +129,7 @@ def serve(
         seconds=timeout,
         connections=connections,
         decoders=decoders,
+        workers=workers,
     )
     with running.listen(host, port) as listening:
         address = running.address_of(listening, host)
@@ -134,4 +140,4 @@ def serve(
             link = f"{address}?token={token}" if token else address
             say(f"serving at {link} (stop with Ctrl-C)")
 
-        running.run(settings, listening, workers, started)
+        running.run(settings, listening, started)

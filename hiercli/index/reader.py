@@ -37,6 +37,7 @@ class Reader:
         path: FAISS file.
         device: where all points are compared, see `searcher.Searcher`.
         root: what relative paths are relative to, instead of what the catalogue says.
+        threads: see `searcher.Searcher`.
 
     Attributes:
         fallback: why it is not searched there; mostly empty.
@@ -47,7 +48,9 @@ class Reader:
         MismatchError: the two do not belong together.
     """
 
-    def __init__(self, path: Path, device: str = "cpu", root: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, device: str = "cpu", root: Path | None = None, threads: int = 1
+    ) -> None:
         self.path = Path(os.path.realpath(path))
         locations.require_root(root)
         self.catalogue, index = opened(self.path, root)
@@ -59,16 +62,17 @@ class Reader:
                 raise generation.lost(self.path)
             self._searcher = Searcher(
                 index, self.c, self.catalogue.farthest, device,
-                delta=delta_of(self.catalogue), count=len(self.catalogue),
+                delta=delta_of(self.catalogue), count=len(self.catalogue), threads=threads,
             )  # fmt: skip
         except BaseException:
-            self.close()
+            self.catalogue.close()
             raise
         self.fallback = self._searcher.fallback
         self._asked: tuple[tuple[tuple[str, str], ...], np.ndarray] | None = None
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Let go of files and threads."""
+        self._searcher.close()
         self.catalogue.close()
 
     def __len__(self) -> int:

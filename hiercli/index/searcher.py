@@ -4,6 +4,7 @@
 
 import functools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import faiss
 import numpy as np
@@ -88,6 +89,9 @@ class Searcher:
             CPU searches, and `fallback` says so.
         delta: images by which it differs from what is to be searched.
         count: images to be searched; counted where left out.
+        threads: that compare a part of the points each, for those whose NumPy multiplies with one
+            thread. Those of a BLAS wait in loops for each other, and a busy machine has none to
+            spare for that.
 
     Attributes:
         fallback: why it does not search on the requested device; mostly empty.
@@ -102,6 +106,7 @@ class Searcher:
         *,
         delta: Delta | None = None,
         count: int | None = None,
+        threads: int = 1,
     ) -> None:
         self.index, self.c, self.fallback = index, c, ""
         self._delta = delta or Delta(*(np.empty(0, np.int64),) * 3, c)
@@ -112,6 +117,13 @@ class Searcher:
         if device == "cuda" and index.ntotal:
             self._go_to_gpu(index)
         self._size = len(contents.living(index)) if count is None else count
+        self._parts = threads
+        self._threads = ThreadPoolExecutor(threads, "compare") if threads > 1 else None
+
+    def close(self) -> None:
+        """Let go of its threads."""
+        if self._threads is not None:
+            self._threads.shutdown()
 
     def _go_to_gpu(self, index: faiss.Index) -> None:
         from hiercli.index.gpu import DeviceSearch
@@ -227,7 +239,9 @@ class Searcher:
                     and width <= _WIDE
                 ):
                     rows = contents.stored(flat)
-                    return products_of.largest(lifted_queries, rows, self._ids, width)
+                    return products_of.largest(
+                        lifted_queries, rows, self._ids, width, self._threads, self._parts
+                    )
                 # Without options FAISS compares many queries at once.
                 options = None if chosen is None else faiss.SearchParameters(sel=chosen)
                 products, ids = self.index.search(lifted_queries, width, params=options)

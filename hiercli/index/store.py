@@ -265,13 +265,16 @@ def stats(index: Target) -> dict[str, Any]:
         return reader.stats()
 
 
-def searching(index: Target, device: str = "cpu", root: Path | None = None) -> "Searchable":
+def searching(
+    index: Target, device: str = "cpu", root: Path | None = None, threads: int = 1
+) -> "Searchable":
     """Open an index for searching.
 
     Args:
         index: FAISS file or address.
         device: see `reader.Reader`.
         root: likewise.
+        threads: likewise.
 
     Raises:
         HierError: it is missing, damaged or somebody else's.
@@ -280,7 +283,7 @@ def searching(index: Target, device: str = "cpu", root: Path | None = None) -> "
     if isinstance(index, Path):
         from hiercli.index.reader import Reader
 
-        return Reader(index, device, root)
+        return Reader(index, device, root, threads)
     from hiercli.index.milvus import MilvusReader
 
     return MilvusReader(index, device)

@@ -1,4 +1,4 @@
-"""The HTTP API and the page of `hier serve`, as a Starlette application."""
+"""The HTTP API and the page of `hier serve`, with what Starlette has for requests and routes."""
 
 import asyncio
 import contextlib
@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
 
 from hiercli import __version__
 from hiercli.errors import HierError, ImageError, InputError, MismatchError, ServerError
@@ -27,7 +28,7 @@ from hiercli.images import kinds
 from hiercli.index.queries import Box
 from hiercli.index.schema import Row
 from hiercli.serve import openapi
-from hiercli.serve.asked import asked, crop
+from hiercli.serve.asked import asked
 from hiercli.serve.collection import Asked, ServedIndex, content_of
 from hiercli.serve.decoders import DecoderPool
 from hiercli.serve.guard import COOKIE, Guard
@@ -91,7 +92,7 @@ class Service:
         )  # fmt: skip
 
     @contextlib.asynccontextmanager
-    async def running(self, _: Starlette) -> AsyncIterator[None]:
+    async def running(self, _: object) -> AsyncIterator[None]:
         """Open the indexes, watch them, and let go of all in the end."""
         try:
             for index in self.indexes.values():
@@ -109,13 +110,13 @@ class Service:
                 index.close()
             self.decoders.close()
 
-    def index(self, request: Request) -> ServedIndex:
-        """The index that a request names.
+    def index(self, name: str | None) -> ServedIndex:
+        """The index of a name; the first one without.
 
         Raises:
             HTTPException: there is none of this name.
         """
-        name = request.query_params.get("index") or next(iter(self.indexes))
+        name = name or next(iter(self.indexes))
         if name not in self.indexes:
             raise HTTPException(404, f"there is no index {name[:60]!r} here")
         return self.indexes[name]
@@ -124,8 +125,8 @@ class Service:
 
     async def search(self, request: Request) -> Response:
         """The nearest images of an image, an indexed image, a point, or words."""
-        how, part = asked(request.query_params), crop(request.query_params)
-        index = self.index(request)
+        name, how, part = asked(request.scope["query_string"])
+        index = self.index(name)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
             return _json(await self._by_json(index, await _body(request), how))
@@ -158,8 +159,8 @@ class Service:
         if len(body) > MOST_TEXT + 32 * index.state.reader.dim:
             raise HTTPException(413, "the JSON is larger than an id, a point or words can be")
         try:
-            given = json.loads(body)
-        except (ValueError, RecursionError) as error:
+            given = orjson.loads(body)
+        except ValueError as error:
             raise InputError("expected JSON, got something else") from error
         if not isinstance(given, dict) or len(given) != 1:
             raise InputError('expected one of {"id": ...}, {"point": [...]} and {"text": ...}')
@@ -194,7 +195,7 @@ class Service:
 
     async def image(self, request: Request) -> Response:
         """A small picture, a preview or, where that is allowed, the file of an indexed image."""
-        index, name = self.index(request), request.path_params["id"]
+        index, name = self.index(request.query_params.get("index")), request.path_params["id"]
         size = request.query_params.get("size", "preview")
         if size not in ("small", "preview", "original"):
             raise InputError("expected a size of small, preview or original")
@@ -239,7 +240,7 @@ class Service:
 
     async def tree(self, request: Request) -> Response:
         """The tree of the classes with its images, laid out in a disk."""
-        index = self.index(request)
+        index = self.index(request.query_params.get("index"))
         found = await self.trees.of(index)
         if found is None:
             return _json({"building": True}, 202)
@@ -319,7 +320,10 @@ _MIMES = {
 
 
 def _json(value: object, status: int = 200) -> Response:
-    body = json.dumps(value, separators=(",", ":")).encode()
+    try:
+        body = orjson.dumps(value)
+    except TypeError:  # a name that is not UTF-8
+        body = json.dumps(value, separators=(",", ":")).encode()
     return Response(body, status, media_type="application/json")
 
 
@@ -369,6 +373,38 @@ def _readable(name: str) -> str:
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
+class _Counted:
+    """An endpoint for one method, as ASGI: it always answers, and its answers are counted.
+
+    Args:
+        service: counts them.
+        path: of the route.
+        method: GET or POST.
+        endpoint: answers requests.
+    """
+
+    def __init__(self, service: Service, path: str, method: str, endpoint: Endpoint) -> None:
+        self._service, self._path, self._endpoint = service, path, endpoint
+        self._methods = ("GET", "HEAD") if method == "GET" else (method,)
+        self._seconds = service.seconds.labels(path)
+        self._counts: dict[int, Counter] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        begun = time.perf_counter()
+        if scope["method"] in self._methods:
+            response = await _answered(self._endpoint, Request(scope, receive))
+        else:
+            response = _error(405, "wrong-method", f"expected {' or '.join(self._methods)}")
+            response.headers["allow"] = ", ".join(self._methods)
+        status = response.status_code
+        if status not in self._counts:
+            self._counts[status] = self._service.requests.labels(self._path, status)
+        self._counts[status].inc()
+        self._seconds.observe(time.perf_counter() - begun)
+        await response(scope, receive, send)
+
+
 def application(settings: Settings) -> tuple[Guard, Service]:
     """The whole application, behind its guard, and what it holds.
 
@@ -376,36 +412,26 @@ def application(settings: Settings) -> tuple[Guard, Service]:
         settings: of the server.
     """
     service = Service(settings)
-
-    def counted(route: str, endpoint: Endpoint) -> Endpoint:
-        async def answer(request: Request) -> Response:
-            begun = time.perf_counter()
-            response = await _answered(endpoint, request)
-            service.requests.labels(route, response.status_code).inc()
-            service.seconds.labels(route).observe(time.perf_counter() - begun)
-            return response
-
-        return answer
-
     table: tuple[tuple[str, str, Endpoint], ...] = (
+        ("/api/search", "POST", service.search),  # most requests: the first one that is compared
+        ("/api/images/{id}", "GET", service.image),
         ("/", "GET", service.start),
         ("/page/{name}", "GET", service.part),
-        ("/api/search", "POST", service.search),
-        ("/api/images/{id}", "GET", service.image),
         ("/api/tree", "GET", service.tree),
         ("/api/stats", "GET", service.stats),
         ("/api/healthz", "GET", service.health),
         ("/api/openapi.json", "GET", service.document),
         ("/metrics", "GET", service.metrics),
     )
-    routes = [Route(path, counted(path, endpoint), methods=[method])
-              for path, method, endpoint in table]  # fmt: skip
-    app = Starlette(
-        routes=routes,
-        lifespan=service.running,
-        exception_handlers={HTTPException: _not_there},
-    )
-    return Guard(app, settings), service
+    router = Router(
+        [Route(path, _Counted(service, path, method, answer)) for path, method, answer in table],
+        redirect_slashes=False, default=_not_there, lifespan=service.running,
+    )  # fmt: skip
+    return Guard(router, settings), service
+
+
+async def _not_there(scope: Scope, receive: Receive, send: Send) -> None:
+    await _error(404, "not-found", "there is no such path")(scope, receive, send)
 
 
 async def _answered(endpoint: Endpoint, request: Request) -> Response:
@@ -424,11 +450,6 @@ async def _answered(endpoint: Endpoint, request: Request) -> Response:
 
 _CODES = {400: "wrong-input", 403: "forbidden", 404: "not-found", 413: "too-large",
           415: "wrong-type", 405: "wrong-method"}  # fmt: skip
-
-
-async def _not_there(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _error(error.status_code, _CODES.get(error.status_code, "error"), error.detail)
 
 
 def _error(status: int, code: str, message: str) -> Response:

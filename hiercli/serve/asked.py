@@ -1,5 +1,6 @@
 """What a request asks for, checked: nothing that it says is believed."""
 
+import functools
 import math
 from typing import Any
 
@@ -29,12 +30,17 @@ PARAMETERS: dict[str, tuple[str, str]] = {
 """Of a search: type and meaning, as the OpenAPI document has them."""
 
 
-def asked(given: QueryParams) -> Asked:
-    """How an index is searched, from the parameters of a request.
+@functools.lru_cache(256)  # few ways to search, many requests
+def asked(query: bytes) -> tuple[str | None, Asked, Box | None]:
+    """Which index is searched, how, and for which part of the image.
+
+    Args:
+        query: the address of the request after its question mark.
 
     Raises:
-        InputError: one is unknown, or has a value that it cannot have.
+        InputError: a parameter is unknown, or has a value that it cannot have.
     """
+    given = QueryParams(query)
     if unknown := set(given.keys()) - set(PARAMETERS):
         raise InputError(
             f"unknown parameter {min(unknown)[:60]!r}. There are {', '.join(PARAMETERS)}"
@@ -57,19 +63,8 @@ def asked(given: QueryParams) -> Asked:
     )
     if found.level is not None and (found.rerank or found.max_distance < math.inf):
         raise InputError("level cannot be combined with rerank or max_distance")
-    return found
-
-
-def crop(given: QueryParams) -> Box | None:
-    """The part of the image that is searched for.
-
-    Raises:
-        InputError: it is no such part.
-    """
-    text = given.get("crop")
-    if text is None:
-        return None
-    return box_of(text, "crop")
+    part = given.get("crop")
+    return given.get("index"), found, None if part is None else box_of(part, "crop")
 
 
 def _condition(text: str) -> tuple[str, str]:

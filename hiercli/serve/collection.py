@@ -93,7 +93,9 @@ class State:
 
     def __init__(self, target: Any, settings: Settings, known: "Encoder | None") -> None:
         root = Path(settings.root) if settings.root else None
-        self.reader: Searchable = stores.searching(target, settings.device, root)
+        self.reader: Searchable = stores.searching(
+            target, settings.device, root, settings.search_threads
+        )
         self.encoder: Encoder | None = None
         self.problem = ""
         try:

@@ -4,6 +4,7 @@ Everything here is plain ASGI, so that it costs little and sees each request bef
 """
 
 import asyncio
+import functools
 import hmac
 import json
 import urllib.parse
@@ -89,7 +90,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app, self.settings = app, settings
-        self._token = settings.token.encode()
+        self._token, self._is_local = settings.token.encode(), settings.is_local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
@@ -141,7 +142,7 @@ class Guard:
             return 431, "headers-too-large", "the request has too many or too large headers"
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
-        if self.settings.is_local and not is_loopback(_name_of(host)):
+        if self._is_local and not _is_own(host):
             # A page of another site whose name was bound to this machine would ask like this.
             return 421, "wrong-host", "this server answers requests to localhost only"
         origin = headers.get(b"origin")
@@ -186,6 +187,12 @@ def _name_of(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.rpartition(":")[0] if ":" in host else host
+
+
+@functools.lru_cache(64)
+def _is_own(host: str) -> bool:
+    """Whether a Host header names this machine from within."""
+    return is_loopback(_name_of(host))
 
 
 async def _say(

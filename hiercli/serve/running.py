@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import multiprocessing
-import os
 import secrets
 import signal
 import socket
@@ -68,28 +67,25 @@ def address_of(listening: socket.socket, host: str) -> str:
     return f"http://[{shown}]:{port}/" if ":" in shown else f"http://{shown}:{port}/"
 
 
-def run(
-    settings: Settings, listening: socket.socket, workers: int, started: Callable[[], None]
-) -> None:
+def run(settings: Settings, listening: socket.socket, started: Callable[[], None]) -> None:
     """Serve until SIGINT or SIGTERM, then answer what is in work.
 
     Args:
         settings: of the server.
         listening: its socket.
-        workers: processes that answer; they map the same files.
         started: called when the first requests can be answered.
 
     Raises:
         HierError: an index is missing or damaged.
     """
-    if workers == 1:
+    if settings.workers == 1:
         _serve(settings, listening, started)
         return
     context = multiprocessing.get_context("spawn")
     ready = context.Semaphore(0)
     processes: list[BaseProcess] = [
         context.Process(target=_work, args=(settings.to_json(), listening, ready))
-        for _ in range(workers)
+        for _ in range(settings.workers)  # they map the same files
     ]
     for process in processes:
         process.start()
@@ -114,7 +110,6 @@ def run(
 
 def _work(settings: str, listening: socket.socket, ready: Any) -> None:
     """What one of several processes does."""
-    os.environ["OMP_NUM_THREADS"] = "1"
     try:
         _serve(Settings.from_json(settings), listening, ready.release)
     except HierError as error:

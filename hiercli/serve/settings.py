@@ -33,6 +33,7 @@ class Settings:
         seconds: for a request at most.
         connections: at a time at most.
         decoders: processes that decode images; 0 for one per core.
+        workers: processes that answer.
     """
 
     indexes: tuple[str, ...]
@@ -49,6 +50,7 @@ class Settings:
     seconds: float = 30.0
     connections: int = 500
     decoders: int = 0
+    workers: int = 1
 
     def __post_init__(self) -> None:
         if not self.indexes:
@@ -72,6 +74,11 @@ class Settings:
     def num_decoders(self) -> int:
         """Processes that decode images."""
         return self.decoders or os.cpu_count() or 1
+
+    @property
+    def search_threads(self) -> int:
+        """Threads of each process that compare points."""
+        return max(1, (os.cpu_count() or 1) // self.workers)
 
     def to_json(self) -> str:
         """As text, for the processes of a server."""
