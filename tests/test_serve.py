@@ -187,6 +187,26 @@ def test_answers_hold_no_paths_unless_allowed(server: Server, index: Path, photo
     assert told["results"][0]["copies"] == []
 
 
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [
+        ("where=label=nothing", {"text": "kind2"}),
+        ("where=bogus=1", {"text": "kind2"}),
+        ("", {"text": "qwertz uiop"}),
+        ("where=label=nothing", {"point": []}),
+    ],
+)
+def test_messages_hold_no_paths(server: Server, query: str, body: dict[str, Any]) -> None:
+    if "point" in body:
+        facts = json.loads(server.ask("GET", "/api/stats")[2])["indexes"][0]
+        body = {"point": [0.0] * facts["dimensions"]}
+    status, _, message = server.error(
+        "POST", f"/api/search?{query}", json.dumps(body).encode(), content_type="application/json"
+    )
+    assert status == 400
+    assert "/" not in message, message
+
+
 def test_pictures_of_indexed_images_alone(
     server: Server, client: Client, index: Path, photos: Path
 ) -> None:
@@ -406,7 +426,7 @@ def test_an_update_is_seen_and_refuses_nobody(
     assert wrong == []
     with Client(server.url) as client:
         assert client.search_words("kind2", k=1).hits
-        assert "problem" in client.stats()["indexes"][0]
+        assert "/" not in client.stats()["indexes"][0]["problem"]
     server.stop()
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import time
 import traceback
 from collections import OrderedDict
@@ -29,10 +30,11 @@ from hiercli.index.queries import Box
 from hiercli.index.schema import Row
 from hiercli.serve import openapi
 from hiercli.serve.asked import asked
-from hiercli.serve.collection import Asked, ServedIndex, content_of
+from hiercli.serve.collection import ServedIndex, content_of
 from hiercli.serve.decoders import DecoderPool
 from hiercli.serve.guard import COOKIE, Guard
 from hiercli.serve.settings import Settings
+from hiercli.serve.state import Asked
 from hiercli.serve.trees import Trees
 
 MOST_TEXT = 10_000
@@ -42,6 +44,8 @@ _PREVIEWS = 64 * 2**20
 _OWN, _SHARED = ("index.html", "app.css", "app.js"), ("theme.css", "disk.css", "disk.js")
 """Files of the page; the tree and its colours are those of the offline page."""
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+_FOLDERS = re.compile(r"(?<![\w*.])(?:[A-Za-z]:)?(?:[/\\][^\s/\\]+)*[/\\](?=[^\s/\\])")
+"""What stands before the name of a file in an absolute path."""
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (ServerError, 503, "busy"),
     (ImageError, 422, "not-an-image"),
@@ -120,6 +124,28 @@ class Service:
         if name not in self.indexes:
             raise HTTPException(404, f"there is no index {name[:60]!r} here")
         return self.indexes[name]
+
+    async def answered(self, endpoint: "Endpoint", request: Request) -> Response:
+        """The answer of an endpoint, or the error that it raised as JSON."""
+        try:
+            return await endpoint(request)
+        except HTTPException as error:
+            return _error(error.status_code, _CODES.get(error.status_code, "error"), error.detail)
+        except HierError as error:
+            status, code = next((s, c) for kind, s, c in _STATUS if isinstance(error, kind))
+            return _error(status, code, self._without_paths(str(error)))
+        except Exception:  # a fault of ours: the operator is told, the client is not
+            traceback.print_exc()
+            return _error(500, "fault", "the server failed because of a bug")
+
+    def _without_paths(self, message: str) -> str:
+        """A message as clients may see it: files by their names, without folders."""
+        if self.settings.show_paths:
+            return message
+        for index in self.settings.indexes:  # folders with spaces are known as a whole only
+            for file in (os.path.realpath(index), os.path.abspath(index), index):
+                message = message.replace(os.path.join(os.path.dirname(file), ""), "")
+        return _FOLDERS.sub("", message)
 
     # -- the API -----------------------------------------------------------------------------------
 
@@ -231,6 +257,9 @@ class Service:
     async def stats(self, request: Request) -> Response:
         """Sizes and names of the indexes."""
         told = [await index.stats() for index in self.indexes.values()]
+        for one in told:
+            if "problem" in one:
+                one["problem"] = self._without_paths(one["problem"])
         return _json({
             "version": __version__,
             "indexes": told,
@@ -393,7 +422,7 @@ class _Counted:
         """Answer a request."""
         begun = time.perf_counter()
         if scope["method"] in self._methods:
-            response = await _answered(self._endpoint, Request(scope, receive))
+            response = await self._service.answered(self._endpoint, Request(scope, receive))
         else:
             response = _error(405, "wrong-method", f"expected {' or '.join(self._methods)}")
             response.headers["allow"] = ", ".join(self._methods)
@@ -432,20 +461,6 @@ def application(settings: Settings) -> tuple[Guard, Service]:
 
 async def _not_there(scope: Scope, receive: Receive, send: Send) -> None:
     await _error(404, "not-found", "there is no such path")(scope, receive, send)
-
-
-async def _answered(endpoint: Endpoint, request: Request) -> Response:
-    """The answer of an endpoint, or the error that it raised as JSON."""
-    try:
-        return await endpoint(request)
-    except HTTPException as error:
-        return _error(error.status_code, _CODES.get(error.status_code, "error"), error.detail)
-    except HierError as error:
-        status, code = next((s, c) for kind, s, c in _STATUS if isinstance(error, kind))
-        return _error(status, code, str(error))
-    except Exception:  # a fault of ours: the operator is told, the client is not
-        traceback.print_exc()
-        return _error(500, "fault", "the server failed because of a bug")
 
 
 _CODES = {400: "wrong-input", 403: "forbidden", 404: "not-found", 413: "too-large",

@@ -9,7 +9,7 @@ from starlette.datastructures import QueryParams
 from hiercli.errors import InputError
 from hiercli.hierarchy.verdict import CONFIDENCE
 from hiercli.index.queries import Box, box_of
-from hiercli.serve.collection import MOST_HITS, Asked
+from hiercli.serve.state import MOST_HITS, Asked
 
 MOST_CONDITIONS = 16
 _TRUE, _FALSE = ("1", "true", "yes", "on", ""), ("0", "false", "no", "off")

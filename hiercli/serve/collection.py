@@ -6,37 +6,28 @@ is open, and where it cannot be opened, the old one answers.
 
 import asyncio
 import contextlib
-import functools
 import os
-import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from hiercli.collection import require_in_ball
-from hiercli.encoder.encoder import Encoder
-from hiercli.encoder.metadata import Metadata
-from hiercli.errors import FileFormatError, HierError, InputError, MismatchError
+from hiercli.errors import HierError, InputError, MismatchError, ServerError
 from hiercli.geometry import poincare
-from hiercli.hierarchy.branches import Branches, search_in_breadth
-from hiercli.hierarchy.verdict import CONFIDENCE, Calibration, Verdict
+from hiercli.hierarchy.branches import search_in_breadth
+from hiercli.hierarchy.verdict import Verdict
 from hiercli.images import read_bytes
-from hiercli.index import store as stores
 from hiercli.index import verdicts, words
 from hiercli.index.address import target_of
 from hiercli.index.schema import Row, content_hash
-from hiercli.index.searchable import Hit, Searchable, answers, open_encoder
-from hiercli.index.similarity import Similarity
-from hiercli.index.texts import TextReader, reader_of
+from hiercli.index.searchable import Hit, answers
 from hiercli.serve.batching import Batcher
 from hiercli.serve.settings import Settings
+from hiercli.serve.state import Asked, State
 
-MOST_HITS = 1000
-"""That one request may ask for."""
 _SEARCHES = 64
 """Points that are searched together."""
 _IMAGES = 8
@@ -44,109 +35,6 @@ _IMAGES = 8
 _WAITING, _SLOW_WAITING = 1024, 16
 """Points that may wait for a search; fewer where a search takes long."""
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How an index is searched; requests that are equal in all are searched together.
-
-    Attributes:
-        k: hits at most.
-        max_distance: of a hit.
-        where: conditions that hits meet.
-        unique: whether files of the same content are one hit.
-        exact: whether every point is compared.
-        rerank: whether the order of the nearest is corrected.
-        verdict: whether the query gets one, where the index can give it.
-        confidence: of a verdict.
-        branches: whether each hit is told its lowest common ancestor with the query.
-        level: levels above the class of the query that are searched in breadth.
-    """
-
-    k: int = 10
-    max_distance: float = float("inf")
-    where: tuple[tuple[str, str], ...] = ()
-    unique: bool = False
-    exact: bool = False
-    rerank: bool = False
-    verdict: bool = True
-    confidence: float = CONFIDENCE
-    branches: bool = False
-    level: int | None = None
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether hits and verdict come of one search."""
-        return not (self.where or self.unique or self.rerank or self.max_distance < float("inf"))
-
-
-class State:
-    """An index as it was when it was opened; read in one thread only.
-
-    Attributes:
-        reader: the index.
-        encoder: that made its points, or ``None``.
-        problem: why there is no encoder.
-        texts: embeds words, where the index has a text model.
-        similarity: by which distances are told in words.
-    """
-
-    def __init__(self, target: Any, settings: Settings, known: "Encoder | None") -> None:
-        root = Path(settings.root) if settings.root else None
-        self.reader: Searchable = stores.searching(
-            target, settings.device, root, settings.search_threads
-        )
-        self.encoder: Encoder | None = None
-        self.problem = ""
-        try:
-            self._take_encoder(str(target), settings, known)
-            self.texts: TextReader | None = reader_of(self.reader, str(target))
-            self.similarity = Similarity.of(self.reader)
-            self.calibration: Calibration | None = None
-            with contextlib.suppress(FileFormatError):  # hits are none the worse for it
-                self.calibration = self.reader.calibration
-        except BaseException:
-            self.reader.close()
-            raise
-
-    def _take_encoder(self, index: str, settings: Settings, known: "Encoder | None") -> None:
-        if known is not None and known.fingerprint == self.reader.fingerprint:
-            self.encoder = known
-            return
-        model = Path(settings.model) if settings.model else None
-        try:
-            self.encoder = open_encoder(
-                self.reader, index, model, settings.device, settings.threads
-            )
-        except MismatchError:
-            if model is not None:
-                raise
-        except InputError as error:  # points, ids and words can still be searched for
-            self.problem = str(error)
-
-    @functools.cached_property
-    def branches(self) -> Branches:
-        """Ancestors of queries and images.
-
-        Raises:
-            InputError: there is no encoder.
-        """
-        held = self.reader.collection_of(self.reader.rows())
-        return Branches(self.need_encoder().metadata, held.points, held.labels or ())
-
-    def need_encoder(self) -> Encoder:
-        """The encoder.
-
-        Raises:
-            InputError: there is none.
-        """
-        if self.encoder is None:
-            raise InputError(self.problem or "this index has no encoder, so it takes no images")
-        return self.encoder
-
-    def metadata(self) -> Metadata | None:
-        """What the encoder says of itself."""
-        return None if self.encoder is None else self.encoder.metadata
 
 
 class ServedIndex:
@@ -167,18 +55,14 @@ class ServedIndex:
         lanes = settings.num_decoders
         self._embedding = ThreadPoolExecutor(lanes, f"embed-{name}")
         self._seen: object = None
-        self._opening = threading.Lock()
         self.state: State
         self._points: Batcher[np.ndarray, dict[str, Any]] = Batcher(
             self._search_now, self._thread, most=_SEARCHES, waiting=_WAITING
         )
-        # Trees and searches in breadth look at all images: they have a thread and a reader of their
-        # own, so that nobody else waits for them.
-        self._slow_thread = ThreadPoolExecutor(1, f"tree-{name}")
-        self._slow: tuple[int, State] | None = None
-        self._slow_points: Batcher[np.ndarray, dict[str, Any]] = Batcher(
-            self._search_slowly, self._slow_thread, most=_SEARCHES, waiting=_SLOW_WAITING
-        )
+        # What can take long has threads and readers of its own, so that nobody else waits for it:
+        # trees and searches in breadth look at all images, words and conditions at all labels.
+        self._trees = _Lane(self, f"tree-{name}", _SLOW_WAITING)
+        self._filters = _Lane(self, f"filter-{name}", _WAITING)
         self.pixels: Batcher[np.ndarray, np.ndarray] = Batcher(
             self._embed, self._embedding, most=_IMAGES, waiting=_WAITING, lanes=lanes
         )
@@ -191,6 +75,8 @@ class ServedIndex:
         """
         self._seen = self._look()
         self.state = await self._in_thread(lambda: State(self.target, self.settings, None))
+        for lane in (self._trees, self._filters):  # their files may be gone when they are needed
+            await lane.call(lambda _: None)
 
     async def watch(self, pause: float = 1.0) -> None:
         """Open it again each time it has changed, until cancelled."""
@@ -220,9 +106,9 @@ class ServedIndex:
     def close(self) -> None:
         """Let go of files and threads, after what is at work."""
         self._thread.submit(lambda: self.state.reader.close())
-        self._slow_thread.submit(self._close_slow)
         self._thread.shutdown()
-        self._slow_thread.shutdown()
+        self._trees.close()
+        self._filters.close()
         self._embedding.shutdown()
 
     async def call(self, work: Callable[[State], Result]) -> Result:
@@ -261,26 +147,18 @@ class ServedIndex:
             HierError: as of the index.
         """
         if asked.branches or asked.level is not None:
-            return await self._slow_points(point, asked)
+            return await self._trees.points(point, asked)
+        if asked.where:
+            return await self._filters.points(point, asked)
         return await self._points(point, asked)
 
     def _search_now(self, key: Hashable, points: list[np.ndarray]) -> Sequence[dict[str, Any]]:
-        return self._search(self.state, key, points)
+        return self.search(self.state, key, points)
 
-    def _search_slowly(self, key: Hashable, points: list[np.ndarray]) -> Sequence[dict[str, Any]]:
-        if self._slow is None or self._slow[0] != self.reopened:
-            self._close_slow()
-            self._slow = self.reopened, State(self.target, self.settings, self.state.encoder)
-        return self._search(self._slow[1], key, points)
-
-    def _close_slow(self) -> None:
-        if self._slow is not None:
-            self._slow[1].reader.close()
-            self._slow = None
-
-    def _search(
+    def search(
         self, state: State, key: Hashable, points: list[np.ndarray]
     ) -> Sequence[dict[str, Any]]:
+        """The answers to points that are asked for in the same way."""
         assert isinstance(key, Asked)
         stacked = np.stack(points)
         if stacked.shape[1] != state.reader.dim:
@@ -370,10 +248,7 @@ class ServedIndex:
         """
 
         def search(state: State) -> dict[str, Any]:
-            meant = (
-                words.understand(text, state.reader, state.metadata)
-                if state.texts is None else state.texts(text)
-            )  # fmt: skip
+            meant = state.understood(text)
             hits = words.around(
                 state.reader, meant.points, asked.k, max_distance=asked.max_distance,
                 unique=asked.unique, where=asked.where, exact=asked.exact,
@@ -382,7 +257,7 @@ class ServedIndex:
             told = self._told(state, np.asarray(middle, np.float32), hits, None, asked)
             return {"understood": meant.to_dict() | {"text": str(meant)}} | told
 
-        return await self.call(search)
+        return await self._filters.call(search)
 
     async def checked(self, values: object) -> np.ndarray:
         """A point that a request gave.
@@ -434,19 +309,63 @@ class ServedIndex:
                 "fingerprint": reader.fingerprint,
                 "takes_images": state.encoder is not None,
                 "verdicts": state.calibration is not None,
-                "examples": [row.content.hex() for row in _some_rows(reader)],
+                "examples": state.examples,
                 "reopened": self.reopened,
             } | ({"problem": self.problem} if self.problem else {})
 
         return await self.call(look)
 
 
-def _some_rows(reader: Searchable) -> list[Row]:
-    """Some images for a start page, spread over the labels."""
-    points = reader.some_points(24)
-    hits = reader.search(points, 1)
-    seen = {own[0].content: own[0] for own in hits if own}
-    return list(reader.rows_by_content(list(seen)).values())
+class _Lane:
+    """A thread with a state of its own; where the newest cannot be opened, the one before.
+
+    Args:
+        index: whose state it follows.
+        name: of the thread.
+        waiting: points that may wait.
+    """
+
+    def __init__(self, index: ServedIndex, name: str, waiting: int) -> None:
+        self._index, self._thread = index, ThreadPoolExecutor(1, name)
+        self._held: State | None = None
+        self._number = 0
+        self.points: Batcher[np.ndarray, dict[str, Any]] = Batcher(
+            self._search, self._thread, most=_SEARCHES, waiting=waiting
+        )
+
+    async def call(self, work: Callable[[State], Result]) -> Result:
+        """Do something with the state."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, lambda: work(self._state())
+        )
+
+    def close(self) -> None:
+        """Let go of files and thread, after what is at work."""
+        self._thread.submit(self._let_go)
+        self._thread.shutdown()
+
+    def _search(self, key: Hashable, points: list[np.ndarray]) -> Sequence[dict[str, Any]]:
+        return self._index.search(self._state(), key, points)
+
+    def _state(self) -> State:
+        index = self._index
+        if self._held is None or self._number != index.reopened:
+            number = index.reopened
+            try:
+                opened = State(index.target, index.settings, index.state.encoder)
+            except (HierError, OSError) as error:
+                if self._held is None:
+                    raise ServerError("the index cannot be read. Try again later") from error
+            else:
+                self._let_go()
+                self._held = opened
+            self._number = number
+        return self._held
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            self._held.reader.close()
+            self._held = None
 
 
 def content_of(row: Row) -> bytes | None:
