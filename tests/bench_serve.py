@@ -1,20 +1,24 @@
 """What `hier serve` stands: load, an update meanwhile, fuzzed requests, and memory over time.
 
 `make bench-serve` runs all of it against an index of 100,000 points of 384 dimensions in a thousand
-classes, with clients on the same machine, and writes `serve.md`. Parts can be named:
+classes, with clients on the same machine. Each part is kept in `serve.json`, of which `serve.md` is
+made. Parts can be named:
 
-    python tests/bench_serve.py points images update fuzz soak
+    python tests/bench_serve.py points graph images update fuzz soak
 
-points: JSON with a point, 50 clients. images: JPEG files of 1024 x 768, 50 clients, beside the
-encoder's own rate on the same files in turn. update: as points, while `hier embed` changes the
-index three times. fuzz: 10,000 requests drawn at random, none of which may end in a fault of the
-server. soak: 100,000 requests of all kinds; the memory of all processes of the server afterwards
-over that after the first 5,000.
+points: JSON with a point, 50 clients that ask again as soon as they are answered, and 50 that ask
+ten times a second each, whatever they are answered. graph: the same against an index of type hnsw.
+images: JPEG files of 1024 x 768, 50 clients, beside the encoder's own rate on the same files in
+turn. update: as points, while `hier embed` changes the index three times. fuzz: 10,000 requests
+drawn at random, none of which may end in a fault of the server or tell a path. soak: 100,000
+requests of all kinds; the memory of all processes of the server afterwards over that after the
+first 5,000.
 """
 
 import asyncio
 import contextlib
 import io
+import itertools
 import json
 import os
 import platform
@@ -56,6 +60,7 @@ class Told:
     statuses: dict[int, int] = field(default_factory=dict)
     seconds: float = 0.0
     wrong: list[bytes] = field(default_factory=list)
+    leaks: int = 0
 
     def __str__(self) -> str:
         ordered = sorted(self.times) or [0.0]
@@ -72,13 +77,33 @@ class Told:
 Draw = Callable[[], bytes]
 
 
-async def load(port: int, draws: Sequence[Draw], until: Callable[[int], bool]) -> Told:
-    """Clients that ask one after the other over connections of their own."""
-    told = Told()
+async def load(
+    port: int,
+    draws: Sequence[Draw],
+    until: Callable[[int], bool],
+    *,
+    rate: float = 0.0,
+    secret: bytes = b"",
+) -> Told:
+    """Clients that ask one after the other over connections of their own.
 
-    async def client(draw: Draw) -> None:
+    Args:
+        port: of the server.
+        draws: of each client, gives its next request.
+        until: whether to go on, given how many answers there are.
+        rate: requests a second of all clients, at fixed times: an answer that is late makes the
+            next ones late too. 0: each asks as soon as it is answered.
+        secret: that no answer may hold.
+    """
+    told = Told()
+    begun = time.perf_counter()
+
+    async def client(number: int, draw: Draw) -> None:
         reader = writer = None
+        planned = begun + (number / rate if rate else 0.0)
         while until(len(told.times)):
+            if rate:
+                await asyncio.sleep(planned - time.perf_counter())
             if writer is None:
                 try:
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -87,7 +112,8 @@ async def load(port: int, draws: Sequence[Draw], until: Callable[[int], bool]) -
                     await asyncio.sleep(0.05)
                     continue
             assert reader is not None
-            started = time.perf_counter()
+            started = planned if rate else time.perf_counter()
+            planned += len(draws) / rate if rate else 0.0
             try:
                 writer.write(draw())
                 await writer.drain()
@@ -102,6 +128,7 @@ async def load(port: int, draws: Sequence[Draw], until: Callable[[int], bool]) -
             told.times.append(time.perf_counter() - started)
             status = int(head.split(b" ", 2)[1])
             told.statuses[status] = told.statuses.get(status, 0) + 1
+            told.leaks += bool(secret) and secret in body
             if status >= 500 and len(told.wrong) < 5:
                 told.wrong.append(head[:60] + body[:200])
             if names.get(b"connection") == b"close":
@@ -110,8 +137,7 @@ async def load(port: int, draws: Sequence[Draw], until: Callable[[int], bool]) -
         if writer is not None:
             writer.close()
 
-    begun = time.perf_counter()
-    await asyncio.gather(*map(client, draws))
+    await asyncio.gather(*itertools.starmap(client, enumerate(draws)))
     told.seconds = time.perf_counter() - begun
     return told
 
@@ -262,49 +288,74 @@ def built(folder: Path) -> Path:
 
 def main() -> None:
     """Measure what is named, and write the table."""
-    parts = sys.argv[1:] or ["points", "images", "update", "fuzz", "soak"]
-    rows: list[tuple[str, str, str]] = []
-
-    def tell(what: str, goal: str, found: str) -> None:
-        rows.append((what, goal, found))
-        print(f"{what}: {found} (goal: {goal})", flush=True)
-
+    table = HERE / "serve.json"
+    kept: dict[str, list[list[str]]] = json.loads(table.read_text()) if table.exists() else {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         index = built(folder)
         (folder / "photos" / "new").mkdir(parents=True)
         files = draw(folder / "photos" / "new")[:JPEGS]
-        for part in parts:
-            server = Server(index)
+        for part in sys.argv[1:] or PARTS:
+            rows: list[list[str]] = []
+
+            def tell(what: str, goal: str, found: str, rows: list[list[str]] = rows) -> None:
+                rows.append([what, goal, found])
+                print(f"{what}: {found} (goal: {goal})", flush=True)
+
+            used = graph_of(index) if part == "graph" else index
+            server = Server(used)
             try:
-                PARTS[part](server, index, files, tell)
+                PARTS[part](server, used, files, tell)
             finally:
                 code = server.stop()
             if code:
                 tell(f"{part}: the server's end", "exit code 0", str(code))
-    head = (
+            kept[part] = rows
+            table.write_text(json.dumps(kept, indent=1) + "\n")
+    written = "".join(f"| {' | '.join(row)} |\n" for part in PARTS for row in kept.get(part, ()))
+    (HERE / "serve.md").write_text(
         "# `hier serve` under load\n\n"
         f"`make bench-serve`; index of {COUNT:,} points of 384 dimensions, {CLIENTS} clients on "
-        f"the same machine: {os.cpu_count()} cores, {platform.machine()}.\n\n"
-        "| what | goal | measured |\n| --- | --- | --- |\n"
+        f"the same machine: {os.cpu_count()} cores of {processor()}.\n\n"
+        f"| what | goal | measured |\n| --- | --- | --- |\n{written}",
+        encoding="utf-8",
     )
-    if not sys.argv[1:]:
-        (HERE / "serve.md").write_text(
-            head + "".join(f"| {' | '.join(row)} |\n" for row in rows), encoding="utf-8"
-        )
+
+
+def processor() -> str:
+    """What the processor calls itself."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(": ")[2]
+    return platform.machine()
+
+
+def graph_of(index: Path) -> Path:
+    """The same images as a graph."""
+    target = index.with_name("graph.faiss")
+    with closing(Index(index)) as opened:
+        Index.build(target, opened.collection(), encoder=default_model(), index_type="hnsw").close()
+    return target
 
 
 Tell = Callable[[str, str, str], None]
+RATE = 500.0
 
 
 def points(server: Server, index: Path, files: Sequence[Path], tell: Tell) -> None:
     """Load with points."""
+    kind = ", hnsw" if index.stem == "graph" else ""
     for query, what in (("k=10&verdict=0", "points"), ("k=10", "points, with verdicts")):
         draws = [Points(seed, query) for seed in range(CLIENTS)]
         asyncio.run(load(server.port, draws, during(3)))
         told = asyncio.run(load(server.port, draws, during(SECONDS)))
-        goal = "500 a second, p99 50 ms" if "verdict=0" in query else ""
-        tell(what, goal, f"{told}, {told.failed} failed")
+        goal = "500 a second" if "verdict=0" in query else ""
+        tell(what + kind, goal, f"{told}, {told.failed} failed")
+        if goal:
+            told = asyncio.run(load(server.port, draws, during(SECONDS), rate=RATE))
+            tell(f"{what}{kind}, {RATE:g} a second asked for", "p99 50 ms",
+                 f"{told}, {told.failed} failed")  # fmt: skip
 
 
 def images(server: Server, index: Path, files: Sequence[Path], tell: Tell) -> None:
@@ -369,7 +420,8 @@ def fuzz(server: Server, index: Path, files: Sequence[Path], tell: Tell) -> None
     small = io.BytesIO()
     Image.open(files[0]).resize((80, 60)).save(small, "JPEG")
     draws = [Fuzz(small.getvalue(), name, seed) for seed in range(16)]
-    told = asyncio.run(load(server.port, draws, lambda done: done < FUZZED))
+    secret = str(index.parent).encode()
+    told = asyncio.run(load(server.port, draws, lambda done: done < FUZZED, secret=secret))
     # 503 is a limit that was set on purpose: too many wait, or a tree takes too long.
     faults = {
         status: count
@@ -377,8 +429,8 @@ def fuzz(server: Server, index: Path, files: Sequence[Path], tell: Tell) -> None
         if (status >= 500 and status != 503) or not status
     }
     others = ", ".join(f"{status}: {count:,}" for status, count in sorted(told.statuses.items()))
-    tell(f"{sum(told.statuses.values()):,} fuzzed requests", "no 5xx but limits (503)",
-         f"{sum(faults.values())} faults ({others})")  # fmt: skip
+    tell(f"{sum(told.statuses.values()):,} fuzzed requests", "no 5xx but limits (503), no path",
+         f"{sum(faults.values())} faults, {told.leaks} paths ({others})")  # fmt: skip
     for one in told.wrong:
         print(one)
 
@@ -413,7 +465,8 @@ def soak(server: Server, index: Path, files: Sequence[Path], tell: Tell) -> None
          "failed")  # fmt: skip
 
 
-PARTS = {"points": points, "images": images, "update": update, "fuzz": fuzz, "soak": soak}
+PARTS = {"points": points, "graph": points, "images": images, "update": update,
+         "fuzz": fuzz, "soak": soak}  # fmt: skip
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
