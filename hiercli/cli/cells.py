@@ -89,7 +89,7 @@ def folded(text: str, width: int) -> list[str]:
     while cell_len(text) > width:
         most = len(set_cell_size(text, width).rstrip()) or 1
         last = max(text.rfind(sign, 0, most) for sign in _BETWEEN_WORDS) + 1
-        end = last if last > most // 2 else most
+        end = last if 3 * last > most else most
         lines.append(text[:end])
         text = text[end:]
     return [*lines, text]
