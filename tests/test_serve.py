@@ -169,6 +169,21 @@ def test_forms_bodies_and_crops_are_one(server: Server, photos: Path) -> None:
     assert wrong[:2] == (422, "not-an-image")
 
 
+def test_the_server_answers_what_the_command_prints(
+    server: Server, inside: Hier, index: Path, photos: Path
+) -> None:
+    file = photos / "kind1" / "photo2.jpg"
+    body, kind = form(file.read_bytes())
+    answer = json.loads(server.ask("POST", "/api/search?k=4", body, content_type=kind)[2])
+    printed = json.loads(inside("search", file, "--index", index, "-k", "4", "--json").stdout)
+    for hit in printed["results"]:
+        del hit["path"], hit["copies"]
+    for hit in answer["results"]:
+        del hit["id"]
+    assert printed["results"] == answer["results"]
+    assert printed["results"][0]["similarity"] == 1
+
+
 def test_answers_hold_no_paths_unless_allowed(server: Server, index: Path, photos: Path) -> None:
     content = (photos / "kind1" / "photo2.jpg").read_bytes()
     body, kind = form(content)

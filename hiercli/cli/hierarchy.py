@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(invoke_without_command=True)
 
+_COLUMNS = 8
+"""Of a thumbnail in a tree."""
+
 
 class Format(StrEnum):
     """How a tree is written."""
@@ -209,7 +212,7 @@ def _show_with_images(tree: "Tree", style: str, picture: "Picture") -> None:
     def label(node: "Node") -> Columns:
         words = Text(formats.describe(node))
         assert node.photo is not None
-        small = thumbnail(node.photo, style, picture=picture)
+        small = thumbnail(node.photo, style, _COLUMNS, picture=picture)
         if not small and has_room():
             missing.add(node.photo)
         return Columns([small, words], padding=(0, 1))

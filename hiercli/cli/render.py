@@ -15,6 +15,7 @@ from hiercli.files import printable
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress
+    from rich.text import Text
 
 
 # Rich is imported where it is first used: `hier --help` does without.
@@ -81,7 +82,7 @@ def emit(text: str) -> None:
     sys.stdout.buffer.flush()
 
 
-_UNFOLDED = 1_000_000
+UNFOLDED = 1_000_000
 """Columns of what is no terminal: more than any row takes."""
 
 
@@ -110,24 +111,48 @@ def warn(message: str) -> None:
     say(message)
 
 
-def table(title: str, columns: Sequence[str], rows: "Sequence[Sequence[RenderableType]]") -> None:
+def print_title(title: "str | Text") -> None:
+    """A line above a table, which would fold it to its own width."""
+    from rich.text import Text
+
+    line = Text(printable(title)) if isinstance(title, str) else title
+    line.stylize("table.title")
+    _tables().print(line, soft_wrap=True)
+
+
+def table(
+    title: "str | Text", columns: Sequence[str], rows: "Sequence[Sequence[RenderableType]]"
+) -> None:
     """A table to stdout, folded to the width of a terminal; elsewhere nothing is folded."""
-    from rich.console import Console
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    whole = Console(highlight=False, width=_UNFOLDED)
-    # Only the file itself tells: colours forced by the environment do not make it a terminal.
-    console = output() if output().file.isatty() else whole
-    if title:  # apart from the table, which would fold it to its own width
-        console.print(Text(printable(title), style="table.title"), soft_wrap=True)
-    drawn = Table()
+    if title:
+        print_title(title)
+    light = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    drawn = light if is_terminal() else Table()
     for name in columns:
         drawn.add_column(name, overflow="fold")
     for row in rows:
         cells = (Text(printable(cell)) if isinstance(cell, str) else cell for cell in row)
         drawn.add_row(*cells)
-    console.print(drawn)
+    _tables().print(drawn)
+
+
+BETWEEN_COLUMNS = 2
+"""Cells between two columns of a table on a terminal."""
+
+
+def is_terminal() -> bool:
+    """Whether stdout is a terminal. Colours forced by the environment do not make it one."""
+    return output().file.isatty()
+
+
+def _tables() -> "Console":
+    from rich.console import Console
+
+    return output() if is_terminal() else Console(highlight=False, width=UNFOLDED)
 
 
 @contextmanager

@@ -149,7 +149,10 @@ def search(
     html: Annotated[Path | None, typer.Option(help="Write a page with queries and hits.")] = None,
     thumbnails: Annotated[
         str,
-        typer.Option(help="Show thumbnails in a terminal: auto, kitty, sixel, blocks or none."),
+        typer.Option(
+            help="Show thumbnails in a terminal: auto, kitty, sixel (also for iTerm2 and WezTerm), "
+            "blocks or none."
+        ),
     ] = "auto",
     csv_output: Annotated[bool, typer.Option("--csv", help="Print the result as CSV.")] = False,
     json_output: options.Json = False,
@@ -159,11 +162,15 @@ def search(
     Hits are exact with the index types flat and sq8. With hnsw and ivf they are approximate,
     unless --exact, --where or --max-distance is given. `hier index stats` shows the recall.
 
+    Similarity is 100 % for the same image, and 0 % for two images that are as far apart as two
+    images of the index by chance.
+
     --json prints one object for each query:
-    {"query", "results": [{"rank", "path", "label", "levels", "distance", "copies"}], "verdict":
-    {"name", "level", "probability", "is_foreign", "kinds", "specificity", "text"}}. A query of
-    words has "understood": {"names", "kind", "unmatched"} and no verdict. If a text model embedded
-    the words, kind is "text model", and "understood" also has {"model", "tokens", "truncated"}.
+    {"query", "results": [{"rank", "path", "label", "levels", "distance", "copies", "similarity",
+    "similar"}], "verdict": {"name", "level", "probability", "is_foreign", "kinds", "specificity",
+    "text"}}. There, similarity is 0 to 1, and similar says it in words. A query of words has
+    "understood": {"names", "kind", "unmatched"} and no verdict. If a text model embedded the words,
+    kind is "text model", and "understood" also has {"model", "tokens", "truncated"}.
     With --branches, each result also has {"branch": {"id", "name", "radius"}}, and each query has
     "specificity": the share of the images in the index that are less clear, 0 to 1, or null if the
     encoder has not learned depth.
@@ -202,6 +209,7 @@ def search(
     from hiercli.files import require_apart, require_replaceable
     from hiercli.index.pair import models_of
     from hiercli.index.queries import box_of, combined, gather_one, recognise
+    from hiercli.index.similarity import Similarity
 
     box = None if crop is None else box_of(crop, "--crop")
     from hiercli.index.texts import reader_of
@@ -243,12 +251,13 @@ def search(
         if html is not None:
             found = list(found)
             _write_page(html, index, asked, [hits for hits, _ in found], images.picture, strict)
+        scale = Similarity.of(images)
         if csv_output:
-            show_csv(asked, found, tree, images.level_names)
+            show_csv(asked, found, tree, scale, images.level_names)
         elif json_output:
-            show_json(asked, found, tree)
+            show_json(asked, found, tree, scale)
         else:
-            show_table(asked, found, thumbnails, tree, images.picture)
+            show_table(asked, found, tree, scale, thumbnails, images.picture)
     if problems:
         raise typer.Exit(EXIT_SKIPPED)
 

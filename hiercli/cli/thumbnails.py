@@ -14,19 +14,23 @@ if TYPE_CHECKING:
     from hiercli.images import Picture
 
 STYLES = ("auto", "kitty", "sixel", "blocks", "none")
-_COLUMNS, _LINES = 8, 4
-_PIXELS = 96
-"""Side of what is sent to a terminal that shows pixels."""
+_PIXELS_PER_COLUMN = 16
+"""Of what is sent to a terminal that shows pixels: the columns of a sharp screen."""
 
 
 def thumbnail(
-    path: str, style: str, content: bytes | None = None, picture: "Picture | None" = None
+    path: str,
+    style: str,
+    columns: int,
+    content: bytes | None = None,
+    picture: "Picture | None" = None,
 ) -> "RenderableType":
-    """The middle of a picture, eight columns wide and four lines high; empty if it is unreadable.
+    """The middle of a picture, half as many lines high as columns wide; empty if unreadable.
 
     Args:
         path: of the picture.
-        style: auto asks the terminal: kitty's protocol, sixel (also iTerm2, WezTerm), else blocks.
+        style: auto asks the terminal: sixel (also iTerm2, WezTerm), kitty's protocol, else blocks.
+        columns: of the terminal that it takes, an even number.
         content: of the picture, where it has no file.
         picture: gives it; its file does where left out.
     """
@@ -34,22 +38,25 @@ def thumbnail(
         return ""
     # When it is imported it asks the terminal what it can show, and logs where that is silent.
     logging.getLogger("textual_image").setLevel(logging.CRITICAL)
+    from PIL.Image import Resampling
     from textual_image import renderable
 
     from hiercli.images import centre_box, read
 
-    kinds = {
+    kind = {
         "auto": renderable.Image,
         "kitty": renderable.TGPImage,
         "sixel": renderable.SixelImage,
         "blocks": renderable.HalfcellImage,
-    }
+    }[style]
+    # A character of blocks shows two pixels, one above the other.
+    side = columns if kind is renderable.HalfcellImage else _PIXELS_PER_COLUMN * columns
     try:
-        found = (picture or read)(path, _PIXELS, content)
+        found = (picture or read)(path, side, content)
     except ImageError:
         return ""
-    small = found.resize((_PIXELS, _PIXELS), box=centre_box(found, 1.0))
-    shown: RenderableType = kinds[style](small, width=_COLUMNS, height=_LINES)
+    small = found.resize((side, side), Resampling.LANCZOS, box=centre_box(found, 1.0))
+    shown: RenderableType = kind(small, width=columns, height=columns // 2)
     return shown
 
 

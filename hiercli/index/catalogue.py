@@ -342,9 +342,9 @@ class Catalogue:
     def some_points(self, count: int) -> np.ndarray:
         """Points (N, D) of at most so many images, evenly spread over all ids."""
         ask = "SELECT id FROM images WHERE id >= ? ORDER BY id LIMIT 1"
-        starts = np.unique(np.linspace(0, max(self.next_id - 1, 0), count).astype(int))
+        starts = set(np.linspace(0, max(self.next_id - 1, 0), count).astype(int).tolist())
         with self.damage():
-            found = [self.database.execute(ask, (int(start),)).fetchone() for start in starts]
+            found = [self.database.execute(ask, (start,)).fetchone() for start in starts]
         return self.points_of(sorted({row[0] for row in found if row is not None}))[1]
 
     def points(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:

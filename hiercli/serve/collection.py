@@ -233,9 +233,7 @@ class ServedIndex:
             "label": hit.label,
             "levels": hit.levels,
             "distance": hit.distance,
-            "similarity": round(state.similarity(hit.distance), 4),
-            "similar": state.similarity.word(hit.distance),
-        }
+        } | state.similarity.to_dict(hit.distance)
         if self.settings.show_paths:
             told |= {"path": hit.path, "copies": hit.copies}
         return told
