@@ -12,23 +12,25 @@ _RESAMPLES = 4000
 
 @dataclass(frozen=True)
 class Comparison:
-    """Difference of Recall@1 in points, with its 95 % confidence interval.
+    """Difference of a score in points, with its 95 % confidence interval.
 
     Attributes:
         difference: second minus first.
         low, high: ends of the interval, from a bootstrap over classes.
         num_classes: classes that were resampled.
+        score: name of the score.
     """
 
     difference: float
     low: float
     high: float
     num_classes: int
+    score: str = "Recall@1"
 
     @property
     def verdict(self) -> str:
         """The finding in a sentence."""
-        size = f"{self.difference:+.1f} points of Recall@1 (95 % interval {self.low:+.1f} to "
+        size = f"{self.difference:+.1f} points of {self.score} (95 % interval {self.low:+.1f} to "
         size += f"{self.high:+.1f}, {self.num_classes} unseen classes, one seed)"
         if self.low > 0:
             return f"better: {size}"
@@ -37,12 +39,15 @@ class Comparison:
         return f"no significant difference: {size}"
 
 
-def compare(first: np.ndarray, second: np.ndarray, labels: Sequence[str]) -> Comparison:
+def compare(
+    first: np.ndarray, second: np.ndarray, labels: Sequence[str], score: str = "Recall@1"
+) -> Comparison:
     """Paired bootstrap over classes: photographs of one class are right or wrong together.
 
     Args:
-        first, second: (Q,) bool, whether each query found a photograph of its class first.
+        first, second: (Q,) score of each query, 0 to 1.
         labels: the class of each query.
+        score: name of the score, a mean over queries.
 
     Raises:
         DataError: not the same queries on both sides.
@@ -58,4 +63,5 @@ def compare(first: np.ndarray, second: np.ndarray, labels: Sequence[str]) -> Com
     drawn = np.random.default_rng(0).integers(len(count), size=(_RESAMPLES, len(count)))
     differences = 100 * gain[drawn].sum(axis=1) / count[drawn].sum(axis=1)
     low, high = np.percentile(differences, [2.5, 97.5])
-    return Comparison(100 * gain.sum() / count.sum(), float(low), float(high), len(count))
+    mean = 100 * gain.sum() / count.sum()
+    return Comparison(mean, float(low), float(high), len(count), score)

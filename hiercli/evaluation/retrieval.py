@@ -29,6 +29,7 @@ class RetrievalScores:
         per_class: class -> (queries, Recall at the smallest K, R-precision).
         unanswerable: queries whose class has no other photograph; they are left out.
         right: (Q,) bool, for each query that is not left out whether the nearest is of its class.
+        precision: (Q,) MAP@R of each of these queries, 0 to 1.
         labels: the classes of these Q queries.
         places: (Q,) their positions among all queries.
     """
@@ -41,6 +42,7 @@ class RetrievalScores:
     per_class: dict[str, tuple[int, float, float]]
     unanswerable: int
     right: np.ndarray
+    precision: np.ndarray
     labels: list[str]
     places: np.ndarray
 
@@ -154,6 +156,7 @@ def score(
         per_class=per_class,
         unanswerable=len(queries) - len(answerable),
         right=np.concatenate(firsts),
+        precision=table[:, -2],
         labels=[query_labels[int(place)] for place in answerable],
         places=answerable,
     )

@@ -44,19 +44,27 @@ class Baseline:
         crop_share: share of the short side that was.
         scores: of the test classes, by name, in percent.
         comparison: how much better the trained encoder is, where it scored the same queries.
+        of_precision: the same by MAP@R.
     """
 
     pooling: str
     crop_share: float
     scores: dict[str, float]
     comparison: Comparison | None = None
+    of_precision: Comparison | None = None
 
     def verdict(self, trained: dict[str, float]) -> str:
-        """Whether training helped, in a sentence: by Recall@1, as sure as the queries allow."""
+        """Whether training helped, in a sentence: by Recall@1, as sure as the queries allow.
+
+        Where that tells no difference, MAP@R decides.
+        """
         if self.comparison is not None:
             found = self.comparison.verdict
             if self.comparison.low > 0:
                 return f"training helped, {found}"
+            further = self.of_precision
+            if self.comparison.high > 0 and further is not None and further.low > 0:
+                return f"training helped, {further.verdict}; {found}"
             return (
                 f"training did not help, {found}. `hier export --backbone` exports the untrained "
                 "backbone"
@@ -121,11 +129,12 @@ def score_untrained(
     found = _score(
         best[1], dataset.query, dataset.gallery, dataset.recall_at, told, "untrained backbone"
     )
-    comparison = None
+    comparison = of_precision = None
     if trained is not None:
         with contextlib.suppress(DataError):  # not the same queries could be read
             comparison = compare(found.right, trained.right, trained.labels)
-    baseline = Baseline(best[2], best[3], found.to_dict(), comparison)
+            of_precision = compare(found.precision, trained.precision, trained.labels, "MAP@R")
+    baseline = Baseline(best[2], best[3], found.to_dict(), comparison, of_precision)
     write_text(out / "untrained.json", json.dumps(dataclasses.asdict(baseline), indent=2) + "\n")
     return baseline
 
