@@ -34,7 +34,7 @@ from hiercli.errors import (
 
 if TYPE_CHECKING:
     from hiercli.adapting import adapt
-    from hiercli.client import Answer, Client, RemoteHit
+    from hiercli.client import Answer, Client, RemoteFinding, RemoteHit, RemoteReview
     from hiercli.collection import Collection, concatenate
     from hiercli.data.catalogue import load as load_dataset
     from hiercli.encoder.encoder import Encoder
@@ -71,7 +71,9 @@ __all__ = [
     "MismatchError",
     "MissingExtraError",
     "PairEncoder",
+    "RemoteFinding",
     "RemoteHit",
+    "RemoteReview",
     "Review",
     "ServerError",
     "ToPoincare",
@@ -101,7 +103,9 @@ for _switch, _off in (
 _HOMES = {
     "Answer": "hiercli.client",
     "Client": "hiercli.client",
+    "RemoteFinding": "hiercli.client",
     "RemoteHit": "hiercli.client",
+    "RemoteReview": "hiercli.client",
     "Collection": "hiercli.collection",
     "Encoder": "hiercli.encoder.encoder",
     "HierLoss": "hiercli.losses.hier",

@@ -4,6 +4,7 @@ import http.client
 import io
 import json
 import threading
+import time
 import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ _ERRORS: dict[str, type[HierError]] = {
     "not-an-image": ImageError, "does-not-fit": MismatchError, "busy": ServerError,
     "timeout": ServerError, "unavailable": ServerError,
 }  # fmt: skip
+_PAUSE = 0.2
+"""Seconds until a server is asked again for what it is making."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,63 @@ class Answer:
     hits: list[RemoteHit]
     verdict: dict[str, Any] = field(default_factory=dict)
     understood: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RemoteFinding:
+    """One thing to look at, as a server tells it; see `hier review`.
+
+    Examples:
+        >>> one = RemoteFinding("relabel", "00" * 16, "wren", "robin", 0.9)
+        >>> f"{one.label}, or {one.proposal}? ({one.confidence:.0%})"
+        'wren, or robin? (90%)'
+
+    Attributes:
+        kind: relabel, split, merge, duplicate, leak, outlier, unreadable, tiny or label.
+        id: of the image, for `Client.image`; empty for a file that cannot be read.
+        label: of the image or class; empty where there is none.
+        proposal: the other class; for a split the number of images in each half.
+        confidence: 0 to 1; ``None`` where none is known.
+        of_id: id of the image that it is a copy of; else empty.
+        branch: name of the branch of the tree that holds both classes.
+        shared: the finest group that both classes lie in.
+        reason: in words.
+        examples: images that help to judge: a caption, and ids of images.
+        path: of the file; empty where the server does not show paths.
+        of: path of the image that it is a copy of; likewise.
+    """
+
+    kind: str
+    id: str
+    label: str = ""
+    proposal: str = ""
+    confidence: float | None = None
+    of_id: str = ""
+    branch: str = ""
+    shared: str = ""
+    reason: str = ""
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    path: str = ""
+    of: str = ""
+
+
+@dataclass(frozen=True)
+class RemoteReview:
+    """What a server finds in an index.
+
+    Examples:
+        >>> RemoteReview([], {"relabel": 3}, []).counts["relabel"]
+        3
+
+    Attributes:
+        findings: of the kinds that were asked for; of many the surest.
+        counts: how many findings there are of each kind that was found.
+        notes: what people should know of how the images were looked at.
+    """
+
+    findings: list[RemoteFinding]
+    counts: dict[str, int]
+    notes: list[str]
 
 
 class Client:
@@ -195,6 +255,34 @@ class Client:
         content = self._request("GET", f"{path}?{urllib.parse.urlencode(query)}")
         return Image.open(io.BytesIO(content))
 
+    def review(
+        self, kinds: Sequence[str] = (), index: str | None = None, *, patience: float = 3600.0
+    ) -> RemoteReview:
+        """What a person should look at in an index: wrong labels, copies, odd images.
+
+        The server takes seconds to minutes for it, once for each state of the index.
+
+        Args:
+            kinds: of findings; all where left out.
+            index: name of the index; the first one where left out.
+            patience: seconds to wait.
+
+        Raises:
+            InputError: a kind or the index is unknown.
+            ServerError: the server cannot be reached, or takes longer.
+        """
+        query = [("kind", kind) for kind in kinds] + ([] if index is None else [("index", index)])
+        end = time.monotonic() + patience
+        while True:
+            told = json.loads(self._request("GET", f"/api/review?{urllib.parse.urlencode(query)}"))
+            if "building" not in told:
+                break
+            if time.monotonic() > end:
+                raise ServerError(f"the review takes longer than {patience:g} s. Ask again later")
+            time.sleep(_PAUSE)
+        findings = [RemoteFinding(**one) for one in told["findings"]]
+        return RemoteReview(findings, told["counts"], told["notes"])
+
     def stats(self) -> dict[str, Any]:
         """Names and sizes of the indexes.
 
@@ -243,7 +331,7 @@ class Client:
                 raise ServerError(
                     f"no answer from {self.url} ({error}). Is `hier serve` running there?"
                 ) from error
-        if response.status == 200:
+        if response.status in (200, 202):
             return content
         try:
             told = json.loads(content)["error"]

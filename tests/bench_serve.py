@@ -187,10 +187,11 @@ class Uploads:
 class Fuzz:
     """Requests that nobody would send, and some that somebody would."""
 
-    paths = ("/", "/api/search", "/api/images/", "/api/tree", "/api/stats", "/metrics",
-             "/api/healthz", "/api/openapi.json", "/page/app.js", "/nothing")  # fmt: skip
+    paths = ("/", "/api/search", "/api/images/", "/api/tree", "/api/review", "/api/stats",
+             "/metrics", "/api/healthz", "/api/openapi.json", "/page/app.js",
+             "/nothing")  # fmt: skip
     words = ("k", "where", "max_distance", "level", "crop", "verdict", "index", "unique", "exact",
-             "branches", "rerank", "confidence", "size", "x")  # fmt: skip
+             "branches", "rerank", "confidence", "size", "kind", "x")  # fmt: skip
     values = ("", "1", "0", "-1", "10", "1e9", "nan", "inf", "true", "no", "label=*", "label=",
               "path=*", "a=b", "../../etc/passwd", "%00", "%ff", "😀", "1,2,3,4", "0,0,9,9", "'",
               "<script>", "a" * 300, "{}", "idx")  # fmt: skip

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import forked
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageOps
 
 from hiercli import Collection
 from hiercli.hierarchy import build
@@ -187,6 +188,29 @@ def index(exported: Path, photos: Path, hier: Hier) -> Path:
     done = hier("embed", photos, "--model", exported, "--index", file)
     assert done.returncode == 0, done.stderr.decode()
     return file
+
+
+@pytest.fixture(scope="session")
+def index_with_faults(
+    photos: Path, exported: Path, hier: Hier, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """An index of the photos with a wrong label, a mirrored copy, a small and a damaged file."""
+    album = tmp_path_factory.mktemp("faulty") / "album"
+    shutil.copytree(photos, album)
+    for kind in range(8):  # enough of each for labels to be compared
+        for number in range(6, 16):
+            with Image.open(photos / f"kind{kind}" / f"photo{number % 6}.jpg") as picture:
+                moved = ImageChops.offset(picture, number, 2 * number)
+                moved.save(album / f"kind{kind}" / f"photo{number}.jpg")
+    shutil.move(album / "kind1" / "photo3.jpg", album / "kind2" / "wrong.jpg")
+    with Image.open(photos / "kind3" / "photo1.jpg") as picture:
+        ImageOps.mirror(picture).save(album / "kind3" / "again.png")
+        picture.resize((30, 30)).save(album / "kind3" / "speck.png")
+    (album / "kind0" / "secret.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    index = album.parent / "faulty.faiss"
+    done = hier("embed", album, "--model", exported, "--index", index)
+    assert done.returncode == 3, done.stderr.decode()
+    return index
 
 
 def paint(file: Path, seed: int) -> Path:

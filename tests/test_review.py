@@ -5,8 +5,10 @@ import io
 import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -354,6 +356,40 @@ def test_a_review_of_an_index(
     gone = names_by_kind((folder / "review.csv").read_text())
     assert "smaller.png" in gone["duplicate"] and "again.png" in gone["leak"]
     assert gone["tiny"] == found["tiny"]
+
+
+def test_a_review_of_an_index_alone_opens_no_image(
+    faulty: Path, faulty_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = ["duplicate", "leak", "tiny", "unreadable", "outlier"]
+    with_files = Review.of_images(faulty_index, kinds=kinds)
+    opened: list[str] = []
+
+    def note(event: str, values: tuple[Any, ...]) -> None:
+        if event == "open" and str(faulty) in str(values[0]):
+            opened.append(values[0])
+
+    sys.addaudithook(note)
+    alone = Review.of_images(faulty_index, kinds=kinds, read_files=False)
+    assert opened == []
+    assert alone.counts() == with_files.counts()
+    assert {one.path for one in alone.findings} == {one.path for one in with_files.findings}
+    names = ("scene.png", "smaller.png", "again.png", "speck.png")
+    assert not any(name in one.reason for one in alone.findings for name in names)
+    assert any(name in one.reason for one in with_files.findings for name in names)
+    shutil.rmtree(faulty)
+    assert Review.of_images(faulty_index, kinds=kinds, read_files=False).findings == alone.findings
+
+
+def test_images_without_a_small_picture_are_told(
+    faulty: Path, exported: Path, inside: Hier, tmp_path: Path
+) -> None:
+    index = tmp_path / "bare.faiss"
+    assert inside("embed", faulty, "--model", exported, "--index", index,
+                  "--no-thumbnails").returncode == 3  # fmt: skip
+    found = Review.of_images(index, kinds=["duplicate", "tiny"], read_files=False)
+    assert found.findings == [] and "no copies of 52 images were looked for" in found.notes[0]
+    assert Review.of_images(index, kinds=["duplicate"]).findings
 
 
 def test_splits_are_those_of_the_table(

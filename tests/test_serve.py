@@ -27,9 +27,11 @@ import hiercli
 from hiercli import Client, Encoder, Index, InputError, ServerError
 from hiercli.errors import ImageError, MismatchError
 from hiercli.index.similarity import Similarity
+from hiercli.serve import reviews
 from hiercli.serve.batching import Batcher
 from hiercli.serve.decoders import DecoderPool
 from hiercli.serve.guard import SECURITY
+from hiercli.serve.reviews import FOUND
 from hiercli.serve.settings import Settings, is_loopback
 
 pytestmark = pytest.mark.xdist_group("serve")
@@ -251,13 +253,116 @@ def test_the_rest_of_the_api(server: Server, client: Client) -> None:
     for path in document["paths"]:
         method = "POST" if "post" in document["paths"][path] else "GET"
         assert server.ask(method, path.replace("{id}", "0" * 32))[0] != 405
-    for path in ("/", "/page/app.js", "/page/app.css", "/page/disk.js", "/page/theme.css"):
+    for path in ("/", "/page/app.js", "/page/app.css", "/page/disk.js", "/page/review.js",
+                 "/page/review.css", "/page/theme.css"):  # fmt: skip
         status, headers, content = server.ask("GET", path)
         assert status == 200 and content
         for name, value in SECURITY.items():
             assert headers[name] == value
     assert server.ask("GET", "/page/app.py")[0] == 404
     assert server.ask("GET", "/page/..%2fapp.py")[0] == 404
+
+
+# -- the review ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reviewed(index_with_faults: Path) -> Iterator[Server]:
+    found = Server("--index", index_with_faults)
+    yield found
+    found.stop()
+
+
+def test_a_review_names_images_by_their_ids(reviewed: Server, index_with_faults: Path) -> None:
+    with Client(reviewed.url) as client:
+        told = client.review()
+        own = hiercli.Review.of_images(index_with_faults, kinds=FOUND)
+        assert told.counts == own.counts()
+        copies = [one for one in told.findings if one.kind == "duplicate"]
+        for one in copies:
+            assert client.image(one.id).size and client.image(one.of_id).size
+            assert [group["images"] for group in one.examples] == [[one.id], [one.of_id]]
+        assert told.counts["duplicate"] >= 2 and told.counts["tiny"] >= 2
+        assert told.counts["unreadable"] == 1
+        assert all(one.path == one.of == "" for one in told.findings)
+        some = client.review(["tiny"])
+        assert {one.kind for one in some.findings} == {"tiny"} and some.counts == told.counts
+        with pytest.raises(InputError, match=r"expected kinds among relabel.*'blurred'"):
+            client.review(["tiny", "blurred"])
+        with pytest.raises(InputError, match="no index"):
+            client.review(index="other")
+    _, _, text = reviewed.ask("GET", "/api/review")
+    for name in (str(index_with_faults.parent), "secret.jpg", "again.png", "photo1.jpg"):
+        assert name.encode() not in text
+
+
+def test_a_review_has_paths_where_they_are_shown(index_with_faults: Path, inside: Hier) -> None:
+    server = Server("--index", index_with_faults, "--show-paths")
+    with Client(server.url) as client:
+        told = client.review()
+    server.stop()
+    lines = inside("review", "--index", index_with_faults, "--json").stdout.decode().splitlines()
+    own = {(one["kind"], one["path"]): one for one in map(json.loads, lines)}
+    sent = [one for one in told.findings if one.kind not in ("duplicate", "leak", "unreadable")]
+    assert {one.kind for one in sent} >= {"relabel", "tiny"}
+    for one in sent:
+        same = own[one.kind, one.path]
+        assert (one.label, one.proposal, one.confidence) == (
+            same["label"], same["proposal"], same["confidence"]
+        )  # fmt: skip
+    assert any(one.path.endswith("secret.jpg") for one in told.findings)
+
+
+def test_a_review_tells_progress_and_follows_the_index(
+    index_with_faults: Path, exported: Path, inside: Hier, tmp_path: Path
+) -> None:
+    for file in index_with_faults.parent.glob("faulty.faiss*"):
+        shutil.copy(file, tmp_path / file.name)
+    index = tmp_path / "faulty.faiss"
+    server = Server("--index", index)
+    status, _, told = server.ask("GET", "/api/review")
+    assert status in (200, 202)
+    if status == 202:
+        assert set(json.loads(told)) == {"building", "step", "done", "total"}
+    with Client(server.url) as client:
+        before = client.review().counts
+        more = paint(tmp_path / "more" / "new.png", 7)
+        assert inside("embed", more, "--index", index, "--model", exported).returncode == 0
+        for _ in range(100):
+            if client.stats()["indexes"][0]["reopened"]:
+                break
+            time.sleep(0.1)
+        after = client.review().counts
+    assert after["tiny"] == before["tiny"] + 1
+    assert server.stop() == 0
+
+
+def test_a_review_ends_with_the_server(index_with_faults: Path) -> None:
+    server = Server("--index", index_with_faults)
+    server.ask("GET", "/api/stats")
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(server.ask, "GET", "/api/review")
+        time.sleep(0.2)
+        begun = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - begun < 15
+        assert asked.result()[0] in (200, 202, 503)
+
+
+@contextlib.contextmanager
+def silent(_: str) -> Iterator[Any]:
+    yield lambda done, total: None
+
+
+def test_findings_of_a_kind_are_bounded(
+    index_with_faults: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reviews, "MOST", 1)
+    found = reviews._reviewed(index_with_faults, "", False, silent)
+    assert {len(own) for own in found.by_kind.values()} == {1}
+    assert json.loads(found.facts)["counts"]["tiny"] > 1
+    answer = json.loads(found.answer(["tiny", "leak"]))
+    assert [one["kind"] for one in answer["findings"]] == ["tiny"]
 
 
 # -- wrong requests --------------------------------------------------------------------------------

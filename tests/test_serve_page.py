@@ -11,6 +11,9 @@ from playwright.sync_api import Browser, Page
 from test_page import browser  # noqa: F401
 from test_serve import Server
 
+from hiercli import Client
+from hiercli.data.corrections import Corrections
+
 pytestmark = pytest.mark.xdist_group("browser")
 
 
@@ -151,17 +154,123 @@ def test_the_tree_is_walked(browser: Browser, server: Server, query: Path) -> No
     assert shown.wrong == [] and again.wrong == []
 
 
+@pytest.fixture(scope="module")
+def with_paths(index_with_faults: Path) -> Iterator[Server]:
+    found = Server("--index", index_with_faults, "--show-paths")
+    yield found
+    found.stop()
+
+
+def test_a_review_is_worked_through_by_keyboard(
+    browser: Browser,  # noqa: F811
+    with_paths: Server,
+    tmp_path: Path,
+) -> None:
+    with Client(with_paths.url) as client:
+        first = client.review().findings[0]
+    assert first.kind == "relabel"
+    shown = Shown(browser, with_paths)
+    page, keyboard = shown.page, shown.page.keyboard
+    page.focus("nav a[data-view=review]")
+    keyboard.press("Enter")
+    shown.until("!!hier.state().review")
+    total = page.locator("#findings li").count()
+    assert f"0 of {total} decided" in page.inner_text("#count")
+    assert page.inner_text("#card h2") == f"{first.label}, or {first.proposal}?"
+    assert "%" in page.inner_text("#card .why")
+    shown.until("[...document.querySelectorAll('#card img')].every((one) => one.naturalWidth > 0)")
+    assert page.locator("#card img").count() > 5
+    keyboard.press("a")
+    keyboard.press("2")
+    assert page.evaluate("hier.state().review.state().kind") == "duplicate"
+    keyboard.press("l")
+    keyboard.type("a, <b>new</b> kind")
+    keyboard.press("Enter")
+    keyboard.press("a")
+    keyboard.press("r")
+    keyboard.press("u")
+    assert f"3 of {total} decided" in page.inner_text("#count")
+    keyboard.press("ArrowLeft")
+    keyboard.press("ArrowLeft")
+    assert page.inner_text("#card .state") == "Label: a, <b>new</b> kind"
+    assert page.locator("#findings .mark.yes").count() == 2
+    with page.expect_download() as waiting:
+        keyboard.press("s")
+    saved = tmp_path / "saved.csv"
+    waiting.value.save_as(saved)
+    decisions = Corrections.read(saved)
+    assert sorted(decisions.labels.values()) == ["a, <b>new</b> kind", first.proposal]
+    assert first.path in decisions.paths.values()
+    assert len(decisions.excluded) == 1
+    # A picture leads to a search, and back; the keys of the review are its own.
+    page.locator("#card a").first.click()
+    shown.labels()
+    keyboard.press("r")
+    page.go_back()
+    assert f"3 of {total} decided" in page.inner_text("#count")
+    page.reload()
+    shown.until("!!window.hier?.state().review")
+    assert f"3 of {total} decided" in page.inner_text("#count")
+    assert shown.wrong == []
+
+
+def test_a_review_without_paths_is_not_saved(
+    browser: Browser,  # noqa: F811
+    index_with_faults: Path,
+) -> None:
+    server = Server("--index", index_with_faults)
+    shown = Shown(browser, server, "#/review")
+    shown.until("!!window.hier.state().review")
+    assert shown.page.locator("#save").is_disabled()
+    assert "--show-paths" in shown.page.inner_text("#reviewview footer")
+    assert ".jpg" not in shown.page.inner_text("#reviewview")
+    shown.page.keyboard.press("s")
+    shown.page.keyboard.press("a")
+    assert "1 of" in shown.page.inner_text("#count")
+    shown.page.click("nav a[data-view=tree]")
+    shown.until("!!window.hier.state().tree")
+    ids = "[...document.querySelectorAll('[id]')].map((one) => one.id)"
+    assert shown.page.evaluate(f"new Set({ids}).size === {ids}.length"), "views share no ids"
+    shown.page.keyboard.press("a")
+    shown.page.click("nav a[data-view=review]")
+    assert "1 of" in shown.page.inner_text("#count")
+    server.stop()
+    assert shown.wrong == []
+
+
+def test_a_review_follows_the_menu_of_indexes(
+    browser: Browser,  # noqa: F811
+    index: Path,
+    index_with_faults: Path,
+) -> None:
+    server = Server("--index", index, "--index", index_with_faults)
+    shown = Shown(browser, server, "#/review")
+    shown.until("!!window.hier.state().review")
+    count = shown.page.locator("#findings li").count()
+    shown.page.select_option("#indexes", "faulty")
+    shown.until(f"document.querySelectorAll('#findings li').length > {count}")
+    shown.page.focus("#indexes")
+    shown.page.keyboard.press("a")  # goes to the menu
+    assert shown.page.inner_text("#count").startswith("0 of")
+    server.stop()
+    assert shown.wrong == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200, 3840])
 def test_it_can_be_read(
     browser: Browser,  # noqa: F811
     server: Server,
+    with_paths: Server,
     scheme: str,
     width: int,
 ) -> None:
     options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
-    for path, there in (("", "#some .hit"), ("#/text/kind", ".hit .label"), ("#/tree", "#disk")):
-        shown = Shown(browser, server, path, **options)
+    for path, there, asked in (
+        ("", "#some .hit", server), ("#/text/kind", ".hit .label", server),
+        ("#/tree", "#disk", server), ("#/review", "#card img", with_paths),
+    ):  # fmt: skip
+        shown = Shown(browser, asked, path, **options)
         shown.page.wait_for_selector(there)
         assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
         found = Axe().run(shown.page)

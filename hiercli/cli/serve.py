@@ -75,11 +75,12 @@ def serve(
         bool, typer.Option("--json", help="Print the address as JSON once requests are answered.")
     ] = False,
 ) -> None:
-    """Serve an index: a page to search it in a browser, and an HTTP API.
+    """Serve an index: a page to search and review it in a browser, and an HTTP API.
 
-    The page takes images that are dropped, pasted or photographed, and words. The API is described
-    at /api/openapi.json; `hiercli.Client` speaks it. When the index changes, the server opens the
-    new state without refusing a request. Ctrl-C and SIGTERM end it after the requests in work.
+    The page takes images that are dropped, pasted or photographed, and words. It shows the tree,
+    and what `hier review` finds in the index. The API is described at /api/openapi.json;
+    `hiercli.Client` speaks it. When the index changes, the server opens the new state without
+    refusing a request. Ctrl-C and SIGTERM end it after the requests in work.
 
     Only this machine can reach the server, unless --host says otherwise; then each request needs a
     token. Paths of files never leave the server unless --show-paths is given.

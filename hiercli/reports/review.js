@@ -1,15 +1,60 @@
 "use strict";
-(() => {
-  const facts = JSON.parse(document.getElementById("data").textContent);
-  const at = (id) => document.getElementById(id);
+// The findings of a review, one at a time, by keyboard.
+//
+// hierReview(root, data, options) fills an element. Data: findings, kinds, labels, key and columns of
+// the CSV; without columns, decisions cannot be saved. Options: title; note; notes, sentences that are
+// shown above; picture(image, size) gives the address of a picture, size is small or preview;
+// link(image) gives the address that a picture leads to; embedded: beside other views.
+const hierReview = (root, data, options = {}) => {
+  root.classList.add("review");
+  root.innerHTML = `
+    <header>
+      <h1></h1>
+      <nav id="kinds" aria-label="Kinds of findings"></nav>
+      <div class="bar"><progress id="progress" aria-label="Decided" value="0" max="1"></progress>
+        <span id="count"></span></div>
+      <button id="save" type="button"><b>S</b>ave decisions</button>
+      <button id="theme" type="button" title="Dark or light" aria-label="Dark or light">◐</button>
+    </header>
+    <div class="work">
+      <ol id="findings" aria-label="Findings"></ol>
+      <section id="card" tabindex="-1" aria-live="polite" aria-label="Finding"></section>
+    </div>
+    <footer>
+      <form id="naming" hidden><label for="new">New label</label>
+        <input id="new" list="labels" autocomplete="off"><datalist id="labels"></datalist>
+        <button>Set label</button></form>
+      <div id="actions">
+        <button id="previous" type="button" title="Previous (←)" aria-label="Previous">←</button>
+        <button id="accept" type="button"><kbd>A</kbd> <span></span></button>
+        <button id="reject" type="button"><kbd>R</kbd> <span>Keep as it is</span></button>
+        <button id="exclude" type="button"><kbd>X</kbd> <span>Leave image out</span></button>
+        <button id="relabel" type="button"><kbd>L</kbd> <span>Other label…</span></button>
+        <button id="undo" type="button"><kbd>U</kbd> <span>Undo</span></button>
+        <button id="next" type="button" title="Next (→)" aria-label="Next">→</button>
+      </div>
+      <p><small>Keys: A, R, X and L decide. ← and → move. U undoes. S saves. 1 to 9 choose a kind,
+        0 all. Decisions are kept in this browser<span id="saving"> until they are saved as CSV. Then
+        run <code>hier embed FOLDER --index INDEX --labels review.csv</code></span>.<span
+        id="remark"></span></small></p>
+    </footer>`;
+  const at = (id) => root.querySelector(`#${id}`);
   const made = (tag, text, name) => {
     const element = document.createElement(tag);
     if (text) element.textContent = text;
     if (name) element.className = name;
     return element;
   };
-  const key = `hier-review-${facts.key}`;
-  const unwanted = ["duplicate", "leak", "outlier", "unreadable", "tiny", "blurred"];
+  const key = `hier-review-${data.key}`;
+  const copies = ["duplicate", "leak"];
+  const unwanted = [...copies, "outlier", "unreadable", "tiny", "blurred"];
+  root.querySelector("h1").textContent = options.title ?? "";
+  at("remark").textContent = options.note ?? "";
+  if (!data.columns) { // the server keeps the paths of files to itself
+    at("save").disabled = true;
+    at("saving").replaceChildren(". To save them, start the server with ", made("code", "--show-paths"));
+  }
+  if (options.embedded) { root.querySelector("h1").remove(); at("theme").remove(); }
 
   // What was decided: by the number of a finding, {decision, label}; and what came before, to undo.
   let decided = {};
@@ -24,8 +69,8 @@
     try { localStorage.setItem(key, JSON.stringify(decided)); } catch { /* private browsing */ }
   };
 
-  const numbers = () => facts.findings.map((_, number) => number)
-    .filter((number) => !kind || facts.findings[number].kind === kind);
+  const numbers = () => data.findings.map((_, number) => number)
+    .filter((number) => !kind || data.findings[number].kind === kind);
 
   const proposal = (one) => {
     if (unwanted.includes(one.kind)) return "Leave image out";
@@ -34,11 +79,13 @@
     return one.proposal ? `Call it ${one.proposal}` : "";
   };
 
+  const nameOf = (one) => one.label || (one.path ?? "").split("/").pop() ||
+    (one.kind === "unreadable" ? "a file" : "no label");
+
   const headline = (one) => {
-    const name = one.label || one.name;
     return {
       relabel: `${one.label}, or ${one.proposal}?`,
-      split: `Is ${name} two classes?`,
+      split: `Is ${one.label} two classes?`,
       merge: `Are ${one.label} and ${one.proposal} one class?`,
       duplicate: "The same photo twice?",
       leak: "The same photo in two splits?",
@@ -50,9 +97,17 @@
     }[one.kind];
   };
 
+  const sureness = (one) => {
+    if (one.confidence === null) return "";
+    const percent = `${Math.round(100 * one.confidence)} %`;
+    if (copies.includes(one.kind)) return ` The pixels agree to ${percent}.`;
+    const word = one.confidence >= 0.9 ? "Almost certain" : one.confidence >= 0.6 ? "Likely" : "Possible";
+    return ` ${word}, ${percent}.`;
+  };
+
   const told = (number) => {
     const own = decided[number];
-    const one = facts.findings[number];
+    const one = data.findings[number];
     if (!own) return ["Undecided", ""];
     if (own.decision === "reject") return ["Kept as it is", "no"];
     if (own.decision === "exclude") return ["Left out", "yes"];
@@ -60,56 +115,117 @@
     return [proposal(one) === "Leave image out" ? "Left out" : proposal(one), "yes"];
   };
 
-  const picture = (number, words) => {
-    const data = facts.pictures[number];
-    if (!data) return made("div", "Image not available", "none");
-    const image = made("img");
-    image.src = data;
-    image.alt = words;
-    return image;
+  const picture = (image, size, words) => {
+    const lost = () => made("div", words && "Image not available", words ? "none" : "thumb");
+    const source = options.picture(image, size);
+    if (!source) return lost();
+    const shown = made("img", "", words ? "" : "thumb");
+    shown.alt = words;
+    shown.loading = "lazy";
+    if (!words || !options.link) {
+      shown.addEventListener("error", () => shown.replaceWith(lost()));
+      shown.src = source;
+      return shown;
+    }
+    const link = made("a");
+    link.href = options.link(image);
+    link.title = "Search for images like this one";
+    link.append(shown);
+    shown.addEventListener("error", () => link.replaceWith(lost()));
+    shown.src = source;
+    return link;
   };
 
+  // The list of findings ---------------------------------------------------------------------------
+  const lines = new Map();
+
+  const list = (some) => {
+    lines.clear();
+    some.forEach((number, row) => {
+      const one = data.findings[number];
+      const line = made("button");
+      line.type = "button";
+      line.tabIndex = -1; // one of them is reached by Tab, and ← and → move
+      const about = one.proposal && one.kind !== "split" ? `${one.kind}: ${one.proposal}` : one.kind;
+      line.append(picture(one.examples[0].images[0], "small", ""), made("b", nameOf(one)),
+        made("small", about), made("span", "", "mark"));
+      line.addEventListener("click", () => { place = row; naming(false); show(true); });
+      lines.set(number, line);
+      mark(number);
+    });
+    at("findings").replaceChildren(...[...lines.values()].map((line) => {
+      const item = made("li");
+      item.append(line);
+      return item;
+    }));
+  };
+
+  const mark = (number) => {
+    const sign = lines.get(number)?.querySelector(".mark");
+    if (!sign) return;
+    const [words, mood] = told(number);
+    sign.className = `mark ${mood}`;
+    sign.textContent = { yes: "✓", no: "–" }[mood] ?? "";
+    sign.title = words;
+  };
+
+  const point = (number) => {
+    for (const line of at("findings").querySelectorAll("[aria-current]")) {
+      line.removeAttribute("aria-current");
+      line.tabIndex = -1;
+    }
+    const line = lines.get(number);
+    if (!line) return;
+    line.setAttribute("aria-current", "true");
+    line.tabIndex = 0;
+    const box = at("findings"), above = line.offsetTop - box.offsetTop;
+    if (above < box.scrollTop) box.scrollTop = above;
+    else if (above + line.offsetHeight > box.scrollTop + box.clientHeight) {
+      box.scrollTop = above + line.offsetHeight - box.clientHeight;
+    }
+  };
+
+  // One finding ------------------------------------------------------------------------------------
   const show = (focus) => {
     const some = numbers();
     place = Math.max(0, Math.min(place, some.length - 1));
     const card = at("card");
     card.replaceChildren();
-    const total = facts.findings.length;
+    const total = data.findings.length;
     const done = Object.keys(decided).length;
     at("progress").max = Math.max(1, total);
     at("progress").value = done;
     at("count").textContent = `${done} of ${total} decided`;
     buttons(some);
     chips();
+    for (const note of options.notes ?? []) card.append(made("p", note, "where"));
     if (!some.length) {
       card.append(made("h2", "No findings"), made("p", "There are no findings of this kind.", "why"));
       return;
     }
     const number = some[place];
-    const one = facts.findings[number];
+    const one = data.findings[number];
+    point(number);
     const [words, mood] = told(number);
     card.append(made("h2", headline(one)));
     const why = made("p", "", "why");
-    const sure = one.confidence === null ? "" :
-      one.of ? ` Agreement ${Math.round(100 * one.confidence)} %.` :
-      ` Probability ${Math.round(100 * one.confidence)} %.`;
     const reason = one.reason ? one.reason[0].toUpperCase() + one.reason.slice(1) + "." : "";
-    why.append(reason + sure + " ", made("span", words, `state ${mood}`));
+    why.append(`${reason}${sureness(one)} `, made("span", words, `state ${mood}`));
     const above = one.shared && one.kind !== "split" ? ` Both belong to ${one.shared}.` : "";
-    card.append(why, made("p", `${place + 1} of ${some.length}. ${one.path}.${above}`, "where"));
+    const path = one.path ? ` ${one.path}.` : "";
+    card.append(why, made("p", `${place + 1} of ${some.length}.${path}${above}`, "where"));
     const large = made("div", "", "large");
     const rest = [];
-    one.shows.forEach(([caption, shown], row) => {
-      const isLarge = row === 0 || (row === 1 && one.of);
-      if (isLarge) {
+    one.examples.forEach((group) => {
+      if (group.large) {
         const figure = made("figure");
-        figure.append(picture(shown[0], caption), made("figcaption", caption));
+        figure.append(picture(group.images[0], "preview", group.caption), made("figcaption", group.caption));
         large.append(figure);
-      } else if (shown.length) {
+      } else if (group.images.length) {
         const line = made("div", "", "row");
         const pictures = made("div");
-        shown.forEach((each) => pictures.append(picture(each, caption)));
-        line.append(made("h3", caption), pictures);
+        group.images.forEach((each) => pictures.append(picture(each, "small", group.caption)));
+        line.append(made("h3", group.caption), pictures);
         rest.push(line);
       }
     });
@@ -118,12 +234,15 @@
     examples.append(...rest);
     sides.append(large, examples);
     card.append(sides);
+    const following = data.findings[some[place + 1]];
+    const early = following && options.picture(following.examples[0].images[0], "preview");
+    if (early) new Image().src = early; // it is there when it is wanted
     if (focus) card.focus({ preventScroll: true });
   };
 
   const buttons = (some) => {
     const number = some[place];
-    const one = facts.findings[number];
+    const one = data.findings[number];
     const own = decided[number] || {};
     const words = one ? proposal(one) : "";
     at("accept").hidden = !words;
@@ -137,18 +256,19 @@
     });
   };
 
-  const kindsShown = Object.keys(facts.kinds)
-    .filter((name) => facts.findings.some((one) => one.kind === name));
+  const kindsShown = Object.keys(data.kinds)
+    .filter((name) => data.findings.some((one) => one.kind === name));
 
   const chips = () => {
     const chip = (name, words, count) => {
       const button = made("button", `${words} ${count}`);
-      button.title = name ? facts.kinds[name] : "all findings";
+      button.type = "button";
+      button.title = name ? data.kinds[name] : "all findings";
       button.setAttribute("aria-pressed", String(kind === name));
       button.onclick = () => choose(name);
       return button;
     };
-    const left = (name) => facts.findings
+    const left = (name) => data.findings
       .filter((one, number) => (!name || one.kind === name) && !decided[number]).length;
     at("kinds").replaceChildren(
       chip("", "all", left("")), ...kindsShown.map((name) => chip(name, name, left(name))),
@@ -157,11 +277,10 @@
 
   const choose = (name) => {
     kind = name;
-    place = 0;
     const some = numbers();
-    const open = some.findIndex((number) => !decided[number]);
-    place = Math.max(0, open);
+    place = Math.max(0, some.findIndex((number) => !decided[number]));
     naming(false);
+    list(some);
     show(true);
   };
 
@@ -173,6 +292,7 @@
     past.push([number, decided[number], kind]);
     decided[number] = label ? { decision, label } : { decision };
     keep();
+    mark(number);
     const after = some.findIndex((each, row) => row > place && !decided[each]);
     const open = after >= 0 ? after : some.findIndex((each) => !decided[each]);
     if (open >= 0) place = open;
@@ -184,7 +304,8 @@
     const [number, before, was] = past.pop();
     if (before) decided[number] = before; else delete decided[number];
     keep();
-    kind = was;
+    if (kind !== was) { kind = was; list(numbers()); }
+    mark(number);
     place = numbers().indexOf(number);
     show(true);
   };
@@ -196,21 +317,23 @@
     at("new").focus();
   };
 
+  // Saving -----------------------------------------------------------------------------------------
   const cell = (value) => {
     const text = value === null || value === undefined ? "" : String(value);
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
 
   const table = () => {
-    const rows = [[...facts.columns, "decision", "new_label"]];
-    facts.findings.forEach((one, number) => {
+    const rows = [[...data.columns, "decision", "new_label"]];
+    data.findings.forEach((one, number) => {
       const own = decided[number] || {};
-      rows.push([...facts.columns.map((name) => one[name]), own.decision, own.label]);
+      rows.push([...data.columns.map((name) => one[name]), own.decision, own.label]);
     });
     return rows.map((row) => row.map(cell).join(",")).join("\n") + "\n";
   };
 
   const save = () => {
+    if (!data.columns) return;
     const link = made("a");
     link.href = URL.createObjectURL(new Blob([table()], { type: "text/csv" }));
     link.download = "review.csv";
@@ -218,16 +341,18 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   };
 
+  // Keys and buttons -------------------------------------------------------------------------------
   const move = (step) => {
     naming(false);
     place += step;
     show(true);
   };
 
+  const listening = new AbortController();
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!root.offsetParent || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape") { naming(false); at("card").focus(); return; }
-    if (event.target.tagName === "INPUT") return;
+    if (/^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
     const act = {
       a: () => decide("accept"), r: () => decide("reject"), x: () => decide("exclude"),
       l: () => { if (!at("relabel").hidden) naming(true); }, u: undo, s: save,
@@ -238,14 +363,14 @@
     else if (digit >= 0 && digit <= kindsShown.length) choose(digit ? kindsShown[digit - 1] : "");
     else return;
     event.preventDefault();
-  });
+  }, { signal: listening.signal });
 
   at("accept").onclick = () => decide("accept");
   at("reject").onclick = () => decide("reject");
   at("exclude").onclick = () => decide("exclude");
   at("relabel").onclick = () => naming(true);
   at("undo").onclick = undo;
-  at("back").onclick = () => move(-1);
+  at("previous").onclick = () => move(-1);
   at("next").onclick = () => move(1);
   at("save").onclick = save;
   at("naming").onsubmit = (event) => {
@@ -254,20 +379,25 @@
     naming(false);
     if (label) decide("relabel", label);
   };
-  at("labels").append(...facts.labels.map((label) => {
+  at("labels").append(...data.labels.map((label) => {
     const option = made("option");
     option.value = label;
     return option;
   }));
-  const root = document.documentElement;
-  const isDark = () => (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-  root.dataset.theme = isDark() ? "dark" : "light";
-  at("theme").onclick = () => { root.dataset.theme = isDark() ? "light" : "dark"; };
+  if (!options.embedded) {
+    const page = document.documentElement;
+    const isDark = () => (page.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+    page.dataset.theme = isDark() ? "dark" : "light";
+    at("theme").onclick = () => { page.dataset.theme = isDark() ? "light" : "dark"; };
+  }
 
-  decided = Object.fromEntries(Object.entries(stored()).filter(([number]) => facts.findings[number]));
+  decided = Object.fromEntries(Object.entries(stored()).filter(([number]) => data.findings[number]));
   place = Math.max(0, numbers().findIndex((number) => !decided[number]));
+  list(numbers());
   show(false);
-  window.hier = {
+  // For tests, and for pages that show the review beside other things.
+  return {
     state: () => ({ place, kind, decided, number: numbers()[place] }), table, choose, decide, undo,
+    close: () => listening.abort(),
   };
-})();
+};

@@ -1,16 +1,21 @@
-"""The findings of a review as one page to work through, by keyboard and without a network."""
+"""The findings of a review as one page to work through, by keyboard and without a network.
+
+``review.js`` and ``review.css`` are those of the page of `hier serve` too.
+"""
 
 import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hiercli.collection import Collection
-from hiercli.files import readable, write_text
+from hiercli.files import write_text
 from hiercli.geometry import poincare
 from hiercli.images import Picture, read
 from hiercli.reports.neighbours import thumbnail
@@ -48,17 +53,15 @@ def write(
         paths of images that cannot be shown.
     """
     shown = _most(review.findings)
-    examples = _Examples(review.collection)
+    examples = Examples(review.collection)
     wanted: dict[tuple[str, int], int] = {}
     rows = []
     for one in shown:
         groups = [
-            (caption, [wanted.setdefault((path, side), len(wanted)) for path in paths])
-            for caption, side, paths in examples.of(one)
+            group.told([wanted.setdefault((path, group.side), len(wanted)) for path in group.paths])
+            for group in examples.of(one)
         ]
-        rows.append(
-            dataclasses.asdict(one) | {"shows": groups, "name": readable(Path(one.path).name)}
-        )
+        rows.append(dataclasses.asdict(one) | {"examples": groups})
     pictures = []
     missing: list[str] = []
     with ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -70,17 +73,23 @@ def write(
             if progress:
                 progress(len(pictures), len(wanted))
     left_out = len(review.findings) - len(shown)
-    facts = {
+    facts = about(review) | {
         "findings": rows,
         "pictures": pictures,
-        "kinds": KINDS,
-        "labels": sorted({label for label in review.collection.labels or () if label}),
         "columns": [field.name for field in dataclasses.fields(Finding)],
-        "key": hashlib.sha256(review.to_csv().encode("utf-8", "surrogateescape")).hexdigest()[:16],
     }
     note = f" {left_out:,} further findings are only in the CSV." if left_out else ""
     write_text(target, filled("review", title, note, facts))
     return list(dict.fromkeys(missing))
+
+
+def about(review: Review) -> dict[str, Any]:
+    """What ``review.js`` needs to know of a review beside its findings, as plain values."""
+    return {
+        "kinds": KINDS,
+        "labels": review.collection.classes,
+        "key": hashlib.sha256(review.to_csv().encode("utf-8", "surrogateescape")).hexdigest()[:16],
+    }
 
 
 def _most(findings: Sequence[Finding]) -> list[Finding]:
@@ -97,37 +106,67 @@ def _most(findings: Sequence[Finding]) -> list[Finding]:
     return [one for one in findings if id(one) in kept]
 
 
-class _Examples:
-    """Images that help to judge a finding."""
+@dataclass(frozen=True)
+class Group:
+    """A row of images that help to judge a finding.
 
-    def __init__(self, collection: Collection) -> None:
-        self._collection = collection
+    Attributes:
+        caption: of them.
+        paths: of the images.
+        is_large: whether they are what the finding is about.
+    """
+
+    caption: str
+    paths: list[str]
+    is_large: bool = False
+
+    @property
+    def side(self) -> int:
+        """Half of the pixels of the longer side of their pictures."""
+        return _LARGE if self.is_large else _SMALL
+
+    def told(self, images: Sequence[int | str]) -> dict[str, Any]:
+        """It as ``review.js`` reads it, with other names for its images."""
+        return {"caption": self.caption, "large": self.is_large, "images": images}
+
+
+class Examples:
+    """Images that help to judge a finding.
+
+    Args:
+        collection: that was looked at.
+        named: whether captions name files.
+    """
+
+    def __init__(self, collection: Collection, *, named: bool = True) -> None:
+        self._collection, self._named = collection, named
         self._paths = collection.paths or []
         self._at = {path: place for place, path in enumerate(self._paths)}
         self._members: dict[str, list[int]] = {}
         for place, label in enumerate(collection.labels or ()):
             self._members.setdefault(label, []).append(place)
 
-    def of(self, one: Finding) -> Iterator[tuple[str, int, list[str]]]:
-        """Caption, size and paths of each row of pictures; the first shows what it is about."""
-        name = Path(one.path).name
-        yield f"{name}, label {one.label}" if one.label else name, _LARGE, [one.path]
+    def of(self, one: Finding) -> Iterator[Group]:
+        """Rows of images; the first shows what the finding is about."""
+        about = [Path(one.path).name] * self._named + [f"label {one.label}"] * bool(one.label)
+        yield Group(", ".join(about) or "no label", [one.path], is_large=True)
         if one.of:
-            yield f"copy of {Path(one.of).name}", _LARGE, [one.of]
+            of = Path(one.of).name if self._named else "this image"
+            yield Group(f"copy of {of}", [one.of], is_large=True)
         at = self._at.get(one.path)
         if at is None:
             return
         if one.kind in ("relabel", "merge", "label"):
             if one.label:
-                yield f"nearest of {one.label}", _SMALL, self._nearest(at, one.label)
+                yield Group(f"nearest of {one.label}", self._nearest(at, one.label))
             if one.proposal:
-                yield f"nearest of {one.proposal}", _SMALL, self._nearest(at, one.proposal)
+                yield Group(f"nearest of {one.proposal}", self._nearest(at, one.proposal))
         elif one.kind == "split":
             order = self._nearest(at, one.label, every=True)
-            yield "like this one", _SMALL, order[:_EXAMPLES]
-            yield "least like it", _SMALL, order[: -_EXAMPLES - 1 : -1]
+            yield Group("like this one", order[:_EXAMPLES])
+            yield Group("least like it", order[: -_EXAMPLES - 1 : -1])
         elif one.kind == "outlier":
-            yield "nearest of all", _SMALL, self._nearest(at, None)
+            yield Group("nearest of all", self._nearest(at, None))
 
     def _nearest(self, at: int, label: str | None, *, every: bool = False) -> list[str]:
         places = range(len(self._paths)) if label is None else self._members.get(label, ())

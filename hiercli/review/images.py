@@ -29,7 +29,12 @@ Progress = Callable[[int, int], None]
 
 
 def copies(
-    pairs: Pairs, paths: Sequence[str], labels: Sequence[str], splits: Sequence[str]
+    pairs: Pairs,
+    paths: Sequence[str],
+    labels: Sequence[str],
+    splits: Sequence[str],
+    *,
+    pixels: Sequence[int] | None = None,
 ) -> list[Finding]:
     """A finding for each copy but the best of its group: a leak where that is in another split.
 
@@ -40,7 +45,12 @@ def copies(
         pairs: of copies.
         paths, labels: of all images.
         splits: name of the part (train, test, ...) that each is in; empty for none.
+        pixels: of each. With them no file is opened, and reasons name none.
     """
+
+    def goodness(place: int) -> tuple[int, int, str]:
+        return _goodness(paths[place]) if pixels is None else (-pixels[place], 0, paths[place])
+
     agreement: dict[int, int] = {}
     for row, (first, second) in enumerate(zip(pairs.first, pairs.second, strict=True)):
         for place in (int(first), int(second)):
@@ -54,14 +64,14 @@ def copies(
         # Of each group one image is kept, and the findings of both kinds keep the same.
         order = sorted(
             group.tolist(),
-            key=lambda at: (splits[at] != "train", not labels[at], _goodness(paths[at])),
+            key=lambda at: (splits[at] != "train", not labels[at], goodness(at)),
         )
         best = order[0]
         for place in order[1:]:
             row = agreement[place]
             how = _how(float(pairs.scale[row]), bool(pairs.mirrored[row]))
             other = int(pairs.first[row] + pairs.second[row] - place)
-            reason = f"{how} of {Path(paths[other]).name}"
+            reason = f"{how} of {Path(paths[other]).name if pixels is None else 'another image'}"
             if labels[place] and labels[place] != labels[best]:
                 reason += f"; the labels differ ({labels[place]}, {labels[best]})"
             is_leak = bool(splits[place]) and bool(splits[best]) and splits[place] != splits[best]
@@ -104,7 +114,12 @@ def split_of(path: str) -> str:
 
 
 def outliers(
-    distances: np.ndarray, near: np.ndarray, paths: Sequence[str], labels: Sequence[str]
+    distances: np.ndarray,
+    near: np.ndarray,
+    paths: Sequence[str],
+    labels: Sequence[str],
+    *,
+    named: bool = True,
 ) -> list[Finding]:
     """Images that lie much farther from their nearest than images do, the farthest first.
 
@@ -112,18 +127,22 @@ def outliers(
         distances: (N, K) to the nearest images, ascending.
         near: (N, K) positions of these.
         paths, labels: of all images.
+        named: whether reasons name the nearest image.
     """
     if len(paths) < _FEWEST:
         return []
     far = np.log(np.maximum(distances[:, min(_RANK, distances.shape[1]) - 1], 1e-9))
     standing = _standing_out(far)
-    order = [place for place in np.argsort(-standing, kind="stable") if standing[place] >= _ALONE]
-    return [
-        Finding("outlier", paths[place], labels[place],
-                reason=f"its nearest images lie {np.exp(far[place] - np.median(far)):.1f} times as "
-                f"far as usual; the nearest is {Path(paths[near[place, 0]]).name}")
-        for place in order
-    ]  # fmt: skip
+    found = []
+    for place in np.argsort(-standing, kind="stable"):
+        if standing[place] < _ALONE:
+            break
+        times = np.exp(far[place] - np.median(far))
+        reason = f"its nearest images lie {times:.1f} times as far as usual"
+        if named:
+            reason += f"; the nearest is {Path(paths[near[place, 0]]).name}"
+        found.append(Finding("outlier", paths[place], labels[place], reason=reason))
+    return found
 
 
 def _standing_out(values: np.ndarray) -> np.ndarray:

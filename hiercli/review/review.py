@@ -27,6 +27,7 @@ from hiercli.review import duplicates, images, labelling
 from hiercli.review.finding import KINDS, Finding
 from hiercli.review.labels import LABEL_KINDS, NEIGHBOURS, doubts
 from hiercli.review.neighbourhood import nearest_of_all
+from hiercli.wording import counted
 
 if TYPE_CHECKING:
     from hiercli.index.catalogue import Catalogue
@@ -78,6 +79,7 @@ class Review:
         least: float = 0.45,
         label_next: int = 20,
         steps: Steps | None = None,
+        read_files: bool = True,
     ) -> Self:
         """Look through the images of an index, or of a file of embeddings.
 
@@ -88,6 +90,9 @@ class Review:
             least: confidence from which on doubts of labels and classes are listed.
             label_next: how many images without a label are proposed.
             steps: tells of progress.
+            read_files: open the files of images. Without it, copies and tiny images are found by
+                the small pictures that an index keeps, blurred images are not found, and reasons
+                name no file.
 
         Raises:
             InputError: the source is missing or empty, or a kind is unknown.
@@ -96,7 +101,7 @@ class Review:
         source = Path(source)
         collection, _ = images_of(source, None if model is None else Path(model))
         if collection.paths is not None:  # a review is read in other folders too
-            paths = [path if "://" in path else os.path.abspath(path) for path in collection.paths]
+            paths = [whole_path(path) for path in collection.paths]
             collection = dataclasses.replace(collection, paths=paths)
         unreadable: list[tuple[str, str]] = []
         smalls: Callable[[], Iterator[tuple[int, bytes]]] | None = None
@@ -109,7 +114,7 @@ class Review:
                 smalls = partial(_thumbnails, catalogue, collection.paths or ())
             found = cls.of_collection(
                 collection, kinds=kinds, least=least, label_next=label_next, steps=steps,
-                smalls=smalls, unreadable=unreadable,
+                smalls=smalls, unreadable=unreadable, read_files=read_files,
             )  # fmt: skip
         return dataclasses.replace(found, index=source) if is_index(source) else found
 
@@ -124,12 +129,13 @@ class Review:
         steps: Steps | None = None,
         smalls: Callable[[], Iterator[tuple[int, bytes]]] | None = None,
         unreadable: Sequence[tuple[str, str]] = (),
+        read_files: bool = True,
     ) -> Self:
         """Look through a collection, see `of_images`.
 
         Args:
             collection: of images with c.
-            kinds, least, label_next, steps: as there.
+            kinds, least, label_next, steps, read_files: as there.
             smalls: gives positions and small pictures of images; others are read from their files.
             unreadable: paths and reasons of files that are not among the images.
         """
@@ -141,12 +147,11 @@ class Review:
             )
         if collection.c is None:
             raise InputError("expected a collection with its curvature c, got one without")
-        looked = _Reviewer(collection, wanted, steps or _silent, smalls)
+        looked = _Reviewer(collection, wanted, steps or _silent, smalls, read_files)
         found = looked.run(least, label_next, unreadable)
-        notes: tuple[str, ...] = ()
         if wanted & set(LABEL_KINDS) and len(collection.classes) < 2:
-            notes = ("labels were not compared: the images have fewer than two labels",)
-        return cls(found, collection, tuple(looked.problems), notes)
+            looked.notes.append("labels were not compared: the images have fewer than two labels")
+        return cls(found, collection, tuple(looked.problems), tuple(looked.notes))
 
     def write(
         self, folder: Path | str, *, title: str = "Review", steps: Steps | None = None
@@ -190,6 +195,11 @@ class Review:
         return {kind: number for kind, number in numbers.items() if number}
 
 
+def whole_path(path: str) -> str:
+    """A path as findings have it: absolute, unless it is an address of another kind."""
+    return path if "://" in path else os.path.abspath(path)
+
+
 @contextlib.contextmanager
 def _silent(name: str) -> Iterator[Callable[[int, int], None]]:
     del name
@@ -205,11 +215,14 @@ class _Reviewer:
         wanted: set[str],
         steps: Steps,
         smalls: Callable[[], Iterator[tuple[int, bytes]]] | None,
+        read_files: bool,
     ) -> None:
         self.collection, self.wanted, self.steps, self.smalls = collection, wanted, steps, smalls
+        self.read_files = read_files
         self.paths = list(collection.paths or ())
         self.labels = list(collection.labels or [""] * len(collection))
         self.problems: list[str] = []
+        self.notes: list[str] = []
 
     def run(self, least: float, count: int, unreadable: Sequence[tuple[str, str]]) -> list[Finding]:
         """What is found, by kind; see `Review.of_images`."""
@@ -219,8 +232,9 @@ class _Reviewer:
         found += self._neighbourly(count)
         if "unreadable" in self.wanted:
             found += [Finding("unreadable", path, reason=why) for path, why in unreadable]
-            found += self._missing()
-        if "blurred" in self.wanted and self.paths:
+            if self.read_files:
+                found += self._missing()
+        if "blurred" in self.wanted and self.paths and self.read_files:
             with self.steps("looking for blur") as told:
                 found += images.blurred(self.paths, self.labels, told)
         order = list(KINDS)
@@ -265,7 +279,7 @@ class _Reviewer:
             far, near = (table[:, :_NEAR] for table in self._neighbours)
             names = self.paths or [f"image {place + 1}" for place in range(len(collection))]
             if "outlier" in compared:
-                found += images.outliers(far, near, names, self.labels)
+                found += images.outliers(far, near, names, self.labels, named=self.read_files)
             if "label" in compared and self._num_classes():
                 found += labelling.label_next(
                     collection.points, far, near, names, self.labels, c, count
@@ -280,7 +294,10 @@ class _Reviewer:
                 pairs = duplicates.near_duplicates(
                     near[:, : duplicates.NEIGHBOURS], greys, aspects, progress=told
                 )
-            found += images.copies(pairs, self.paths, self.labels, self._splits())
+            found += images.copies(
+                pairs, self.paths, self.labels, self._splits(),
+                pixels=None if self.read_files else _num_pixels(sides, aspects),
+            )  # fmt: skip
         return found
 
     def _missing(self) -> list[Finding]:
@@ -306,7 +323,7 @@ class _Reviewer:
         with self.steps("reading images") as told, ThreadPoolExecutor(os.cpu_count()) as threads:
             done = 0
             sources: Iterator[tuple[int, bytes | None]] = iter(())
-            for stored in (True, False):
+            for stored in (True, False) if self.read_files else (True,):
                 if stored:
                     sources = iter(()) if self.smalls is None else self.smalls()
                 else:
@@ -319,6 +336,11 @@ class _Reviewer:
                         elif not stored:
                             self.problems.append(problem)
                     told(min(done, total), total)
+        if not self.read_files and done < total:
+            self.notes.append(
+                f"no copies of {counted(total - done, 'image')} were looked for: the index keeps "
+                "no small pictures of them"
+            )
         greys, aspects = duplicates.gathered(pictures)
         return greys, aspects, sides
 
@@ -337,6 +359,12 @@ class _Reviewer:
         with contextlib.suppress(ImageError):  # the file was decoded at a smaller size
             side = min(size_of(self.paths[at]))
         return at, (grey, aspect, side), ""
+
+
+def _num_pixels(sides: Sequence[int], aspects: np.ndarray) -> list[int]:
+    """Pixels of images, of the short side and the aspect of each."""
+    long = np.maximum(aspects, 1 / aspects)
+    return [round(side * side * float(more)) for side, more in zip(sides, long, strict=True)]
 
 
 def _chunks(items: Iterator[tuple[int, bytes | None]]) -> Iterator[list[tuple[int, bytes | None]]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -33,6 +34,7 @@ from hiercli.serve.asked import asked
 from hiercli.serve.collection import ServedIndex, content_of
 from hiercli.serve.decoders import DecoderPool
 from hiercli.serve.guard import COOKIE, Guard
+from hiercli.serve.reviews import Findings, Reviews, kinds_of
 from hiercli.serve.settings import Settings
 from hiercli.serve.state import Asked
 from hiercli.serve.trees import Trees
@@ -41,8 +43,9 @@ MOST_TEXT = 10_000
 """Bytes of JSON that name an image, words or a point, beside those of the point itself."""
 _PREVIEWS = 64 * 2**20
 """Bytes of previews that are kept."""
-_OWN, _SHARED = ("index.html", "app.css", "app.js"), ("theme.css", "disk.css", "disk.js")
-"""Files of the page; the tree and its colours are those of the offline page."""
+_OWN = ("index.html", "app.css", "app.js")
+_SHARED = ("theme.css", "disk.css", "disk.js", "review.css", "review.js")
+"""Files of the page; tree, review and colours are those of the offline pages."""
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 _FOLDERS = re.compile(r"(?<![\w*.])(?:[A-Za-z]:)?(?:[/\\][^\s/\\]+)*[/\\](?=[^\s/\\])")
 """What stands before the name of a file in an absolute path."""
@@ -75,6 +78,7 @@ class Service:
             self.indexes[name] = ServedIndex(name, index, settings)
         self.decoders = DecoderPool(settings.num_decoders)
         self.trees = Trees(settings)
+        self.reviews = Reviews(settings)
         self.previews = Cache(_PREVIEWS)
         self.failure: HierError | None = None
         self.registry = CollectorRegistry()
@@ -112,6 +116,7 @@ class Service:
                 task.cancel()
             for index in self.indexes.values():
                 index.close()
+            self.reviews.close()
             self.decoders.close()
 
     def index(self, name: str | None) -> ServedIndex:
@@ -274,6 +279,18 @@ class Service:
         if found is None:
             return _json({"building": True}, 202)
         return Response(found, media_type="application/json", headers={"cache-control": "no-cache"})
+
+    async def review(self, request: Request) -> Response:
+        """What a person should look at in the index."""
+        index, kinds = self.index(request), kinds_of(request.query_params.getlist("kind"))
+        found = await self.reviews.of(index)
+        if not isinstance(found, Findings):
+            return _json({"building": True} | dataclasses.asdict(found), 202)
+        return Response(
+            found.answer(kinds),
+            media_type="application/json",
+            headers={"cache-control": "no-cache"},
+        )
 
     async def health(self, request: Request) -> Response:
         """Whether the server answers."""
@@ -447,6 +464,7 @@ def application(settings: Settings) -> tuple[Guard, Service]:
         ("/", "GET", service.start),
         ("/page/{name}", "GET", service.part),
         ("/api/tree", "GET", service.tree),
+        ("/api/review", "GET", service.review),
         ("/api/stats", "GET", service.stats),
         ("/api/healthz", "GET", service.health),
         ("/api/openapi.json", "GET", service.document),

@@ -4,12 +4,13 @@ from typing import Any
 
 from hiercli import __version__
 from hiercli.serve.asked import PARAMETERS
+from hiercli.serve.reviews import FOUND, MOST
 
 _ID = {
     "name": "id", "in": "path", "required": True, "description": "Of an image, from a hit.",
     "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
 }  # fmt: skip
-_NUMBER, _TEXT = {"type": "number"}, {"type": "string"}
+_NUMBER, _WHOLE, _TEXT = {"type": "number"}, {"type": "integer"}, {"type": "string"}
 
 
 def document() -> dict[str, Any]:
@@ -69,6 +70,19 @@ def _paths() -> dict[str, Any]:
                 "200": {"description": "The tree.", "content": {"application/json": {}}},
                 "202": {"description": "The tree is in the making. Ask again."},
             } | _errors(400, 404),
+        }},
+        "/api/review": {"get": {
+            "summary": "What a person should look at: wrong labels, copies, odd images.",
+            "parameters": [_parameter("index", *PARAMETERS["index"]), {
+                "name": "kind", "in": "query",
+                "description": "Only findings of this kind; can be repeated.",
+                "schema": {"type": "array", "items": {"type": "string", "enum": list(FOUND)}},
+            }],
+            "responses": _answers("Review", 400, 404, 503) | {
+                "202": {"description": "The review is in the making. Ask again.", "content": {
+                    "application/json": {"schema": {"$ref": "#/components/schemas/Progress"}},
+                }},
+            },
         }},
         "/api/stats": {"get": {
             "summary": "Sizes and names of the indexes.",
@@ -155,6 +169,38 @@ def _schemas() -> dict[str, Any]:
                 "understood": {"type": "object", "description": "What words were taken for."},
             },
         },
+        "Finding": _finding(),
+        "Review": {
+            "type": "object",
+            "required": ["findings", "counts", "images", "notes", "key", "kinds", "labels"],
+            "properties": {
+                "findings": {
+                    "type": "array", "items": {"$ref": "#/components/schemas/Finding"},
+                    "description": f"At most {MOST} of a kind, the surest first.",
+                },
+                "counts": {
+                    "type": "object", "additionalProperties": _WHOLE,
+                    "description": "How many there are of each kind that was found.",
+                },
+                "images": _WHOLE | {"description": "That were looked at."},
+                "most": _WHOLE | {"description": "Findings of a kind that are sent."},
+                "notes": {"type": "array", "items": _TEXT},
+                "key": _TEXT | {"description": "The same as long as the findings are the same."},
+                "kinds": {"type": "object", "additionalProperties": _TEXT},
+                "labels": {"type": "array", "items": _TEXT},
+                "columns": {
+                    "type": ["array", "null"], "items": _TEXT,
+                    "description": "Of the CSV for `hier embed --labels`; null without paths.",
+                },
+            },
+        },
+        "Progress": {
+            "type": "object",
+            "required": ["building", "step", "done", "total"],
+            "properties": {
+                "building": {"const": True}, "step": _TEXT, "done": _WHOLE, "total": _WHOLE,
+            },
+        },
         "Error": {
             "type": "object",
             "required": ["error"],
@@ -165,3 +211,26 @@ def _schemas() -> dict[str, Any]:
             }},
         },
     }  # fmt: skip
+
+
+def _finding() -> dict[str, Any]:
+    images = {"type": "array", "items": _TEXT | {"description": "Id of an image."}}
+    values = {
+        "kind": {"type": "string", "enum": list(FOUND)},
+        "id": _TEXT | {"description": "Of the image; empty where the file cannot be read."},
+        "of_id": _TEXT | {"description": "Of the image that it is a copy of; else empty."},
+        "label": _TEXT,
+        "proposal": _TEXT | {"description": "Another label or class."},
+        "confidence": {"type": ["number", "null"], "description": "0 to 1."},
+        "branch": _TEXT,
+        "shared": _TEXT | {"description": "The finest group that both classes lie in."},
+        "reason": _TEXT,
+        "examples": {"type": "array", "description": "Images that help to judge.", "items": {
+            "type": "object",
+            "properties": {"caption": _TEXT, "large": {"type": "boolean"}, "images": images},
+        }},
+        "path": _TEXT | {"description": "Where the server was started with --show-paths."},
+        "of": _TEXT | {"description": "Likewise."},
+    }  # fmt: skip
+    required = [name for name in values if name not in ("path", "of")]
+    return {"type": "object", "required": required, "properties": values}

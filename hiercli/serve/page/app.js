@@ -1,7 +1,7 @@
 "use strict";
 // The page of `hier serve`. What is shown is said by the address behind #, so that each state can
-// be linked: #/ is the start, #/id/ID and #/text/WORDS are searches, #/tree/NODE is the tree. An
-// image that was given by hand is kept in memory: #/image.
+// be linked: #/ is the start, #/id/ID and #/text/WORDS are searches, #/tree/NODE is the tree, #/review
+// the list of findings. An image that was given by hand is kept in memory: #/image.
 (() => {
   const part = (id) => document.getElementById(id);
   const make = (tag, properties = {}, ...inside) => {
@@ -12,6 +12,7 @@
   const soft = (text) => text.split(/(?<=[_./-])/).flatMap((piece, place) => (place ? [make("wbr"), piece] : [piece]));
   const STEP = 24;
   let facts = null, index = "", given = null, hits = [], viewed = -1, tree = null, treeOf = "", turn = 0;
+  let review = null, reviewOf = "";
   const query = (values) => {
     const made = new URLSearchParams(values);
     if (facts && facts.indexes.length > 1) made.set("index", index);
@@ -213,6 +214,37 @@
     if (where && place < 0) say("This image is not among those that the tree shows.");
   };
 
+  // The review -------------------------------------------------------------------------------------
+  const finding = async () => {
+    if (reviewOf === index) return;
+    const wanted = index;
+    review?.close(); review = null;
+    part("review-of-index").replaceChildren(); part("reviewing").hidden = false; part("far").hidden = false;
+    try {
+      for (;;) {
+        const response = await fetch(`api/review?${query({})}`), told = await answerOf(response);
+        if (wanted !== index || state()[0] !== "review") return;
+        if (response.status !== 202) return found(told);
+        part("step").textContent = `${told.step[0].toUpperCase()}${told.step.slice(1)} …`;
+        if (told.total) Object.assign(part("far"), { max: told.total, value: told.done });
+        else part("far").removeAttribute("value");
+      }
+    } catch (error) {
+      part("step").textContent = error.message; part("far").hidden = true;
+    }
+  };
+  const found = (data) => {
+    part("reviewing").hidden = true;
+    const root = make("div"), all = Object.values(data.counts).reduce((sum, one) => sum + one, 0);
+    const left = all - data.findings.length;
+    part("review-of-index").replaceChildren(root);
+    review = hierReview(root, data, {
+      embedded: true, notes: data.notes, link: (id) => `#/id/${id}`, picture: (id, size) => id && picture(id, size),
+      note: left ? ` ${left.toLocaleString("en")} further findings are listed by hier review.` : "",
+    });
+    reviewOf = index;
+  };
+
   // The address ------------------------------------------------------------------------------------
   const state = () => {
     const [kind = "", ...rest] = location.hash.replace(/^#\/?/, "").split("/");
@@ -225,15 +257,15 @@
     if (location.hash === wanted) route(); else location.hash = wanted;
   };
   const route = () => {
-    const [kind, value] = state(), inTree = kind === "tree";
+    const [kind, value] = state(), view = ["tree", "review"].includes(kind) ? kind : "search";
     say("");
-    part("search").hidden = inTree; part("treeview").hidden = !inTree;
-    for (const link of document.querySelectorAll("nav a")) {
-      const current = (link.dataset.view === "tree") === inTree;
+    for (const [id, name] of [["search", "search"], ["treeview", "tree"], ["reviewview", "review"]]) part(id).hidden = name !== view;
+    for (const link of document.querySelectorAll(".top nav a")) {
+      const current = link.dataset.view === view;
       if (current) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
     }
     scrollTo(0, 0);
-    if (inTree) grow(value); else search();
+    if (view === "tree") grow(value); else if (view === "review") finding(); else search();
   };
   addEventListener("hashchange", route);
   addEventListener("keydown", (event) => {
@@ -269,6 +301,6 @@
     part("which").hidden = facts.indexes.length < 2;
     document.title = `${index}: visual search with hier`;
     route();
-    window.hier = { state: () => ({ hits, facts, index, tree }) }; // for tests
+    window.hier = { state: () => ({ hits, facts, index, tree, review }) }; // for tests
   })();
 })();
