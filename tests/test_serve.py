@@ -66,6 +66,13 @@ class Server:
             names = {name.lower(): value for name, value in answer.getheaders()}
             return answer.status, names, answer.read()
 
+    def made(self, path: str) -> bytes:
+        """What takes the server a while to make."""
+        while (answer := self.ask("GET", path))[0] == 202:
+            assert json.loads(answer[2])["building"]
+        assert answer[0] == 200
+        return answer[2]
+
     def error(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Any:
         status, _, content = self.ask(method, path, body, **headers)
         told = json.loads(content)["error"]
@@ -189,6 +196,7 @@ def test_the_server_answers_what_the_command_prints(
 def test_answers_hold_no_paths_unless_allowed(server: Server, index: Path, photos: Path) -> None:
     content = (photos / "kind1" / "photo2.jpg").read_bytes()
     body, kind = form(content)
+    server.made("/api/tree")
     for path in ("/api/search", "/api/stats", "/api/tree", "/metrics", "/api/openapi.json"):
         method = "POST" if path == "/api/search" else "GET"
         status, _, told = server.ask(method, path, body if method == "POST" else None,
@@ -244,7 +252,7 @@ def test_pictures_of_indexed_images_alone(
 def test_the_rest_of_the_api(server: Server, client: Client) -> None:
     (told,) = client.stats()["indexes"]
     assert (told["name"], told["images"], told["labels"]) == ("idx", 48, 8)
-    tree = json.loads(server.ask("GET", "/api/tree")[2])
+    tree = json.loads(server.made("/api/tree"))
     assert sum(kind == 2 for kind in tree["places"]["kind"]) == 48
     assert sum(bool(name) for name in tree["places"]["image"]) >= 48
     assert json.loads(server.ask("GET", "/api/healthz")[2]) == {"status": "ok"}
@@ -358,7 +366,7 @@ def test_findings_of_a_kind_are_bounded(
     index_with_faults: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reviews, "MOST", 1)
-    found = reviews._reviewed(index_with_faults, "", False, silent)
+    found = reviews.reviewed(index_with_faults, Settings(("faulty.faiss",)), silent)
     assert {len(own) for own in found.by_kind.values()} == {1}
     assert json.loads(found.facts)["counts"]["tiny"] > 1
     answer = json.loads(found.answer(["tiny", "leak"]))

@@ -34,15 +34,18 @@ from hiercli.serve.asked import asked
 from hiercli.serve.collection import ServedIndex, content_of
 from hiercli.serve.decoders import DecoderPool
 from hiercli.serve.guard import COOKIE, Guard
-from hiercli.serve.reviews import Findings, Reviews, kinds_of
+from hiercli.serve.making import Background, Progress
+from hiercli.serve.reviews import kinds_of, reviewed
 from hiercli.serve.settings import Settings
 from hiercli.serve.state import Asked
-from hiercli.serve.trees import Trees
+from hiercli.serve.trees import grown
 
 MOST_TEXT = 10_000
 """Bytes of JSON that name an image, words or a point, beside those of the point itself."""
 _PREVIEWS = 64 * 2**20
 """Bytes of previews that are kept."""
+_PATIENCE = 1.0
+"""Seconds that a request waits for a tree or review in the making; then it hears how far it is."""
 _OWN = ("index.html", "app.css", "app.js")
 _SHARED = ("theme.css", "disk.css", "disk.js", "review.css", "review.js")
 """Files of the page; tree, review and colours are those of the offline pages."""
@@ -77,8 +80,8 @@ class Service:
                 name += "-2"
             self.indexes[name] = ServedIndex(name, index, settings)
         self.decoders = DecoderPool(settings.num_decoders)
-        self.trees = Trees(settings)
-        self.reviews = Reviews(settings)
+        self.trees = Background(grown, settings, _PATIENCE, "`hier hierarchy`")
+        self.reviews = Background(reviewed, settings, _PATIENCE, "`hier review --points`")
         self.previews = Cache(_PREVIEWS)
         self.failure: HierError | None = None
         self.registry = CollectorRegistry()
@@ -116,6 +119,7 @@ class Service:
                 task.cancel()
             for index in self.indexes.values():
                 index.close()
+            self.trees.close()
             self.reviews.close()
             self.decoders.close()
 
@@ -276,15 +280,15 @@ class Service:
         """The tree of the classes with its images, laid out in a disk."""
         index = self.index(request.query_params.get("index"))
         found = await self.trees.of(index)
-        if found is None:
-            return _json({"building": True}, 202)
+        if isinstance(found, Progress):
+            return _json({"building": True} | dataclasses.asdict(found), 202)
         return Response(found, media_type="application/json", headers={"cache-control": "no-cache"})
 
     async def review(self, request: Request) -> Response:
         """What a person should look at in the index."""
-        index, kinds = self.index(request), kinds_of(request.query_params.getlist("kind"))
-        found = await self.reviews.of(index)
-        if not isinstance(found, Findings):
+        kinds = kinds_of(request.query_params.getlist("kind"))
+        found = await self.reviews.of(self.index(request.query_params.get("index")))
+        if isinstance(found, Progress):
             return _json({"building": True} | dataclasses.asdict(found), 202)
         return Response(
             found.answer(kinds),

@@ -68,8 +68,10 @@ def _paths() -> dict[str, Any]:
             "parameters": [_parameter("index", *PARAMETERS["index"])],
             "responses": {
                 "200": {"description": "The tree.", "content": {"application/json": {}}},
-                "202": {"description": "The tree is in the making. Ask again."},
-            } | _errors(400, 404),
+                "202": {"description": "The tree is in the making. Ask again.", "content": {
+                    "application/json": {"schema": {"$ref": "#/components/schemas/Progress"}},
+                }},
+            } | _errors(400, 404, 503),
         }},
         "/api/review": {"get": {
             "summary": "What a person should look at: wrong labels, copies, odd images.",

@@ -27,6 +27,15 @@
     if (!response.ok) throw new Error(told.error?.message ?? `The server answered ${response.status}.`);
     return told;
   };
+  // What takes long is asked for until it is there, or until nobody wants it any more.
+  const made = async (what, isWanted, say) => {
+    for (;;) {
+      const response = await fetch(`api/${what}?${query({})}`), told = await answerOf(response);
+      if (!isWanted()) return null;
+      if (response.status !== 202) return told;
+      say(`${told.step[0].toUpperCase()}${told.step.slice(1)} …`, told);
+    }
+  };
   const ask = async (body, type, k, more = {}) => {
     const mine = ++turn;
     part("answer").setAttribute("aria-busy", "true");
@@ -194,10 +203,8 @@
       part("growing").hidden = false; part("growing").textContent = "The tree is in the making …";
       part("disk-of-index").replaceChildren();
       try {
-        let response;
-        do response = await fetch(`api/tree?${query({})}`); while (response.status === 202);
-        const data = await answerOf(response);
-        if (state()[0] !== "tree") return;
+        const data = await made("tree", () => state()[0] === "tree", (step) => part("growing").textContent = step);
+        if (!data) return;
         part("growing").hidden = true;
         tree = hierTree(part("disk-of-index"), data, {
           embedded: true, preview: picture, search: (id) => go("id", id),
@@ -221,14 +228,12 @@
     review?.close(); review = null;
     part("review-of-index").replaceChildren(); part("reviewing").hidden = false; part("far").hidden = false;
     try {
-      for (;;) {
-        const response = await fetch(`api/review?${query({})}`), told = await answerOf(response);
-        if (wanted !== index || state()[0] !== "review") return;
-        if (response.status !== 202) return found(told);
-        part("step").textContent = `${told.step[0].toUpperCase()}${told.step.slice(1)} …`;
+      const data = await made("review", () => wanted === index && state()[0] === "review", (step, told) => {
+        part("step").textContent = step;
         if (told.total) Object.assign(part("far"), { max: told.total, value: told.done });
         else part("far").removeAttribute("value");
-      }
+      });
+      if (data) found(data);
     } catch (error) {
       part("step").textContent = error.message; part("far").hidden = true;
     }
