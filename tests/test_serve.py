@@ -334,10 +334,11 @@ def test_a_review_tells_progress_and_follows_the_index(
         assert set(json.loads(told)) == {"building", "step", "done", "total"}
     with Client(server.url) as client:
         before = client.review().counts
+        images = client.stats()["indexes"][0]["images"]
         more = paint(tmp_path / "more" / "new.png", 7)
         assert inside("embed", more, "--index", index, "--model", exported).returncode == 0
         for _ in range(100):
-            if client.stats()["indexes"][0]["reopened"]:
+            if client.stats()["indexes"][0]["images"] == images + 1:
                 break
             time.sleep(0.1)
         after = client.review().counts
