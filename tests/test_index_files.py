@@ -31,7 +31,7 @@ from hiercli.encoder.encoder import Encoder
 from hiercli.errors import FileFormatError, ImageError, InputError, MismatchError
 from hiercli.hierarchy.tree import Tree
 from hiercli.images import LIMITS, read_bytes
-from hiercli.index import database, gpu, health, renewal, update, writer
+from hiercli.index import database, health, renewal, resident, update, writer
 from hiercli.index.catalogue import Catalogue, version_of
 from hiercli.index.index import Index
 from hiercli.index.locations import Locations, catalogue_path, join, split
@@ -861,8 +861,8 @@ def test_a_gpu_searches_what_came_and_went(
     kind: str, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the CPU by the same graph: removed points, a graph's stepping stones, an empty file."""
-    on_cpu = functools.partial(gpu.DeviceSearch, device="cpu")
-    monkeypatch.setattr(gpu, "DeviceSearch", on_cpu)
+    on_cpu = functools.partial(resident.ResidentSearch, device="cpu")
+    monkeypatch.setattr(resident, "ResidentSearch", on_cpu)
     index = tmp_path / "idx.faiss"
     update.update(index, [album], Colours(), index_type=kind)
 

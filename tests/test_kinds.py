@@ -15,7 +15,17 @@ from test_search import ball
 
 from hiercli import neighbours
 from hiercli.errors import FileFormatError, InputError, MismatchError
-from hiercli.index import contents, generation, gpu, health, kinds, lists, products, renewal, update
+from hiercli.index import (
+    contents,
+    generation,
+    health,
+    kinds,
+    lists,
+    products,
+    renewal,
+    resident,
+    update,
+)
 from hiercli.index.reader import opened
 from hiercli.index.searcher import Delta, Searcher
 
@@ -126,9 +136,9 @@ def test_another_device_gives_the_same(kind: str, monkeypatch: pytest.MonkeyPatc
     points, queries, ids = ball(COUNT, 0), ball(30, 1), 2 * np.arange(COUNT)
     points[1::2] = points[::2] + np.float32(1e-6)
     index = kinds.build(kind, blocks(ids, points), COUNT, 12, 0.1)
-    monkeypatch.setattr(gpu, "_PRODUCTS", 7 * COUNT)
-    on_cpu = functools.partial(gpu.DeviceSearch, device="cpu")
-    monkeypatch.setattr(gpu, "DeviceSearch", on_cpu)
+    monkeypatch.setattr(resident, "_PRODUCTS", 7 * COUNT)
+    on_cpu = functools.partial(resident.ResidentSearch, device="cpu")
+    monkeypatch.setattr(resident, "ResidentSearch", on_cpu)
     by_id = dict(zip(ids.tolist(), points, strict=True))
     searcher = Searcher(index, 0.1, contents.farthest(index), "cuda")
     assert not searcher.fallback
@@ -143,7 +153,7 @@ def test_without_a_gpu_the_cpu_searches(
     def no_gpu(*_: object) -> None:
         raise InputError("no GPU here")
 
-    monkeypatch.setattr(gpu, "DeviceSearch", no_gpu)
+    monkeypatch.setattr(resident, "ResidentSearch", no_gpu)
     done = inside("search", photos / "kind0", "--index", index, "--device", "cuda", "--json")
     assert done.returncode == 0
     assert b"no GPU here" in done.stderr

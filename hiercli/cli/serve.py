@@ -97,8 +97,8 @@ def serve(
     """
     from hiercli import extras
 
-    # NumPy and FAISS read these when they are loaded. Searches have threads of their own: those of
-    # a BLAS would wait for each other in loops, while requests want the processor.
+    # NumPy and FAISS read these when they are loaded. Threads of a BLAS would wait for each other
+    # in loops, while requests want the processor.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for package in extras.SERVE:

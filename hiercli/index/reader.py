@@ -49,7 +49,7 @@ class Reader:
     """
 
     def __init__(
-        self, path: Path, device: str = "cpu", root: Path | None = None, threads: int = 1
+        self, path: Path, device: str = "cpu", root: Path | None = None, threads: int = 0
     ) -> None:
         self.path = Path(os.path.realpath(path))
         locations.require_root(root)
@@ -65,14 +65,13 @@ class Reader:
                 delta=delta_of(self.catalogue), count=len(self.catalogue), threads=threads,
             )  # fmt: skip
         except BaseException:
-            self.catalogue.close()
+            self.close()
             raise
         self.fallback = self._searcher.fallback
         self._asked: tuple[tuple[tuple[str, str], ...], np.ndarray] | None = None
 
     def close(self) -> None:
-        """Let go of files and threads."""
-        self._searcher.close()
+        """Let go of the files."""
         self.catalogue.close()
 
     def __len__(self) -> int:

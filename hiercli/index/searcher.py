@@ -4,7 +4,6 @@
 
 import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import faiss
 import numpy as np
@@ -16,6 +15,8 @@ from hiercli.index import products as products_of
 
 _SPARE_OF_BYTES = 256
 """Candidates beyond those wanted where rows have a byte a coordinate: a second look costs more."""
+_PACKED = 2**30
+"""Bytes of points that are held in memory a second time at most."""
 _WIDE = 4096
 """Candidates from which on all points are compared: to walk a graph for as many takes longer."""
 
@@ -89,9 +90,8 @@ class Searcher:
             CPU searches, and `fallback` says so.
         delta: images by which it differs from what is to be searched.
         count: images to be searched; counted where left out.
-        threads: that compare a part of the points each, for those whose NumPy multiplies with one
-            thread. Those of a BLAS wait in loops for each other, and a busy machine has none to
-            spare for that.
+        threads: with which an index of type flat is searched, its points packed in memory a second
+            time where they are not too many; 0: they are read where they are.
 
     Attributes:
         fallback: why it does not search on the requested device; mostly empty.
@@ -106,33 +106,35 @@ class Searcher:
         *,
         delta: Delta | None = None,
         count: int | None = None,
-        threads: int = 1,
+        threads: int = 0,
     ) -> None:
         self.index, self.c, self.fallback = index, c, ""
         self._delta = delta or Delta(*(np.empty(0, np.int64),) * 3, c)
         self._farthest = max(farthest, self._delta.farthest)
-        self._on_gpu: neighbours.Search | None = None
-        self._gpu_rows = 0
+        self._resident: neighbours.Search | None = None
+        self._resident_rows = self._widest = 0
         self._quantization_error = contents.quantization_error(index)
-        if device == "cuda" and index.ntotal:
-            self._go_to_gpu(index)
+        inner, size = contents.inner(index), 4 * index.ntotal * index.d
+        if device == "cuda" and size:
+            self._hold(device, lambda: contents.rows(index))
+        elif threads and isinstance(inner, faiss.IndexFlat) and 0 < size <= _PACKED:
+            self._hold("cpu", lambda: (self._ids, contents.stored(inner)), threads)
         self._size = len(contents.living(index)) if count is None else count
-        self._parts = threads
-        self._threads = ThreadPoolExecutor(threads, "compare") if threads > 1 else None
 
-    def close(self) -> None:
-        """Let go of its threads."""
-        if self._threads is not None:
-            self._threads.shutdown()
-
-    def _go_to_gpu(self, index: faiss.Index) -> None:
-        from hiercli.index.gpu import DeviceSearch
+    def _hold(
+        self, device: str, read: Callable[[], tuple[np.ndarray, np.ndarray]], threads: int = 0
+    ) -> None:
+        from hiercli.index.resident import ResidentSearch
 
         try:
-            ids, rows = contents.rows(index)
-            self._on_gpu, self._gpu_rows = DeviceSearch(ids, rows), len(ids)
+            ids, rows = read()
+            self._resident = ResidentSearch(ids, rows, device, threads)
         except InputError as error:
             self.fallback = str(error)
+            return
+        self._resident_rows = len(ids)
+        # A CPU sorts many candidates of one query slowly.
+        self._widest = len(ids) if device == "cuda" else _WIDE
 
     @functools.cached_property
     def _ids(self) -> np.ndarray:
@@ -174,10 +176,10 @@ class Searcher:
         )
         total = len(self) if among is None else len(among)
         wanted = min(k, total)
-        on_gpu = among is None and self._on_gpu is not None
-        narrow = None if on_gpu else self._narrow(among)
+        resident = self._resident if among is None else None
+        narrow = self._narrow(among)
         # Of all that the FAISS file has, some may not count.
-        most = self._gpu_rows if on_gpu else self.index.ntotal
+        most = self.index.ntotal if resident is None else self._resident_rows
         spare = max(0, most + len(self._delta.ids) - len(self))
 
         def search(some: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -185,11 +187,10 @@ class Searcher:
             inside = min(most, width + spare) if width == total else min(most, width)
             if not inside:
                 found = np.empty((len(some), 0), np.float32), np.empty((len(some), 0), np.int64)
-            elif narrow is not None:
-                found = narrow(some, inside, every or width > _WIDE)
+            elif resident is not None and inside <= self._widest:
+                found = resident(some, inside)
             else:
-                assert self._on_gpu is not None
-                found = self._on_gpu(some, inside)
+                found = narrow(some, inside, every or width > _WIDE)
             if not self._delta:
                 return found
             is_all = every and inside == most
@@ -239,9 +240,7 @@ class Searcher:
                     and width <= _WIDE
                 ):
                     rows = contents.stored(flat)
-                    return products_of.largest(
-                        lifted_queries, rows, self._ids, width, self._threads, self._parts
-                    )
+                    return products_of.largest(lifted_queries, rows, self._ids, width)
                 # Without options FAISS compares many queries at once.
                 options = None if chosen is None else faiss.SearchParameters(sel=chosen)
                 products, ids = self.index.search(lifted_queries, width, params=options)

@@ -11,7 +11,9 @@ from hiercli.index.searchable import Searchable
 
 SAMPLE = 256
 """Images whose distances to each other are the scale: 32,640 pairs."""
-_WORDS = ((0.999, "very similar"), (0.99, "similar"), (0.9, "somewhat similar"), (0.0, "different"))
+_NEAR = ((0.001, "very similar"), (0.01, "similar"), (0.1, "somewhat similar"))
+"""Share of the pairs of images that are nearer to each other, at most, and the word for that."""
+_FAR = "different"
 _SAME = 1e-4
 """Distance up to which two images are the same one: what float32 leaves of copies."""
 
@@ -67,16 +69,14 @@ class Similarity:
         """What programs are told of a distance."""
         return {"similarity": round(self(distance), 4), "similar": self.word(distance)}
 
-    def share(self, distance: float) -> float:
-        """Share of the pairs of images that are farther apart than a distance, 0 to 1."""
-        if not len(self.distances):
-            return 1.0 if distance <= _SAME else 0.0
-        nearer = int(np.searchsorted(self.distances, distance, side="right"))
-        return 1 - nearer / len(self.distances)
-
     def word(self, distance: float) -> str:
         """The same as a word: the same image, very similar, similar, somewhat, different."""
         if distance <= _SAME:
             return "the same image"
-        share = self.share(distance)
-        return next(word for least, word in _WORDS if share >= least)
+        return next((word for limit, word in self._limits if distance < limit), _FAR)
+
+    @functools.cached_property
+    def _limits(self) -> list[tuple[float, str]]:
+        """Below which distance each word holds: a share of the pairs is nearer."""
+        count = len(self.distances)
+        return [(float(self.distances[int(share * count)]), word) for share, word in _NEAR if count]

@@ -266,7 +266,7 @@ def stats(index: Target) -> dict[str, Any]:
 
 
 def searching(
-    index: Target, device: str = "cpu", root: Path | None = None, threads: int = 1
+    index: Target, device: str = "cpu", root: Path | None = None, threads: int = 0
 ) -> "Searchable":
     """Open an index for searching.
 

@@ -8,6 +8,10 @@ from typing import Generic, TypeVar
 
 from hiercli.errors import ServerError
 
+_SHARE = 0.25
+"""Of the time of the batch before that the next one may wait for further calls."""
+_PAUSE = 0.001
+"""Seconds without a call after which no more are expected."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -15,7 +19,9 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Hands items to a function that takes many at once; calls wait for the batch before.
 
-    A single call is not delayed: there is no waiting for others to come.
+    A single call is not delayed. Where the batch before had several, its callers may be about to
+    ask again: then the next batch begins when no more calls come, or a quarter of the time that the
+    one before took is over.
 
     Args:
         work: from a key and items with this key to their results, in order. An item whose result
@@ -39,6 +45,7 @@ class Batcher(Generic[Item, Result]):
         self._most, self._waiting, self._lanes = most, waiting, lanes
         self._queue: deque[tuple[Hashable, Item, asyncio.Future[Result]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._last, self._took = 0, 0.0
 
     async def __call__(self, item: Item, key: Hashable = None) -> Result:
         """The result of an item.
@@ -60,15 +67,18 @@ class Batcher(Generic[Item, Result]):
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while self._queue:
+            await self._others()
             key, some = self._next()
             if not some:
                 continue
+            begun = loop.time()
             try:
                 results = await loop.run_in_executor(
                     self._executor, self._work, key, [item for item, _ in some]
                 )
             except Exception as error:
                 results = [error] * len(some)
+            self._last, self._took = len(some), loop.time() - begun
             for (_, answer), result in zip(some, results, strict=True):
                 if answer.cancelled():
                     continue
@@ -76,6 +86,15 @@ class Batcher(Generic[Item, Result]):
                     answer.set_exception(result)
                 else:
                     answer.set_result(result)
+
+    async def _others(self) -> None:
+        """Wait for calls that are about to come."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _SHARE * self._took
+        waiting = 0
+        while self._last > 1 and waiting < len(self._queue) < self._most and loop.time() < end:
+            waiting = len(self._queue)
+            await asyncio.sleep(_PAUSE)
 
     def _next(self) -> tuple[Hashable, list[tuple[Item, "asyncio.Future[Result]"]]]:
         """Items with the key of the oldest, without those that nobody waits for any more."""

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hiercli.collection import require_in_ball
+from hiercli.encoder.encoder import Encoder
 from hiercli.errors import HierError, InputError, MismatchError, ServerError
 from hiercli.geometry import poincare
 from hiercli.hierarchy.branches import search_in_breadth
@@ -74,9 +75,13 @@ class ServedIndex:
             HierError: it is missing or damaged.
         """
         self._seen = self._look()
-        self.state = await self._in_thread(lambda: State(self.target, self.settings, None))
+        self.state = await self._in_thread(lambda: self._opened(None))
         for lane in (self._trees, self._filters):  # their files may be gone when they are needed
             await lane.call(lambda _: None)
+
+    def _opened(self, known: Encoder | None) -> State:
+        """The state that is there now, ready for many searches."""
+        return State(self.target, self.settings, known, self.settings.search_threads)
 
     async def watch(self, pause: float = 1.0) -> None:
         """Open it again each time it has changed, until cancelled."""
@@ -93,7 +98,7 @@ class ServedIndex:
         def swap() -> None:
             before = self.state
             try:
-                self.state = State(self.target, self.settings, before.encoder)
+                self.state = self._opened(before.encoder)
             except (HierError, OSError) as error:
                 self.problem = str(error)
                 return

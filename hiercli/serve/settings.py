@@ -77,7 +77,7 @@ class Settings:
 
     @property
     def search_threads(self) -> int:
-        """Threads of each process that compare points."""
+        """Threads of each process that compare points, see `index.reader.Reader`."""
         return max(1, (os.cpu_count() or 1) // self.workers)
 
     def to_json(self) -> str:

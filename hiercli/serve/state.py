@@ -61,6 +61,12 @@ class Asked:
 class State:
     """An index as it was when it was opened; read in one thread only.
 
+    Args:
+        target: FAISS file or address in Milvus.
+        settings: of the server.
+        known: an encoder that may be the index's own.
+        threads: see `reader.Reader`.
+
     Attributes:
         reader: the index.
         encoder: that made its points, or ``None``.
@@ -69,11 +75,11 @@ class State:
         similarity: by which distances are told in words.
     """
 
-    def __init__(self, target: Any, settings: Settings, known: "Encoder | None") -> None:
+    def __init__(
+        self, target: Any, settings: Settings, known: "Encoder | None", threads: int = 0
+    ) -> None:
         root = Path(settings.root) if settings.root else None
-        self.reader: Searchable = stores.searching(
-            target, settings.device, root, settings.search_threads
-        )
+        self.reader: Searchable = stores.searching(target, settings.device, root, threads)
         self.encoder: Encoder | None = None
         self.problem = ""
         self._understood: dict[str, words.Understood] = {}

@@ -1,4 +1,7 @@
-"""Exact search on a GPU by ONNX Runtime: lifted points lie there, MatMul and TopK find the nearest.
+"""Exact search by ONNX Runtime: all lifted points lie in memory, MatMul and TopK find the nearest.
+
+On a GPU they lie in its memory. On a CPU they are packed once as its kernels want them, which a
+BLAS does at each call: small batches take half of the time or less.
 
 It gives what FAISS's flat index gives, float32 products and all, so candidates are made sure of and
 ordered as there (`neighbours`).
@@ -15,33 +18,44 @@ _PRODUCTS = 2**28
 """Products held at once: 1 GiB."""
 
 
-class DeviceSearch:
-    """Rows on a device, to be searched by inner product.
+class ResidentSearch:
+    """Rows in the memory of a device, to be searched by inner product.
 
     Args:
         ids: (N,) of the rows.
-        rows: (N, D+1) float32 lifted points.
-        device: cuda; cpu shows the same on the CPU.
+        rows: (N, D+1) float32 lifted points; a CPU goes on reading them where they are.
+        device: cuda or cpu.
+        threads: of the CPU; 0 for all cores.
 
     Raises:
-        InputError: the GPU cannot be used, or has too little memory for the rows.
+        InputError: the device cannot be used, or has too little memory for the rows.
     """
 
-    def __init__(self, ids: np.ndarray, rows: np.ndarray, device: str = "cuda") -> None:
+    def __init__(
+        self, ids: np.ndarray, rows: np.ndarray, device: str = "cuda", threads: int = 0
+    ) -> None:
         self._ids, self._device = ids, device
-        # TensorFloat-32 has ten bits, where the bound on candidates takes float32's for granted.
-        providers = [(_CUDA, {"use_tf32": "0"})] if device == "cuda" else ["CPUExecutionProvider"]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
-        graph = _graph(rows.shape[1])
+        options.intra_op_num_threads = threads
+        # Threads that wait in loops would take the processor from those that have work.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
+            self._rows = onnxruntime.OrtValue.ortvalue_from_numpy(rows, device, 0)
+            if device == "cuda":
+                # TensorFloat-32 has ten bits; the bound on candidates takes float32's for granted.
+                providers: list[object] = [(_CUDA, {"use_tf32": "0"})]
+            else:
+                providers = ["CPUExecutionProvider"]
+                options.add_external_initializers(["rows"], [self._rows])
+            graph = _graph(rows.shape, is_input=device == "cuda")
             self._session = onnxruntime.InferenceSession(graph, options, providers=providers)
             if device == "cuda" and self._session.get_providers()[0] != _CUDA:
                 raise RuntimeError("driver, CUDA and cuDNN must match its build")
-            self._rows = onnxruntime.OrtValue.ortvalue_from_numpy(rows, device, 0)
         except Exception as error:  # ONNX Runtime's own errors share no base but this
+            name = "GPU" if device == "cuda" else "memory for all points"
             raise InputError(
-                f"the GPU cannot be used ({str(error).splitlines()[0]}): searching on the CPU"
+                f"the {name} cannot be used ({str(error).splitlines()[0]}): searching on the CPU"
             ) from error
 
     def __call__(self, queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +73,8 @@ class DeviceSearch:
             binding = self._session.io_binding()
             binding.bind_cpu_input("queries", np.ascontiguousarray(queries[part]))
             binding.bind_cpu_input("width", np.array([width], np.int64))
-            binding.bind_ortvalue_input("rows", self._rows)
+            if self._device == "cuda":
+                binding.bind_ortvalue_input("rows", self._rows)
             binding.bind_output("products")
             binding.bind_output("places")
             self._session.run_with_iobinding(binding)
@@ -68,23 +83,34 @@ class DeviceSearch:
         return products, ids
 
 
-def _graph(dim: int) -> bytes:
+def _graph(shape: tuple[int, ...], *, is_input: bool) -> bytes:
+    """The search as an ONNX model; its rows are an input, or an initializer that is given later."""
     real, whole = TensorProto.FLOAT, TensorProto.INT64
+    inputs = [
+        helper.make_tensor_value_info("queries", real, ["Q", shape[1]]),
+        helper.make_tensor_value_info("width", whole, [1]),
+    ]
+    initializers = []
+    if is_input:
+        inputs.append(helper.make_tensor_value_info("rows", real, ["N", shape[1]]))
+    else:
+        rows = TensorProto(
+            name="rows", data_type=real, dims=shape, data_location=TensorProto.EXTERNAL
+        )
+        rows.external_data.add(key="location", value="rows")
+        initializers.append(rows)
     graph = helper.make_graph(
         [
             helper.make_node("Gemm", ["queries", "rows"], ["all"], transB=1),
             helper.make_node("TopK", ["all", "width"], ["products", "places"]),
         ],
         "search",
-        [
-            helper.make_tensor_value_info("queries", real, ["Q", dim]),
-            helper.make_tensor_value_info("rows", real, ["N", dim]),
-            helper.make_tensor_value_info("width", whole, [1]),
-        ],
+        inputs,
         [
             helper.make_tensor_value_info("products", real, ["Q", "K"]),
             helper.make_tensor_value_info("places", whole, ["Q", "K"]),
         ],
+        initializers,
     )
     opset = [helper.make_opsetid("", 18)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=8)
