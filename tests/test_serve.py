@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import http.client
 import io
 import json
@@ -665,6 +666,25 @@ def test_batches_are_of_one_key_and_in_order() -> None:
     asyncio.run(use())
     assert max(count for _, count in seen) == 8
     assert len(seen) < 25
+
+
+def test_a_lane_that_comes_too_late_ends_quietly() -> None:
+    def work(_: object, items: list[int]) -> list[int]:
+        time.sleep(0.05)
+        return [10 * item for item in items]
+
+    async def use() -> list[object]:
+        wrong: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: wrong.append(told))
+        with ThreadPoolExecutor(2) as pool:
+            batcher: Batcher[int, int] = Batcher(work, pool, most=4, waiting=9, lanes=2)
+            for _ in range(3):  # after a batch of several, lanes wait for more, and one takes all
+                assert await asyncio.gather(*map(batcher, range(4))) == [0, 10, 20, 30]
+        gc.collect()
+        await asyncio.sleep(0)
+        return wrong
+
+    assert asyncio.run(use()) == []
 
 
 def test_similarity_is_judged_by_pairs_of_the_index() -> None:

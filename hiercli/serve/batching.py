@@ -69,7 +69,7 @@ class Batcher(Generic[Item, Result]):
         while self._queue:
             await self._others()
             key, some = self._next()
-            if not some:
+            if not some:  # nobody waits any more, or another lane was faster
                 continue
             begun = loop.time()
             try:
@@ -98,7 +98,7 @@ class Batcher(Generic[Item, Result]):
 
     def _next(self) -> tuple[Hashable, list[tuple[Item, "asyncio.Future[Result]"]]]:
         """Items with the key of the oldest, without those that nobody waits for any more."""
-        key = self._queue[0][0]
+        key = self._queue[0][0] if self._queue else None
         some: list[tuple[Item, asyncio.Future[Result]]] = []
         others: list[tuple[Hashable, Item, asyncio.Future[Result]]] = []
         while self._queue and len(some) < self._most:

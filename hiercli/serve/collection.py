@@ -31,7 +31,7 @@ from hiercli.serve.state import Asked, State
 
 _SEARCHES = 64
 """Points that are searched together."""
-_IMAGES = 8
+_IMAGES = 16
 """Images that go through the network together."""
 _WAITING, _SLOW_WAITING = 1024, 16
 """Points that may wait for a search; fewer where a search takes long."""
