@@ -5,7 +5,7 @@ pi; its children are given in it by hyperbolic distance and angle. So a tree may
 likes: positions are only ever worked out near the place that is looked at.
 
 A node gives each child a sector of its own, and puts it so far out that the sector, seen from
-there, is `_SPREAD` wide on either side: rays towards one end of the disk leave a point at distance
+there, is `_SPREAD` wide on either side, or more if it is wide to begin with: rays towards one end of the disk leave a point at distance
 d under the angles tan(child / 2) = e^d tan(sector / 2) (Lamping, Rao and Pirolli, "A Focus+Context
 Technique Based on Hyperbolic Geometry", CHI 1995). Branches therefore never cross.
 """
@@ -18,6 +18,8 @@ from hiercli.hierarchy.node import Node
 
 _SPREAD = 0.6 * math.pi
 """Half of the angle under which a node sees its branches."""
+_WIDEST = 0.92 * math.pi
+"""The same at most: the rest is for the line to the parent."""
 _SHORTEST = 0.5
 _MOST_BRANCHES = 7
 """More branches than this leave a node by way of joints, which are no nodes themselves."""
@@ -83,9 +85,9 @@ def place(root: Node, photos: Mapping[str, int]) -> list[Place]:
 
 def _away(sector: float) -> tuple[float, float]:
     """Distance of a child with half of a sector, and half of the angle that it has to itself."""
-    narrow = math.tan(min(sector, _SPREAD) / 2)
+    narrow = math.tan(min(sector, _WIDEST) / 2)
     away = max(_SHORTEST, math.log(math.tan(_SPREAD / 2) / narrow))
-    return away, min(_SPREAD, 2 * math.atan(math.exp(away) * narrow))
+    return away, min(_WIDEST, 2 * math.atan(math.exp(away) * narrow))
 
 
 def _around(leaf: int, half: float, count: int) -> list[Place]:
