@@ -13,7 +13,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -188,9 +187,7 @@ def time_copies() -> None:
     started = time.perf_counter()
     _, near = nearest_of_all(points, duplicates.NEIGHBOURS, 0.1)
     neighbours = time.perf_counter()
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        many = (stored[place % 256] for place in range(MANY))
-        pictures = list(threads.map(duplicates.stored_grey, many))
+    pictures = [duplicates.stored_grey(stored[place % 256]) for place in range(MANY)]
     read = time.perf_counter()
     shuffled = np.random.default_rng(1).permutation(MANY)
     greys, aspects = duplicates.gathered([pictures[place][:2] for place in shuffled])

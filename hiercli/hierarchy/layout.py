@@ -5,9 +5,10 @@ pi; its children are given in it by hyperbolic distance and angle. So a tree may
 likes: positions are only ever worked out near the place that is looked at.
 
 A node gives each child a sector of its own, and puts it so far out that the sector, seen from
-there, is `_SPREAD` wide on either side, or more if it is wide to begin with: rays towards one end of the disk leave a point at distance
-d under the angles tan(child / 2) = e^d tan(sector / 2) (Lamping, Rao and Pirolli, "A Focus+Context
-Technique Based on Hyperbolic Geometry", CHI 1995). Branches therefore never cross.
+there, is `_SPREAD` wide on either side, or more if it is wide to begin with: rays towards one end
+of the disk leave a point at distance d under the angles tan(child / 2) = e^d tan(sector / 2)
+(Lamping, Rao and Pirolli, "A Focus+Context Technique Based on Hyperbolic Geometry", CHI 1995).
+Branches therefore never cross.
 """
 
 import math

@@ -328,8 +328,10 @@ class _Reviewer:
                     sources = iter(()) if self.smalls is None else self.smalls()
                 else:
                     sources = ((at, None) for at in range(total) if pictures[at] is None)
+                # Small pictures are decoded in less time than it takes threads to hand them over.
                 for some in _chunks(sources):
-                    for at, seen, problem in threads.map(self._look, some):
+                    each = map(self._look, some) if stored else threads.map(self._look, some)
+                    for at, seen, problem in each:
                         if seen is not None:
                             pictures[at], sides[at] = seen[:2], seen[2]
                             done += 1
