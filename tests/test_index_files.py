@@ -1,7 +1,6 @@
 """An index in its files: its cost, older formats, other places, and many who read it at once."""
 
 import base64
-import functools
 import io
 import json
 import multiprocessing
@@ -861,15 +860,15 @@ def test_a_gpu_searches_what_came_and_went(
     kind: str, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the CPU by the same graph: removed points, a graph's stepping stones, an empty file."""
-    on_cpu = functools.partial(resident.ResidentSearch, device="cpu")
-    monkeypatch.setattr(resident, "ResidentSearch", on_cpu)
+    own = resident.ResidentSearch
+    monkeypatch.setattr(resident, "ResidentSearch", lambda ids, rows, *_: own(ids, rows, "cpu"))
     index = tmp_path / "idx.faiss"
     update.update(index, [album], Colours(), index_type=kind)
 
-    def both() -> list[list[str]]:
+    def all_ways() -> list[list[str]]:
         found = []
-        for device in ("cpu", "cuda"):
-            with closing(Reader(index, device)) as reader:
+        for device, threads in (("cpu", 0), ("cuda", 0), ("cpu", 2)):
+            with closing(Reader(index, device, threads=threads)) as reader:
                 assert not reader.fallback
                 (hits,) = reader.search(np.zeros((1, 12), np.float32), None)
             found.append([hit.path for hit in hits])
@@ -881,15 +880,15 @@ def test_a_gpu_searches_what_came_and_went(
             file.unlink()
         paint(album / "kind1" / f"new{least}.png", 700 + least)
         update.update(index, [album], Colours())
-        one, other = both()
-        assert one == other and len(one) == len(list(album.rglob("*.png")))
+        one, other, packed = all_ways()
+        assert one == other == packed and len(one) == len(list(album.rglob("*.png")))
     for file in album.rglob("*.png"):
         file.unlink()
     update.update(index, [album], Colours(), prune=True)
     monkeypatch.setattr(renewal, "_LEAST_DELTA", 500)
     paint(album / "kind1" / "last.png", 800)
     update.update(index, [album], Colours())
-    assert [len(found) for found in both()] == [1, 1]
+    assert [len(found) for found in all_ways()] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("rebuild", [[], ["--rebuild"]])

@@ -1,10 +1,10 @@
 """Kinds of index: how much of the truth they find, and what is left when points come and go."""
 
-import functools
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -26,6 +26,7 @@ from hiercli.index import (
     resident,
     update,
 )
+from hiercli.index import searcher as searching
 from hiercli.index.reader import opened
 from hiercli.index.searcher import Delta, Searcher
 
@@ -137,14 +138,47 @@ def test_another_device_gives_the_same(kind: str, monkeypatch: pytest.MonkeyPatc
     points[1::2] = points[::2] + np.float32(1e-6)
     index = kinds.build(kind, blocks(ids, points), COUNT, 12, 0.1)
     monkeypatch.setattr(resident, "_PRODUCTS", 7 * COUNT)
-    on_cpu = functools.partial(resident.ResidentSearch, device="cpu")
-    monkeypatch.setattr(resident, "ResidentSearch", on_cpu)
+    own = resident.ResidentSearch
+    monkeypatch.setattr(resident, "ResidentSearch", lambda ids, rows, *_: own(ids, rows, "cpu"))
     by_id = dict(zip(ids.tolist(), points, strict=True))
     searcher = Searcher(index, 0.1, contents.farthest(index), "cuda")
     assert not searcher.fallback
     assert recall(searcher, queries, by_id) == 1
     some = {number: by_id[number] for number in ids[::9].tolist()}
     assert recall(searcher, queries, some, among=np.array(sorted(some))) == 1
+
+
+@pytest.mark.parametrize("kind", kinds.INDEX_TYPES[1:])
+def test_points_packed_in_memory_give_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    points, queries, ids = ball(COUNT, 0), ball(30, 1), 2 * np.arange(COUNT)
+    points[1::2] = points[::2] + np.float32(1e-6)
+    index = kinds.build(kind, blocks(ids, points), COUNT, 12, 0.1)
+    by_id = dict(zip(ids.tolist(), points, strict=True))
+    calls: list[int] = []
+    called = resident.ResidentSearch.__call__
+
+    def counted(self: object, *words: Any) -> Any:
+        calls.append(len(words[0]))
+        return called(self, *words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(resident.ResidentSearch, "__call__", counted)
+    packed = Searcher(index, 0.1, contents.farthest(index), threads=2)
+    assert not packed.fallback
+    assert recall(packed, queries, by_id, exact=True) == 1
+    assert bool(calls) == (kind == "flat")
+    some = {number: by_id[number] for number in ids[::9].tolist()}
+    assert recall(packed, queries, some, among=np.array(sorted(some))) == 1
+    found, plain = (
+        searcher.fetch(queries[:1], COUNT)[0]
+        for searcher in (packed, Searcher(index, 0.1, contents.farthest(index)))
+    )
+    assert sorted(found.tolist()) == sorted(plain.tolist())
+    # Too many points are not held a second time.
+    calls.clear()
+    monkeypatch.setattr(searching, "_PACKED", 4 * COUNT * 13 - 1)
+    assert recall(Searcher(index, 0.1, contents.farthest(index), threads=2), queries, by_id,
+                  exact=True) == 1  # fmt: skip
+    assert not calls
 
 
 def test_without_a_gpu_the_cpu_searches(

@@ -41,6 +41,7 @@ class ResidentSearch:
         # Threads that wait in loops would take the processor from those that have work.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
+            rows = np.ascontiguousarray(rows)  # others would be copied, and could not be lent
             self._rows = onnxruntime.OrtValue.ortvalue_from_numpy(rows, device, 0)
             if device == "cuda":
                 # TensorFloat-32 has ten bits; the bound on candidates takes float32's for granted.
