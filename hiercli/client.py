@@ -40,7 +40,7 @@ class RemoteHit:
         label: its class.
         levels: its groups by level, fine to coarse.
         distance: hyperbolic, lower is closer.
-        similarity: 1 is the same image, 0 is as far apart as two images by chance.
+        similarity: 1 is the same image, 0 the median distance of two images, or beyond.
         similar: the same in words.
         path: of the file; empty where the server does not show paths.
         copies: other files with the same content, where these are counted once.

@@ -119,7 +119,8 @@ def search(
         bool | None,
         typer.Option(
             "--verdict/--no-verdict",
-            help="Say what each query is: a class or group of the index, or nothing like it.",
+            help="Print a verdict for each query: its class or group, or that nothing in the "
+            "index is like it.",
             show_default="on if the index is a file and its images have classes",
         ),
     ] = None,
@@ -162,8 +163,8 @@ def search(
     Hits are exact with the index types flat and sq8. With hnsw and ivf they are approximate,
     unless --exact, --where or --max-distance is given. `hier index stats` shows the recall.
 
-    Similarity is 100 % for the same image, and 0 % for two images that are as far apart as two
-    images of the index by chance.
+    Similarity is 100 % for the same image, and 0 % at the median distance of two images of the
+    index and beyond.
 
     --json prints one object for each query:
     {"query", "results": [{"rank", "path", "label", "levels", "distance", "copies", "similarity",

@@ -42,37 +42,42 @@ def serve(
     ] = None,
     root: options.Root = None,
     show_paths: Annotated[
-        bool, typer.Option("--show-paths", help="Put the paths of images into answers.")
+        bool, typer.Option("--show-paths", help="Include paths of images in answers.")
     ] = False,
     show_originals: Annotated[
         bool,
         typer.Option(
-            "--show-originals", help="Serve the image files themselves, not only small pictures."
+            "--show-originals", help="Serve the image files themselves, not only thumbnails."
         ),
     ] = False,
     max_upload: Annotated[
         int, typer.Option(min=1, help="Refuse requests of more than this many megabytes.")
     ] = 32,
     timeout: Annotated[
-        float, typer.Option(min=1, max=3600, help="Give a request up after this many seconds.")
+        float, typer.Option(min=1, max=3600, help="Cancel a request after this many seconds.")
     ] = 30.0,
     connections: Annotated[
         int, typer.Option(min=1, max=10_000, help="Serve this many connections at a time.")
     ] = 500,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Answer in this many processes.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Run this many server processes.")
+    ] = 1,
     decoders: Annotated[
         int,
         typer.Option(
             min=0,
             max=64,
-            help="Decode images in this many processes (0: one per core). A file that crashes one "
-            "costs only its own answer.",
+            help="Decode images in this many processes (0: one per core). If a file crashes one, "
+            "only that request fails.",
         ),
     ] = 0,
     device: options.Device = "auto",
     threads: options.Threads = 0,
     json_output: Annotated[
-        bool, typer.Option("--json", help="Print the address as JSON once requests are answered.")
+        bool,
+        typer.Option(
+            "--json", help="Print the address and token as JSON once the server is ready."
+        ),
     ] = False,
 ) -> None:
     """Serve an index: a page to search and review it in a browser, and an HTTP API.
@@ -80,7 +85,7 @@ def serve(
     The page takes images that are dropped, pasted or photographed, and words. It shows the tree,
     and what `hier review` finds in the index. The API is described at /api/openapi.json;
     `hiercli.Client` speaks it. When the index changes, the server opens the new state without
-    refusing a request. Ctrl-C and SIGTERM end it after the requests in work.
+    refusing a request. Ctrl-C or SIGTERM stops the server after running requests finish.
 
     Only this machine can reach the server, unless --host says otherwise; then each request needs a
     token. Paths of files never leave the server unless --show-paths is given.

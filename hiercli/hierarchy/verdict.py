@@ -27,6 +27,11 @@ FEATURES = 10
 _MOST_WEIGHT = 1e6
 
 
+def _percent(probability: float) -> str:
+    """A probability as people read it; what is not certain is never 100 %."""
+    return f"{int(100 * probability + 1e-9)} %"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What an image is.
@@ -34,7 +39,7 @@ class Verdict:
     Examples:
         >>> kinds = [("Rock Wren", "class", 0.6), ("Troglodytidae", "family", 0.99)]
         >>> print(Verdict("Troglodytidae", "family", 0.99, False, kinds))
-        family Troglodytidae (99%), class not sure
+        family Troglodytidae (99 %), class not sure
 
     Attributes:
         name: of the most specific kind that is sure enough; empty where none is.
@@ -66,11 +71,11 @@ class Verdict:
             return "no image with a class is near it"
         if not self.name:
             best, _, sure = self.kinds[0]
-            return f"not sure, perhaps {best} ({sure:.0%})"
+            return f"not sure, perhaps {best} ({_percent(sure)})"
         if self.kinds[0] == (self.name, self.level, self.probability):
-            return f"{self.name} ({self.probability:.0%})"
+            return f"{self.name} ({_percent(self.probability)})"
         level = self.level or "group"
-        return f"{level} {self.name} ({self.probability:.0%}), class not sure"
+        return f"{level} {self.name} ({_percent(self.probability)}), class not sure"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by name."""

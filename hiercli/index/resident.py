@@ -52,11 +52,13 @@ class ResidentSearch:
             graph = _graph(rows.shape, is_input=device == "cuda")
             self._session = onnxruntime.InferenceSession(graph, options, providers=providers)
             if device == "cuda" and self._session.get_providers()[0] != _CUDA:
-                raise RuntimeError("driver, CUDA and cuDNN must match its build")
+                raise RuntimeError("driver, CUDA and cuDNN must match the build of ONNX Runtime")
         except Exception as error:  # ONNX Runtime's own errors share no base but this
-            name = "GPU" if device == "cuda" else "memory for all points"
+            reason = str(error).splitlines()[0]
             raise InputError(
-                f"the {name} cannot be used ({str(error).splitlines()[0]}): searching on the CPU"
+                f"the GPU cannot be used ({reason}): searching on the CPU"
+                if device == "cuda"
+                else f"the points cannot be packed in memory ({reason}): searching the FAISS file"
             ) from error
 
     def __call__(self, queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

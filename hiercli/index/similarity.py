@@ -50,7 +50,7 @@ class Similarity:
         return cls(np.sort(np.asarray(poincare.pairwise_dist(wide, wide, c))[rows, columns]))
 
     def __call__(self, distance: float) -> float:
-        """Similarity at a distance: 1 is the same image, 0 what two images have by chance."""
+        """Similarity at a distance: 1 is the same image, 0 the median distance and beyond."""
         if self._middle <= _SAME:
             return 1.0 if distance <= _SAME else 0.0
         return max(0.0, 1 - distance / self._middle)
@@ -63,7 +63,7 @@ class Similarity:
 
     def percent(self, distance: float) -> str:
         """The similarity at a distance, as people read it."""
-        return f"{100 * self(distance):.0f} %"
+        return f"{int(100 * self(distance) + 1e-9)} %"
 
     def to_dict(self, distance: float) -> dict[str, Any]:
         """What programs are told of a distance."""

@@ -34,8 +34,8 @@ const hierReview = (root, data, options = {}) => {
         <button id="next" type="button" title="Next (→)" aria-label="Next">→</button>
       </div>
       <p><small>Keys: A, R, X and L decide. ← and → move. U undoes. S saves. 1 to 9 choose a kind,
-        0 all. Decisions are kept in this browser<span id="saving"> until they are saved as CSV. Then
-        run <code>hier embed FOLDER --index INDEX --labels review.csv</code></span>.<span
+        0 all. This browser stores your decisions as long as the findings stay the same.<span
+        id="saving"> S downloads them as CSV. Then run <code>hier embed FOLDER --index INDEX --labels review.csv</code></span>.<span
         id="remark"></span></small></p>
     </footer>`;
   const at = (id) => root.querySelector(`#${id}`);
@@ -52,7 +52,7 @@ const hierReview = (root, data, options = {}) => {
   at("remark").textContent = options.note ?? "";
   if (!data.columns) { // the server keeps the paths of files to itself
     at("save").disabled = true;
-    at("saving").replaceChildren(". To save them, start the server with ", made("code", "--show-paths"));
+    at("saving").replaceChildren(" To save them, start the server with ", made("code", "--show-paths"));
   }
   if (options.embedded) { root.querySelector("h1").remove(); at("theme").remove(); }
 
@@ -75,7 +75,7 @@ const hierReview = (root, data, options = {}) => {
   const proposal = (one) => {
     if (unwanted.includes(one.kind)) return "Leave image out";
     if (one.kind === "merge") return `Call both ${one.proposal}`;
-    if (one.kind === "split") return "Is two classes";
+    if (one.kind === "split") return "Mark as two classes";
     return one.proposal ? `Call it ${one.proposal}` : "";
   };
 
@@ -100,7 +100,7 @@ const hierReview = (root, data, options = {}) => {
   const sureness = (one) => {
     if (one.confidence === null) return "";
     const percent = `${Math.round(100 * one.confidence)} %`;
-    if (copies.includes(one.kind)) return ` The pixels agree to ${percent}.`;
+    if (copies.includes(one.kind)) return ` Correlation of the pixels: ${percent}.`;
     const word = one.confidence >= 0.9 ? "Almost certain" : one.confidence >= 0.6 ? "Likely" : "Possible";
     return ` ${word}, ${percent}.`;
   };

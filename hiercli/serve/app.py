@@ -192,7 +192,7 @@ class Service:
 
     async def _by_json(self, index: ServedIndex, body: bytes, how: Asked) -> dict[str, Any]:
         if len(body) > MOST_TEXT + 32 * index.state.reader.dim:
-            raise HTTPException(413, "the JSON is larger than an id, a point or words can be")
+            raise HTTPException(413, "the JSON body is larger than that of an id, a point or words")
         try:
             given = orjson.loads(body)
         except ValueError as error:
@@ -235,14 +235,20 @@ class Service:
         if size not in ("small", "preview", "original"):
             raise InputError("expected a size of small, preview or original")
         if size == "original" and not self.settings.show_originals:
-            raise HTTPException(403, "this server shows no originals (--show-originals)")
+            raise HTTPException(
+                403, "originals are not served. Start the server with --show-originals"
+            )
         row = await self._row(index, name)
         if size == "original":
             content = await asyncio.to_thread(content_of, row)
             kind = None if content is None else kinds.of(content, "")
             mime = _MIMES.get(kind.name if kind else "")
-            if content is None or mime is None:
-                raise HTTPException(404, "the file of this image is not at hand")
+            if content is None:
+                raise HTTPException(404, "the file is missing, or has changed since it was indexed")
+            if mime is None:
+                raise HTTPException(
+                    404, "originals of this format are not served. Use size=preview"
+                )
             return Response(content, media_type=mime, headers=_CACHED)
         key = (index.name, name, size)
         found = self.previews.get(key)
@@ -260,7 +266,9 @@ class Service:
             with contextlib.suppress(ImageError):
                 return await self.decoders.preview(content, "image", 96 if size == "small" else 512)
         if kept is None:
-            raise HTTPException(404, "there is no picture of this image")
+            raise HTTPException(
+                404, "there is no preview: the file cannot be read, and the index has no thumbnail"
+            )
         return kept
 
     async def stats(self, request: Request) -> Response:

@@ -14,16 +14,19 @@ from hiercli.serve.state import MOST_HITS, Asked
 MOST_CONDITIONS = 16
 _TRUE, _FALSE = ("1", "true", "yes", "on", ""), ("0", "false", "no", "off")
 PARAMETERS: dict[str, tuple[str, str]] = {
-    "index": ("string", "Name of the index; the first one where left out."),
-    "k": ("integer", f"Hits at most, 1 to {MOST_HITS}; 10 where left out."),
-    "max_distance": ("number", "Only hits at this hyperbolic distance or nearer."),
+    "index": ("string", "Name of the index. Default: the first one."),
+    "k": ("integer", f"Hits at most, 1 to {MOST_HITS}. Default: 10."),
+    "max_distance": ("number", "Only hits up to this hyperbolic distance."),
     "where": ("array", "Only hits with label=PATTERN or LEVEL=PATTERN; can be repeated."),
     "unique": ("boolean", "Count files with the same content once."),
     "exact": ("boolean", "Compare every point, for every type of index."),
     "rerank": ("boolean", "Correct the order of the nearest hits by what is near them."),
-    "verdict": ("boolean", "Say what the query is; yes where left out."),
-    "confidence": ("number", "Probability from which on a verdict names a class, 0.5 to 0.999."),
-    "branches": ("boolean", "Tell the lowest common ancestor of each hit and the query."),
+    "verdict": ("boolean", "Say what the query is. Default: true."),
+    "confidence": (
+        "number",
+        "Name a class only if its probability is at least this, 0.5 to 0.999.",
+    ),
+    "branches": ("boolean", "Return the lowest common ancestor of each hit and the query."),
     "level": ("integer", "Search in breadth, this many levels above the class of the query."),
     "crop": ("string", "X,Y,W,H in pixels: search for this part of the image."),
 }
@@ -43,7 +46,7 @@ def asked(query: bytes) -> tuple[str | None, Asked, Box | None]:
     given = QueryParams(query)
     if unknown := set(given.keys()) - set(PARAMETERS):
         raise InputError(
-            f"unknown parameter {min(unknown)[:60]!r}. There are {', '.join(PARAMETERS)}"
+            f"unknown parameter {min(unknown)[:60]!r}. Known parameters: {', '.join(PARAMETERS)}"
         )
     conditions = tuple(_condition(text) for text in given.getlist("where"))
     if len(conditions) > MOST_CONDITIONS:

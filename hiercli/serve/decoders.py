@@ -116,7 +116,9 @@ class _Process:
                 pipe.send_bytes(content)
                 if not pipe.poll(seconds):
                     self.stop()
-                    raise ImageError(f"{name}: decoding takes longer than {seconds:g} s. Scale it")
+                    raise ImageError(
+                        f"{name}: decoding takes longer than {seconds:g} s. Make the image smaller"
+                    )
                 problem = pipe.recv_bytes().decode()
                 if problem:
                     raise ImageError(problem)
@@ -167,7 +169,10 @@ def _serve(pipe: Connection) -> None:
             except ImageError as error:
                 found, problem = b"", str(error)
             except MemoryError:
-                found, problem = b"", f"{name}: too large for the memory of a decoder. Scale it"
+                found, problem = (
+                    b"",
+                    f"{name}: too large for the memory of a decoder. Make the image smaller",
+                )
             pipe.send_bytes(problem.encode("utf-8", "replace"))
             if not problem:
                 pipe.send_bytes(found)

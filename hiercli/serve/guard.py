@@ -147,7 +147,7 @@ class Guard:
             return 421, "wrong-host", "this server answers requests to localhost only"
         origin = headers.get(b"origin")
         if origin is not None and urllib.parse.urlsplit(origin.decode("latin-1")).netloc != host:
-            return 403, "wrong-origin", "this server answers no requests of other sites' pages"
+            return 403, "wrong-origin", "requests from pages of other sites are refused"
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length[:20]) > self.settings.max_upload:
             return 413, "too-large", _too_large(self.settings)

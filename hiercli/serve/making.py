@@ -75,7 +75,9 @@ class Background(Generic[Result]):
             HierError: as of the index.
         """
         if not isinstance(index.target, Path):
-            raise InputError(f"this works for FAISS files only. For Milvus use {self._elsewhere}")
+            raise InputError(
+                f"this is available for FAISS files only. For Milvus use {self._elsewhere}"
+            )
         before = self._made.get(index.name)
         if before is None or before[0] != index.reopened:
             if before is not None:
@@ -117,7 +119,7 @@ class _Making(Generic[Result]):
     """
 
     def __init__(self, job: Job[Result], index: Path, settings: Settings) -> None:
-        self.progress = Progress("waiting for another one")
+        self.progress = Progress("waiting until another index is finished")
         self._job, self._index, self._settings = job, index, settings
         self._lock = threading.Lock()
         self._stopped = False
@@ -147,7 +149,7 @@ class _Making(Generic[Result]):
             try:
                 told = pipe.recv()
             except (EOFError, OSError) as error:
-                raise ServerError("the work was broken off. Ask again") from error
+                raise ServerError("the process that did this was stopped. Ask again") from error
             if isinstance(told, HierError):
                 raise told
             if not isinstance(told, Progress):

@@ -7,7 +7,7 @@ from hiercli.serve.asked import PARAMETERS
 from hiercli.serve.reviews import FOUND, MOST
 
 _ID = {
-    "name": "id", "in": "path", "required": True, "description": "Of an image, from a hit.",
+    "name": "id", "in": "path", "required": True, "description": "The id of an image, from a hit.",
     "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
 }  # fmt: skip
 _NUMBER, _WHOLE, _TEXT = {"type": "number"}, {"type": "integer"}, {"type": "string"}
@@ -68,7 +68,7 @@ def _paths() -> dict[str, Any]:
             "parameters": [_parameter("index", *PARAMETERS["index"])],
             "responses": {
                 "200": {"description": "The tree.", "content": {"application/json": {}}},
-                "202": {"description": "The tree is in the making. Ask again.", "content": {
+                "202": {"description": "The tree is being built. Ask again.", "content": {
                     "application/json": {"schema": {"$ref": "#/components/schemas/Progress"}},
                 }},
             } | _errors(400, 404, 503),
@@ -81,7 +81,7 @@ def _paths() -> dict[str, Any]:
                 "schema": {"type": "array", "items": {"type": "string", "enum": list(FOUND)}},
             }],
             "responses": _answers("Review", 400, 404, 503) | {
-                "202": {"description": "The review is in the making. Ask again.", "content": {
+                "202": {"description": "The review is running. Ask again.", "content": {
                     "application/json": {"schema": {"$ref": "#/components/schemas/Progress"}},
                 }},
             },
@@ -152,7 +152,7 @@ def _schemas() -> dict[str, Any]:
         "levels": {"type": "object", "additionalProperties": _TEXT},
         "distance": _NUMBER | {"description": "Hyperbolic; lower is closer."},
         "similarity": _NUMBER
-        | {"description": "1: the same image; 0: as far apart as two images by chance."},
+        | {"description": "1: the same image; 0: the median distance of two images, or beyond."},
         "similar": _TEXT | {"description": "The same in words."},
         "branch": {"type": "object", "description": "With branches: the common ancestor."},
         "path": _TEXT | {"description": "Where the server was started with --show-paths."},
@@ -168,7 +168,7 @@ def _schemas() -> dict[str, Any]:
                 "query": _TEXT,
                 "results": {"type": "array", "items": {"$ref": "#/components/schemas/Hit"}},
                 "verdict": {"type": "object", "description": "What the query is."},
-                "understood": {"type": "object", "description": "What words were taken for."},
+                "understood": {"type": "object", "description": "How the words were interpreted."},
             },
         },
         "Finding": _finding(),

@@ -65,10 +65,11 @@ class Baseline:
             further = self.of_precision
             if self.comparison.high > 0 and further is not None and further.low > 0:
                 return f"training helped, {further.verdict}; {found}"
-            return (
-                f"training did not help, {found}. `hier export --backbone` exports the untrained "
-                "backbone"
-            )
+            began = (
+                "training did not help" if self.comparison.high < 0
+                else "no evidence that training helped"
+            )  # fmt: skip
+            return f"{began}, {found}. `hier export --backbone` exports the untrained backbone"
         first = f"recall@{min(int(name[7:]) for name in self.scores if name[:7] == 'recall@')}"
         gains = [trained[name] - self.scores[name] for name in (first, "map@r")]
         if min(gains) >= 0 and max(gains) > 0:
@@ -76,8 +77,8 @@ class Baseline:
         if max(gains) > 0:
             return "training improved one of Recall@1 and MAP@R and worsened the other"
         return (
-            "training did not help: the untrained backbone is as good. Export it with `hier "
-            "export --backbone`"
+            "training did not help: the untrained backbone is as good or better. `hier export "
+            "--backbone` exports it"
         )
 
 

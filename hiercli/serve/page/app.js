@@ -55,7 +55,7 @@
   };
 
   // Showing ----------------------------------------------------------------------------------------
-  const percent = (share) => `${Math.floor(100 * share)}%`;
+  const percent = (share) => `${Math.floor(100 * share)} %`;
   const tile = (hit, open) => {
     const image = make("img", { src: picture(hit.id), alt: "", loading: "lazy", decoding: "async" });
     const button = make("button", { className: "hit", type: "button" }, image);
@@ -63,11 +63,11 @@
     button.addEventListener("click", open);
     if (hit.label !== undefined) {
       const bar = make("b");
-      bar.style.width = percent(hit.similarity);
+      bar.style.width = `${100 * hit.similarity}%`;
       button.append(make("i", { ariaHidden: "true" }, bar),
         make("span", { className: "label" }, ...soft(hit.label || "no label")),
         make("span", { className: "close", textContent: `${hit.similar}, ${percent(hit.similarity)}`,
-          title: `0 % is the distance of two images by chance, 100 % the same image; hyperbolic distance ${hit.distance.toFixed(3)}` }));
+          title: `100 % is the same image, 0 % the median distance of two images; hyperbolic distance ${hit.distance.toFixed(3)}` }));
     } else button.setAttribute("aria-label", "Search for images like this one");
     return make("div", { role: "listitem" }, button);
   };
@@ -84,7 +84,7 @@
       words.append(line);
     } else if (told.understood) words.append(make("h2", { textContent: told.understood.text }));
     else words.append(make("h2", { textContent: "The nearest images" }));
-    const place = make("button", { type: "button", textContent: "Place in the tree" });
+    const place = make("button", { type: "button", textContent: "Show in the tree" });
     place.addEventListener("click", () => locate(place));
     if (!told.understood && told.results.length) words.append(place);
     box.append(words);
@@ -102,7 +102,7 @@
     part("hits").replaceChildren(...hits.map((hit, place) => tile(hit, () => view(place))));
     part("more").hidden = hits.length < k;
     part("examples").hidden = true;
-    if (!hits.length) say("No image is near enough.");
+    if (!hits.length) say("No images found. The index may be empty.");
   };
   const askAgain = (k, more) => { // what the address says
     const [kind, value] = state();
@@ -200,7 +200,7 @@
   // The tree ---------------------------------------------------------------------------------------
   const grow = async (where) => {
     if (treeOf !== index) {
-      part("growing").hidden = false; part("growing").textContent = "The tree is in the making …";
+      part("growing").hidden = false; part("growing").textContent = "Building the tree …";
       part("disk-of-index").replaceChildren();
       try {
         const data = await made("tree", () => state()[0] === "tree", (step) => part("growing").textContent = step);
