@@ -246,7 +246,7 @@ def test_images_of_the_same_content_are_counted(photos: Path, inside: Hier, tmp_
         (tmp_path / "same" / name).write_bytes(first.read_bytes())
     done = inside("embed", tmp_path / "same", "--index", tmp_path / "i.faiss")
     assert b"1 image embedded" in done.stderr and b"3 added, 3 total" in done.stderr
-    assert b"2 images share their content with another file and were not embedded" in done.stderr
+    assert b"2 images were not embedded again: the points of the same content" in done.stderr
 
 
 def test_patterns_leave_out_files_and_folders(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ import hiercli
 from hiercli import Client, Encoder, Index, InputError, ServerError
 from hiercli.errors import ImageError, MismatchError
 from hiercli.index.similarity import Similarity
-from hiercli.serve import reviews
+from hiercli.serve import decoders, reviews
 from hiercli.serve.batching import Batcher
 from hiercli.serve.decoders import DecoderPool
 from hiercli.serve.guard import SECURITY
@@ -160,7 +160,7 @@ def test_words(client: Client) -> None:
     told = client.search_words("kind5", k=4)
     assert told.understood["names"] == ["kind5"] and told.understood["kind"] == "label"
     assert {hit.label for hit in told.hits} == {"kind5"}
-    with pytest.raises(InputError, match="no label or level has these words"):
+    with pytest.raises(InputError, match="no label or level has the words"):
         client.search_words("locomotive")
 
 
@@ -614,7 +614,9 @@ def test_wrong_starts_are_told(inside: Hier, index: Path, tmp_path: Path) -> Non
 # -- parts -----------------------------------------------------------------------------------------
 
 
-def test_a_decoder_that_dies_costs_one_answer(photos: Path, exported: Path) -> None:
+def test_a_decoder_that_dies_costs_nothing_but_time(
+    photos: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = (photos / "kind1" / "photo2.jpg").read_bytes()
     preprocessing = Encoder(exported).metadata.preprocessing
     pool = DecoderPool(1)
@@ -625,6 +627,11 @@ def test_a_decoder_that_dies_costs_one_answer(photos: Path, exported: Path) -> N
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         assert np.array_equal(await pool.pixels(content, "a", preprocessing), first)
+        os.kill(pool._all[0]._process.pid, signal.SIGSTOP)
+        work = asyncio.create_task(pool.pixels(content, "a", preprocessing))
+        await asyncio.sleep(0.3)
+        os.kill(pool._all[0]._process.pid, signal.SIGKILL)  # through no fault of the image
+        assert np.array_equal(await work, first)
         os.kill(pool._all[0]._process.pid, signal.SIGSTOP)  # hangs
         pool._seconds = 0.5
         with pytest.raises(ImageError, match="longer than"):
@@ -635,6 +642,13 @@ def test_a_decoder_that_dies_costs_one_answer(photos: Path, exported: Path) -> N
         assert preview.size == (20, 20) and not preview.getexif()
         with pytest.raises(ImageError):
             await pool.preview(b"nothing", "b")
+        with monkeypatch.context() as patched:
+            patched.setattr(decoders._Process, "__call__", dies)
+            with pytest.raises(ImageError, match="decoder crashed"):
+                await pool.preview(content, "b")
+
+    def dies(*_: object) -> bytes:
+        raise decoders._DiedError
 
     asyncio.run(use())
     pool.close()

@@ -118,7 +118,7 @@ def fetch(name: str, root: Path) -> None:
     from hiercli.data.sources import SOURCES
 
     if name not in SOURCES:
-        raise DataError(f"expected one of {', '.join(SOURCES)}, got {name!r}")
+        raise DataError(f"expected one of {', '.join(SOURCES)} and demo, got {name!r}")
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -388,8 +388,8 @@ def _report(
         known = done.changes["added"] + done.changes["changed"] - done.embedded
         if known > 0:
             say(
-                f"{counted(known, 'image shares its', 'images share their')} content with another "
-                f"file and {'was' if known == 1 else 'were'} not embedded again"
+                f"{counted(known, 'image was', 'images were')} not embedded again: the points of "
+                "the same content are known from another file or an interrupted run"
             )
     if json_output:
         facts = {"embedded": done.embedded, "skipped": len(done.problems), "output": output,

@@ -29,6 +29,10 @@ _SYSTEM = frozenset({
 _ENTRIES = ("file or folder", "files and folders")
 
 
+_SHOWN = 3
+"""Suffixes of other kinds that are named."""
+
+
 @dataclass
 class Passed:
     """What a search of folders passed over on purpose.
@@ -59,11 +63,12 @@ class Passed:
         return counted(len(self.excluded), *(f"excluded {name}" for name in _ENTRIES))
 
     def common(self) -> str:
-        """The three commonest suffixes of files of other kinds."""
-        return ", ".join(
+        """The commonest suffixes of files of other kinds."""
+        some = [
             f"{count} {suffix or 'without a suffix'}"
-            for suffix, count in self.others.most_common(3)
-        )
+            for suffix, count in self.others.most_common(_SHOWN)
+        ]
+        return ", ".join([*some, "..."] if len(self.others) > _SHOWN else some)
 
 
 class Places:

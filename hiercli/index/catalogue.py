@@ -92,8 +92,11 @@ def missing(index: Path) -> InputError:
     """What people are told where there is no index."""
     try:
         require_replaceable(index)
-    except InputError as error:
-        return error
+    except InputError:
+        return InputError(
+            f"expected an index, but {index} is another kind of file. Name the file that `hier embed "
+            "--index` wrote"
+        )
     # What lies there without a catalogue may be somebody's own: it is not replaced unasked.
     over = " --rebuild" if index.exists() else ""
     lost = catalogue_path(index) if over else index

@@ -82,9 +82,12 @@ def gather(
             points = _points(path, photos)
             asked += [Query(f"{path}[{row}]", point=point) for row, point in enumerate(points)]
         elif _is_words(path):
-            meant: Understood | TextQuery = (
-                texts(str(path)) if texts else understand(str(path), photos, encoder)
-            )
+            try:
+                meant: Understood | TextQuery = (
+                    texts(str(path)) if texts else understand(str(path), photos, encoder)
+                )
+            except InputError as error:  # a name with a typing error is taken for words too
+                raise InputError(f"there is no such file, and {error}") from error
             point = np.asarray(poincare.midpoint(meant.points.astype(np.float64), photos.c))
             asked.append(Query(str(path), point=point.astype(np.float32), understood=meant))
         else:

@@ -118,7 +118,7 @@ def understand(
             return _understood(words, others, points.astype(np.float32))
     if not best:
         raise InputError(
-            f"there is no file {shown!r}, and no label or level has these words. "
+            f"no label or level has the words {shown!r}. "
             f"{_nearest(text, [name for _, name in own])}"
         )
     classes = [(kind, name, label) for kind, name in best

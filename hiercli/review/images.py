@@ -72,6 +72,8 @@ def copies(
             how = _how(float(pairs.scale[row]), bool(pairs.mirrored[row]))
             other = int(pairs.first[row] + pairs.second[row] - place)
             reason = f"{how} of {Path(paths[other]).name if pixels is None else 'another image'}"
+            if other != best and pixels is None:
+                reason += f"; of these, {Path(paths[best]).name} is kept"
             if labels[place] and labels[place] != labels[best]:
                 reason += f"; the labels differ ({labels[place]}, {labels[best]})"
             is_leak = bool(splits[place]) and bool(splits[best]) and splits[place] != splits[best]

@@ -1,7 +1,7 @@
 """Decoding in processes of their own: a file that crashes a decoder or hangs it costs one answer.
 
 Files from strangers are decoded by libraries written in C. A process that dies or takes too long is
-replaced, and the one image that did it is refused.
+replaced. An image over which two processes died is refused.
 """
 
 import asyncio
@@ -29,6 +29,13 @@ MEMORY = 4 * 2**30
 PREVIEW = 512
 """Longest side of a preview, in pixels."""
 _MOST_WAITING = 256
+
+
+_TRIES = 2
+
+
+class _DiedError(Exception):
+    """A process has died over an image."""
 
 
 class DecoderPool:
@@ -84,9 +91,12 @@ class DecoderPool:
     def _decode(self, content: bytes, name: str, job: tuple[str, Any, Any]) -> bytes:
         process = self._idle.get()
         try:
-            return process(content, name, job, self._seconds)
+            for _ in range(_TRIES):  # a process may also die through no fault of the image
+                with contextlib.suppress(_DiedError):
+                    return process(content, name, job, self._seconds)
         finally:
             self._idle.put(process)
+        raise ImageError(f"{name}: the image is damaged: its decoder crashed")
 
     def close(self) -> None:
         """End the processes."""
@@ -125,7 +135,7 @@ class _Process:
                 return pipe.recv_bytes()
             except (EOFError, OSError) as error:
                 self.stop()
-                raise ImageError(f"{name}: the image is damaged: its decoder crashed") from error
+                raise _DiedError from error
 
     def _start(self) -> Connection:
         context = multiprocessing.get_context("spawn")
