@@ -94,8 +94,8 @@ def missing(index: Path) -> InputError:
         require_replaceable(index)
     except InputError:
         return InputError(
-            f"expected an index, but {index} is another kind of file. Name the file that `hier embed "
-            "--index` wrote"
+            f"expected an index, but {index} is another kind of file. Name the file that `hier "
+            "embed --index` wrote"
         )
     # What lies there without a catalogue may be somebody's own: it is not replaced unasked.
     over = " --rebuild" if index.exists() else ""
