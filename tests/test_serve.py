@@ -28,7 +28,9 @@ import hiercli
 from hiercli import Client, Encoder, Index, InputError, ServerError
 from hiercli.errors import ImageError, MismatchError
 from hiercli.index.similarity import Similarity
-from hiercli.serve import decoders, reviews
+from hiercli.review.review import Review
+from hiercli.serve import collection, decoders, making, reviews
+from hiercli.serve.app import Service
 from hiercli.serve.batching import Batcher
 from hiercli.serve.decoders import DecoderPool
 from hiercli.serve.guard import SECURITY
@@ -233,6 +235,13 @@ def test_messages_hold_no_paths(server: Server, query: str, body: dict[str, Any]
     assert "/" not in message, message
 
 
+def test_messages_hold_no_folders_with_blanks(index: Path) -> None:
+    settings = Settings((str(index),), model="/home/jane doe/my models/birds.onnx")
+    service = Service(settings)
+    told = service._without_paths("expected an encoder, got /home/jane doe/my models/birds.onnx")
+    assert told == "expected an encoder, got birds.onnx"
+
+
 def test_pictures_of_indexed_images_alone(
     server: Server, client: Client, index: Path, photos: Path
 ) -> None:
@@ -345,18 +354,6 @@ def test_a_review_tells_progress_and_follows_the_index(
         after = client.review().counts
     assert after["tiny"] == before["tiny"] + 1
     assert server.stop() == 0
-
-
-def test_a_review_ends_with_the_server(index_with_faults: Path) -> None:
-    server = Server("--index", index_with_faults)
-    server.ask("GET", "/api/stats")
-    with ThreadPoolExecutor(1) as threads:
-        asked = threads.submit(server.ask, "GET", "/api/review")
-        time.sleep(0.2)
-        begun = time.monotonic()
-        assert server.stop() == 0
-        assert time.monotonic() - begun < 15
-        assert asked.result()[0] in (200, 202, 503)
 
 
 @contextlib.contextmanager
@@ -682,6 +679,16 @@ def test_batches_are_of_one_key_and_in_order() -> None:
     assert len(seen) < 25
 
 
+def test_a_call_right_after_another_is_not_forgotten() -> None:
+    async def use() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            batcher: Batcher[int, int] = Batcher(lambda _, items: items, pool, most=4, waiting=9)
+            for number in range(20):
+                assert await asyncio.wait_for(batcher(number), 10) == number
+
+    asyncio.run(use())
+
+
 def test_a_lane_that_comes_too_late_ends_quietly() -> None:
     def work(_: object, items: list[int]) -> list[int]:
         time.sleep(0.05)
@@ -699,6 +706,96 @@ def test_a_lane_that_comes_too_late_ends_quietly() -> None:
         return wrong
 
     assert asyncio.run(use()) == []
+
+
+def test_a_lane_goes_on_with_the_old_state_and_tries_again(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = collection.ServedIndex("idx", str(index), Settings((str(index),)))
+    opened = collection.State
+
+    def fails_to_open(*words: Any) -> Any:
+        raise OSError("too many open files")
+
+    async def use() -> None:
+        await served.open()
+        before = await served._filters.call(lambda state: state)
+        await served.reopen()
+        monkeypatch.setattr(collection, "State", fails_to_open)
+        assert await served._filters.call(lambda state: state) is before
+        assert "too many open files" in served.problem
+        monkeypatch.setattr(collection, "State", opened)
+        monkeypatch.setattr(collection, "_PAUSE", 0.0)
+        served._filters._next = 0.0
+        assert await served._filters.call(lambda state: state) is not before
+        assert served.problem == ""
+        served.close()
+
+    asyncio.run(use())
+
+
+def explodes(index: Path, settings: Settings, steps: Any) -> bytes:
+    """A job with a bug."""
+    return bytes(1 // len(index.parts) * 0 or [][0])
+
+
+def slow(index: Path, settings: Settings, steps: Any) -> bytes:
+    """A job that takes long."""
+    with steps("sleeping"):
+        time.sleep(60)
+    return b""
+
+
+def test_a_job_with_a_bug_is_not_done_again(index: Path) -> None:
+    served = collection.ServedIndex("idx", str(index), Settings((str(index),)))
+
+    async def use() -> None:
+        with ThreadPoolExecutor(1) as thread:
+            jobs = making.Background(explodes, served.settings, 30, "", thread)
+            with pytest.raises(making._FaultError):
+                await jobs.of(served)
+            before = jobs._made["idx"]
+            with pytest.raises(making._FaultError):
+                await jobs.of(served)
+            assert jobs._made["idx"] is before
+            jobs.close()
+
+    asyncio.run(use())
+
+
+def test_a_job_ends_with_the_server(index: Path) -> None:
+    served = collection.ServedIndex("idx", str(index), Settings((str(index),)))
+
+    async def use() -> None:
+        with ThreadPoolExecutor(1) as thread:
+            jobs = making.Background(slow, served.settings, 0.05, "", thread)
+            for _ in range(200):
+                found = await jobs.of(served)
+                assert isinstance(found, making.JobProgress)
+                if found.step == "sleeping":
+                    break
+            process = jobs._made["idx"][1]._process
+            assert process.is_alive()
+            jobs.close()
+            assert not process.is_alive()
+
+    asyncio.run(use())
+
+
+def test_a_root_is_that_of_reviews_and_trees_too(
+    exported: Path, photos: Path, inside: Hier, tmp_path: Path
+) -> None:
+    place, moved = tmp_path / "old", tmp_path / "moved" / "new"
+    shutil.copytree(photos, place)
+    index = tmp_path / "root.faiss"
+    done = inside("embed", place, "--model", exported, "--index", index, "--root", place)
+    assert done.returncode == 0, done.stderr
+    moved.parent.mkdir()
+    place.rename(moved)
+    settings = Settings((str(index),), root=str(moved), show_paths=True)
+    assert all(path.startswith(str(moved)) for path in making.ids_of(index, settings))
+    found = Review.of_images(index, kinds=["label"], root=moved)
+    assert all(Path(path).is_file() for path in found.collection.paths or [""])
 
 
 def test_similarity_is_judged_by_pairs_of_the_index() -> None:

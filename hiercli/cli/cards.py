@@ -47,16 +47,14 @@ class Cards:
         """A card of the query if it is an image, and one of each hit, in groups with headings."""
         from rich.text import Text
 
-        cards = [] if query.path is None and query.content is None else [self._query(query)]
-        for heading, hits in groups:
+        first = [] if query.path is None and query.content is None else [self._query(query)]
+        for heading, hits in groups or [("", ())]:
             if heading:
-                self._print(cards)
-                cards = []
+                self._print(first)
+                first = []
                 output().print(Text(printable(heading), "bold"))
-            cards += [self._hit(hit) for hit in hits]
-            self._print(cards)
-            cards = []
-        self._print(cards)
+            self._print([*first, *map(self._hit, hits)])
+            first = []
 
     def _print(self, cards: "Sequence[RenderableType]") -> None:
         from rich.table import Table

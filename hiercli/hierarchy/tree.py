@@ -100,17 +100,28 @@ class Tree:
         )
 
     @classmethod
-    def of_images(cls, source: Path, model: Path | None = None, *, by_proxy: bool = False) -> Self:
+    def of_images(
+        cls,
+        source: Path,
+        model: Path | None = None,
+        *,
+        by_proxy: bool = False,
+        root: Path | None = None,
+    ) -> Self:
         """The tree of the images of an index or of a file of embeddings, see `images_of`."""
-        collection, files = images_of(source, model)
+        collection, files = images_of(source, model, root)
         tree = cls.of_collection(collection, by_proxy=by_proxy, files=files)
         return dataclasses.replace(tree, index=source) if is_index(source) else tree
 
-    def pictures(self) -> AbstractContextManager[Picture]:
-        """Pictures of its images, from their files or small ones that its index keeps."""
+    def pictures(self, root: Path | None = None) -> AbstractContextManager[Picture]:
+        """Pictures of its images, from their files or small ones that its index keeps.
+
+        Args:
+            root: see `images_of`.
+        """
         from hiercli.index.pictures import pictures_of
 
-        return pictures_of(self.index)
+        return pictures_of(self.index, root)
 
     @classmethod
     def of_collection(
@@ -264,12 +275,15 @@ def is_index(source: Path) -> bool:
     return source.suffix.lower() not in POINTS and not source.is_dir()
 
 
-def images_of(source: Path, model: Path | None = None) -> tuple[Collection, tuple[Path, ...]]:
+def images_of(
+    source: Path, model: Path | None = None, root: Path | None = None
+) -> tuple[Collection, tuple[Path, ...]]:
     """The images of an index or of a file of embeddings, with the proxies of their encoder.
 
     Args:
         source: an index (``.faiss``), or what `Collection.read` reads.
         model: the encoder; needed where the proxies are not at hand.
+        root: what relative paths of an index are relative to, instead of what it says.
 
     Returns:
         (the images, files that they come from).
@@ -294,7 +308,7 @@ def images_of(source: Path, model: Path | None = None) -> tuple[Collection, tupl
         from hiercli.index.catalogue import Catalogue
         from hiercli.index.conditions import meeting
 
-        with closing(Catalogue(source)) as catalogue:
+        with closing(Catalogue(source, root)) as catalogue:
             if metadata is not None and model is not None:
                 catalogue.check(metadata, model)
             rows = catalogue.rows(meeting(catalogue, []).tolist())

@@ -44,8 +44,12 @@ class Pictures:
 
 
 @contextlib.contextmanager
-def pictures_of(index: Path | None) -> Iterator[Picture]:
+def pictures_of(index: Path | None, root: Path | None = None) -> Iterator[Picture]:
     """Pictures of the images of an index; without one, of files alone.
+
+    Args:
+        index: FAISS file.
+        root: what relative paths are relative to, instead of what the index says.
 
     Raises:
         HierError: the index is missing or damaged.
@@ -53,5 +57,5 @@ def pictures_of(index: Path | None) -> Iterator[Picture]:
     if index is None:
         yield read
         return
-    with contextlib.closing(Catalogue(index)) as catalogue:
+    with contextlib.closing(Catalogue(index, root)) as catalogue:
         yield Pictures(catalogue)

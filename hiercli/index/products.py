@@ -4,7 +4,11 @@ NumPy multiplies matrices with a BLAS for the processor at hand. FAISS's package
 processor, which takes many times as long (`tests/bench_index.py`).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from hiercli.errors import FileFormatError
 
 FEWEST = 4
 """Queries from which on it pays; a row that is read for one query may be used for all."""
@@ -27,76 +31,73 @@ def largest(
         width: how many for each query, at most N.
     """
     found = [
-        _Largest(queries[first : first + _QUERIES], width).of(rows)
+        _largest(queries[first : first + _QUERIES], rows, width)
         for first in range(0, len(queries), _QUERIES)
     ]
     products = np.concatenate([products for products, _ in found])
     return products, ids[np.concatenate([places for _, places in found])]
 
 
-class _Largest:
-    """The largest products of each query so far, in pieces.
+def _largest(queries: np.ndarray, rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Products and places, (Q, width) each, largest first, ties by place."""
+    count = len(queries)
+    transposed = np.ascontiguousarray(queries.T)  # rows first: half of the time for few queries
+    room = np.empty((min(len(rows), _ROWS), count), np.float32)
+    kept = np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.int64)
+    parts, held, above = [kept], 0, np.full(count, -np.inf, np.float32)
+    for first in range(0, len(rows), _ROWS):
+        some = rows[first : first + _ROWS]
+        block = np.matmul(some, transposed, out=room[: len(some)])
+        if not first and len(block) > width:
+            # Products that are as large count too, until so many are held.
+            above = np.nextafter(_least(block, width), np.float32(-np.inf))
+        flat = np.flatnonzero(block > above)
+        places, owners = np.divmod(flat, count)
+        parts.append((block.reshape(-1)[flat], places + first, owners))
+        held += len(flat)
+        if not first or held > _HELD * width * count:
+            kept, above = _cut(parts, width, count)
+            parts, held = [kept], len(kept[0])
+    (products, places, _), _ = _cut(parts, width, count)
+    if len(products) < count * width:
+        raise FileFormatError(
+            "the FAISS file is damaged: some of its points are not numbers. Run `hier index "
+            "repair` to build it again from its catalogue"
+        )
+    return products.reshape(count, width), places.reshape(count, width)
+
+
+def _least(block: np.ndarray, width: int) -> np.ndarray:
+    """A bound that at least ``width`` products of each query reach, (Q,).
+
+    It is the width-th largest of the maxima of groups of rows.
+    """
+    groups = min(len(block), _HELD * width)
+    size = len(block) // groups
+    best = block[: groups * size].reshape(size, groups, block.shape[1]).max(axis=0)
+    found: np.ndarray = np.partition(best, -width, axis=0)[-width]
+    return found
+
+
+def _cut(
+    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], width: int, count: int
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """The largest products of each query in order, and what further ones have to be above.
 
     Args:
-        queries: (Q, D+1).
-        width: products of each query that are wanted.
+        parts: products, places of rows and numbers of queries.
+        width: products of each query.
+        count: Q.
     """
-
-    def __init__(self, queries: np.ndarray, width: int) -> None:
-        self._count, self._width = len(queries), width
-        # Rows first: half of the time for few queries.
-        self._transposed = np.ascontiguousarray(queries.T)
-        self._bound = np.full(len(queries), -np.inf, np.float32)
-        self._products = [np.empty(0, np.float32)]
-        self._places = [np.empty(0, np.int64)]
-        self._owners = [np.empty(0, np.int64)]
-        self._held = 0
-
-    def of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Products and places of rows (N, D+1), (Q, width) each, largest first, ties by place."""
-        room = np.empty((min(len(rows), _ROWS), self._count), np.float32)
-        for first in range(0, len(rows), _ROWS):
-            some = rows[first : first + _ROWS]
-            block = np.matmul(some, self._transposed, out=room[: len(some)])
-            if not first:
-                self._bound = self._least(block)
-            kept = np.flatnonzero(block >= self._bound)
-            places, owners = np.divmod(kept, self._count)
-            self._products.append(block.reshape(-1)[kept])
-            self._places.append(places + first)
-            self._owners.append(owners)
-            self._held += len(kept)
-            if not first or self._held > _HELD * self._width * self._count:
-                self._drop()
-        self._drop()
-        shape = self._count, self._width
-        return self._products[0].reshape(shape), self._places[0].reshape(shape)
-
-    def _least(self, block: np.ndarray) -> np.ndarray:
-        """What the wanted products of each query are not below (Q,), from a first block.
-
-        Of the largest products of some groups of rows, so many are as large.
-        """
-        groups = min(len(block), _HELD * self._width)
-        if groups < self._width:
-            return self._bound
-        size = len(block) // groups
-        best = block[: groups * size].reshape(size, groups, self._count).max(axis=0)
-        found: np.ndarray = np.partition(best, -self._width, axis=0)[-self._width]
-        return found
-
-    def _drop(self) -> None:
-        """Put what is held in order, and drop what is beyond the width."""
-        products, places, owners = (
-            np.concatenate(part) for part in (self._products, self._places, self._owners)
-        )
-        order = np.lexsort((places, np.negative(products), owners))
-        owners = owners[order]
-        starts = np.searchsorted(owners, np.arange(self._count + 1))
-        ranks = np.arange(len(owners)) - starts[owners]
-        order, owners = order[ranks < self._width], owners[ranks < self._width]
-        self._products, self._places = [products[order]], [places[order]]
-        self._owners, self._held = [owners], len(owners)
-        full = np.flatnonzero(np.diff(starts) >= self._width)
-        last = np.cumsum(np.minimum(np.diff(starts), self._width)) - 1
-        self._bound[full] = self._products[0][last[full]]
+    products, places, owners = (np.concatenate(part) for part in zip(*parts, strict=True))
+    order = np.lexsort((places, np.negative(products), owners))
+    owners = owners[order]
+    starts = np.searchsorted(owners, np.arange(count + 1))
+    inside = np.arange(len(owners)) - starts[owners] < width
+    order, owners = order[inside], owners[inside]
+    kept = products[order], places[order], owners
+    counts = np.minimum(np.diff(starts), width)
+    above = np.full(count, -np.inf, np.float32)
+    full = np.flatnonzero(counts == width)
+    above[full] = kept[0][np.cumsum(counts)[full] - 1]
+    return kept, above

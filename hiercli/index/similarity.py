@@ -70,7 +70,7 @@ class Similarity:
         return {"similarity": round(self(distance), 4), "similar": self.word(distance)}
 
     def word(self, distance: float) -> str:
-        """The same as a word: the same image, very similar, similar, somewhat, different."""
+        """The same in words: the same image, very similar, and so on to different."""
         if distance <= _SAME:
             return "the same image"
         return next((word for limit, word in self._limits if distance < limit), _FAR)

@@ -28,6 +28,8 @@ MOST = 600
 _LARGE, _SMALL = 200, 64
 """Half of the pixels of the longer side, see `thumbnail`."""
 _EXAMPLES = 5
+_CANDIDATES = 64
+"""Images among which the nearest ones are looked for, by the float64 distance."""
 
 Progress = Callable[[int, int], None]
 
@@ -173,10 +175,13 @@ class Examples:
         others = np.array([place for place in places if place != at], np.int64)
         if not len(others) or self._collection.c is None:
             return []
-        points = self._collection.points
+        points, c = self._collection.points, self._collection.c
+        if label is None and len(others) > _CANDIDATES:  # of all, a few are looked at closely
+            squared = np.square(points[others] - points[at]).sum(axis=1)
+            gaps = 1 - c * np.square(points[others]).sum(axis=1)
+            others = others[np.argpartition(squared / gaps, _CANDIDATES)[:_CANDIDATES]]
         far = poincare.dist(
-            points[at][None].astype(np.float64), points[others].astype(np.float64),
-            self._collection.c,
-        )  # fmt: skip
+            points[at][None].astype(np.float64), points[others].astype(np.float64), c
+        )
         order = others[np.argsort(far, kind="stable")]
         return [self._paths[place] for place in order[: None if every else _EXAMPLES]]

@@ -80,6 +80,7 @@ class Review:
         label_next: int = 20,
         steps: Steps | None = None,
         read_files: bool = True,
+        root: Path | None = None,
     ) -> Self:
         """Look through the images of an index, or of a file of embeddings.
 
@@ -93,13 +94,14 @@ class Review:
             read_files: open the files of images. Without it, copies and tiny images are found by
                 the small pictures that an index keeps, blurred images are not found, and reasons
                 name no file.
+            root: what relative paths of an index are relative to, instead of what it says.
 
         Raises:
             InputError: the source is missing or empty, or a kind is unknown.
             FileFormatError: it is damaged.
         """
         source = Path(source)
-        collection, _ = images_of(source, None if model is None else Path(model))
+        collection, _ = images_of(source, None if model is None else Path(model), root)
         if collection.paths is not None:  # a review is read in other folders too
             paths = [whole_path(path) for path in collection.paths]
             collection = dataclasses.replace(collection, paths=paths)
@@ -109,7 +111,7 @@ class Review:
             if is_index(source):
                 from hiercli.index.catalogue import Catalogue
 
-                catalogue = stack.enter_context(closing(Catalogue(source)))
+                catalogue = stack.enter_context(closing(Catalogue(source, root)))
                 unreadable = [(os.fsdecode(path), why) for path, why in catalogue.quarantine()]
                 smalls = partial(_thumbnails, catalogue, collection.paths or ())
             found = cls.of_collection(

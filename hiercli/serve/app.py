@@ -10,9 +10,10 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -34,7 +35,7 @@ from hiercli.serve.asked import asked
 from hiercli.serve.collection import ServedIndex, content_of
 from hiercli.serve.decoders import DecoderPool
 from hiercli.serve.guard import COOKIE, Guard
-from hiercli.serve.making import Background, Progress
+from hiercli.serve.making import Background, JobProgress
 from hiercli.serve.reviews import kinds_of, reviewed
 from hiercli.serve.settings import Settings
 from hiercli.serve.state import Asked
@@ -61,6 +62,9 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
 )
 
 
+Found = TypeVar("Found")
+
+
 class Service:
     """Everything that a server holds while it runs.
 
@@ -80,8 +84,12 @@ class Service:
                 name += "-2"
             self.indexes[name] = ServedIndex(name, index, settings)
         self.decoders = DecoderPool(settings.num_decoders)
-        self.trees = Background(grown, settings, _PATIENCE, "`hier hierarchy`")
-        self.reviews = Background(reviewed, settings, _PATIENCE, "`hier review --points`")
+        self._background = ThreadPoolExecutor(1, "background")
+        patience = min(_PATIENCE, settings.seconds / 2)
+        self.trees = Background(grown, settings, patience, "`hier hierarchy`", self._background)
+        self.reviews = Background(
+            reviewed, settings, patience, "`hier review --points`", self._background
+        )
         self.previews = Cache(_PREVIEWS)
         self.failure: HierError | None = None
         self.registry = CollectorRegistry()
@@ -121,6 +129,7 @@ class Service:
                 index.close()
             self.trees.close()
             self.reviews.close()
+            self._background.shutdown(cancel_futures=True)
             self.decoders.close()
 
     def index(self, name: str | None) -> ServedIndex:
@@ -151,9 +160,15 @@ class Service:
         """A message as clients may see it: files by their names, without folders."""
         if self.settings.show_paths:
             return message
-        for index in self.settings.indexes:  # folders with spaces are known as a whole only
-            for file in (os.path.realpath(index), os.path.abspath(index), index):
-                message = message.replace(os.path.join(os.path.dirname(file), ""), "")
+        known = {self.settings.root, *map(os.path.dirname, (*self.settings.indexes,
+                                                            self.settings.model))}  # fmt: skip
+        for index in self.indexes.values():
+            known.add(index.model_folder)
+        # Folders with blanks are known as a whole only.
+        every = {as_seen(folder) for folder in known - {"", "."}
+                 for as_seen in (str, os.path.abspath, os.path.realpath)}  # fmt: skip
+        for folder in sorted(every, key=len, reverse=True):
+            message = message.replace(os.path.join(folder, ""), "")
         return _FOLDERS.sub("", message)
 
     # -- the API -----------------------------------------------------------------------------------
@@ -287,22 +302,15 @@ class Service:
     async def tree(self, request: Request) -> Response:
         """The tree of the classes with its images, laid out in a disk."""
         index = self.index(request.query_params.get("index"))
-        found = await self.trees.of(index)
-        if isinstance(found, Progress):
-            return _json({"building": True} | dataclasses.asdict(found), 202)
-        return Response(found, media_type="application/json", headers={"cache-control": "no-cache"})
+        found = _unless_building(await self.trees.of(index))
+        return found if isinstance(found, Response) else _fresh(found)
 
     async def review(self, request: Request) -> Response:
         """What a person should look at in the index."""
         kinds = kinds_of(request.query_params.getlist("kind"))
-        found = await self.reviews.of(self.index(request.query_params.get("index")))
-        if isinstance(found, Progress):
-            return _json({"building": True} | dataclasses.asdict(found), 202)
-        return Response(
-            found.answer(kinds),
-            media_type="application/json",
-            headers={"cache-control": "no-cache"},
-        )
+        made = await self.reviews.of(self.index(request.query_params.get("index")))
+        found = _unless_building(made)
+        return found if isinstance(found, Response) else _fresh(found.answer(kinds))
 
     async def health(self, request: Request) -> Response:
         """Whether the server answers."""
@@ -383,6 +391,18 @@ def _json(value: object, status: int = 200) -> Response:
     except TypeError:  # a name that is not UTF-8
         body = json.dumps(value, separators=(",", ":")).encode()
     return Response(body, status, media_type="application/json")
+
+
+def _unless_building(found: Found | JobProgress) -> Found | Response:
+    """What was made, or the answer that says how far it is."""
+    if isinstance(found, JobProgress):
+        return _json({"building": True} | dataclasses.asdict(found), 202)
+    return found
+
+
+def _fresh(content: bytes) -> Response:
+    """JSON that a browser asks for again each time."""
+    return Response(content, media_type="application/json", headers={"cache-control": "no-cache"})
 
 
 def _file(name: str) -> Response:

@@ -19,9 +19,9 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Hands items to a function that takes many at once; calls wait for the batch before.
 
-    A single call is not delayed. Where the batch before had several, its callers may be about to
-    ask again: then the next batch begins when no more calls come, or a quarter of the time that the
-    one before took is over.
+    Where the batch before had several items, its callers may be about to ask again: then the next
+    batch begins when no more calls come for a millisecond, or a quarter of the time that the one
+    before took is over. A client that is alone is not delayed.
 
     Args:
         work: from a key and items with this key to their results, in order. An item whose result
@@ -61,10 +61,15 @@ class Batcher(Generic[Item, Result]):
         if len(self._tasks) < self._lanes:
             task = loop.create_task(self._run())
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
         return await answer
 
     async def _run(self) -> None:
+        try:
+            await self._work_off()
+        finally:  # at once: a call that came before a callback did this would wait for the next one
+            self._tasks = {task for task in self._tasks if task is not asyncio.current_task()}
+
+    async def _work_off(self) -> None:
         loop = asyncio.get_running_loop()
         while self._queue:
             await self._others()

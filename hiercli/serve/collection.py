@@ -1,12 +1,13 @@
 """One index as a server has it: opened, watched, searched in batches.
 
-Its files are read in one thread, which opens them again when they have changed. Until the new state
-is open, and where it cannot be opened, the old one answers.
+Each of its lanes has a thread and a reader of its own, and opens its files again when they have
+changed. Where the new state cannot be opened, the old one answers.
 """
 
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,6 +36,8 @@ _IMAGES = 16
 """Images that go through the network together."""
 _WAITING, _SLOW_WAITING = 1024, 16
 """Points that may wait for a search; fewer where a search takes long."""
+_PAUSE = 1.0
+"""Seconds before a state that could not be opened is tried again."""
 Result = TypeVar("Result")
 
 
@@ -51,7 +54,7 @@ class ServedIndex:
         self.name, self.index, self.settings = name, index, settings
         self.target = target_of(index)
         self.reopened = 0
-        self.problem = ""
+        self._problem = ""
         self._thread = ThreadPoolExecutor(1, f"search-{name}")
         lanes = settings.num_decoders
         self._embedding = ThreadPoolExecutor(lanes, f"embed-{name}")
@@ -67,6 +70,16 @@ class ServedIndex:
         self.pixels: Batcher[np.ndarray, np.ndarray] = Batcher(
             self._embed, self._embedding, most=_IMAGES, waiting=_WAITING, lanes=lanes
         )
+
+    @property
+    def problem(self) -> str:
+        """Why the newest state is not the one that answers; mostly empty."""
+        return self._problem or self._trees.problem or self._filters.problem
+
+    @property
+    def model_folder(self) -> str:
+        """Where its encoder lay when it was built; empty where that is not known."""
+        return str(self.state.reader.model.parent) if hasattr(self, "state") else ""
 
     async def open(self) -> None:
         """Open it for the first time.
@@ -100,9 +113,9 @@ class ServedIndex:
             try:
                 self.state = self._opened(before.encoder)
             except (HierError, OSError) as error:
-                self.problem = str(error)
+                self._problem = str(error)
                 return
-            self.problem = ""
+            self._problem = ""
             self.reopened += 1
             before.reader.close()
 
@@ -326,12 +339,16 @@ class _Lane:
         index: whose state it follows.
         name: of the thread.
         waiting: points that may wait.
+
+    Attributes:
+        problem: why the newest state cannot be opened; mostly empty.
     """
 
     def __init__(self, index: ServedIndex, name: str, waiting: int) -> None:
         self._index, self._thread = index, ThreadPoolExecutor(1, name)
         self._held: State | None = None
-        self._number = 0
+        self._number, self._next = 0, 0.0
+        self.problem = ""
         self.points: Batcher[np.ndarray, dict[str, Any]] = Batcher(
             self._search, self._thread, most=_SEARCHES, waiting=waiting
         )
@@ -352,17 +369,18 @@ class _Lane:
 
     def _state(self) -> State:
         index = self._index
-        if self._held is None or self._number != index.reopened:
+        is_old = self._held is None or self._number != index.reopened
+        if is_old and time.monotonic() >= self._next:
             number = index.reopened
             try:
                 opened = State(index.target, index.settings, index.state.encoder)
             except (HierError, OSError) as error:
-                if self._held is None:
-                    raise ServerError("the index cannot be read. Try again later") from error
+                self.problem, self._next = str(error), time.monotonic() + _PAUSE
             else:
                 self._let_go()
-                self._held = opened
-            self._number = number
+                self._held, self._number, self.problem = opened, number, ""
+        if self._held is None:
+            raise ServerError("the index cannot be read. Try again later")
         return self._held
 
     def _let_go(self) -> None:

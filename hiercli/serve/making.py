@@ -1,7 +1,7 @@
 """Work on all images of an index, done in the background and kept as long as it is true.
 
 It takes seconds to minutes. It is done in a process of its own with low priority, so that no search
-waits for it, and one piece at a time.
+waits for it, and one piece at a time. Each of several processes of a server does its own.
 """
 
 import asyncio
@@ -11,8 +11,9 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from hiercli.errors import HierError, InputError, ServerError
+from hiercli.review.review import Steps
 from hiercli.serve.collection import ServedIndex
 from hiercli.serve.settings import Settings
 
@@ -27,14 +29,12 @@ _NICENESS = 10
 _PAUSE = 0.2
 """Seconds between two tellings of progress."""
 Result = TypeVar("Result")
-Steps = Any
-"""From the name of a step to a context that gives a function of (done, total)."""
 Job = Callable[[Path, Settings, Steps], Result]
 """From a FAISS file, settings and steps to a result that can be sent between processes."""
 
 
 @dataclass(frozen=True)
-class Progress:
+class JobProgress:
     """How far a piece of work is.
 
     Attributes:
@@ -57,17 +57,23 @@ class Background(Generic[Result]):
         patience: seconds that a request waits for a result in the making; then it is told how far
             that is.
         elsewhere: what to use for an index in Milvus, which is not worked on here.
+        thread: waits for the processes; jobs with the same one are done one after the other.
     """
 
     def __init__(
-        self, job: Job[Result], settings: Settings, patience: float, elsewhere: str
+        self,
+        job: Job[Result],
+        settings: Settings,
+        patience: float,
+        elsewhere: str,
+        thread: Executor,
     ) -> None:
         self._job, self._settings, self._patience = job, settings, patience
         self._elsewhere = elsewhere
-        self._thread = ThreadPoolExecutor(1, "background")
+        self._thread = thread
         self._made: dict[str, tuple[int, _Making[Result], asyncio.Future[Result]]] = {}
 
-    async def of(self, index: ServedIndex) -> Result | Progress:
+    async def of(self, index: ServedIndex) -> Result | JobProgress:
         """The result, or how far it is.
 
         Raises:
@@ -93,9 +99,9 @@ class Background(Generic[Result]):
             return making.progress
         try:
             return future.result()
-        except Exception:
+        except HierError:
             if self._made.get(index.name) is not before:  # the index has changed meanwhile
-                return Progress("starting again")
+                return JobProgress("starting again")
             del self._made[index.name]  # the next request tries again
             raise
 
@@ -103,7 +109,10 @@ class Background(Generic[Result]):
         """End what is being made."""
         for _, making, _ in self._made.values():
             making.stop()
-        self._thread.shutdown(cancel_futures=True)
+
+
+class _FaultError(Exception):
+    """A bug in a job; the same work would end in it again."""
 
 
 class _Making(Generic[Result]):
@@ -119,7 +128,7 @@ class _Making(Generic[Result]):
     """
 
     def __init__(self, job: Job[Result], index: Path, settings: Settings) -> None:
-        self.progress = Progress("waiting until another index is finished")
+        self.progress = JobProgress("waiting until another index is finished")
         self._job, self._index, self._settings = job, index, settings
         self._lock = threading.Lock()
         self._stopped = False
@@ -150,9 +159,9 @@ class _Making(Generic[Result]):
                 told = pipe.recv()
             except (EOFError, OSError) as error:
                 raise ServerError("the process that did this was stopped. Ask again") from error
-            if isinstance(told, HierError):
+            if isinstance(told, Exception):
                 raise told
-            if not isinstance(told, Progress):
+            if not isinstance(told, JobProgress):
                 return told  # type: ignore[no-any-return]
             self.progress = told
 
@@ -179,9 +188,9 @@ def _work(pipe: Connection, job: Job[Any], index: Path, settings: Settings) -> N
             nonlocal last
             if time.monotonic() - last >= _PAUSE:
                 last = time.monotonic()
-                pipe.send(Progress(name, done, total))
+                pipe.send(JobProgress(name, done, total))
 
-        pipe.send(Progress(name))
+        pipe.send(JobProgress(name))
         yield tell
 
     with contextlib.suppress(BrokenPipeError):  # the server is gone
@@ -189,13 +198,16 @@ def _work(pipe: Connection, job: Job[Any], index: Path, settings: Settings) -> N
             pipe.send(job(index, settings, steps))
         except HierError as error:
             pipe.send(error)
+        except Exception as error:  # a fault of ours: the operator is told
+            traceback.print_exc()
+            pipe.send(_FaultError(type(error).__name__))
 
 
-def ids_of(index: Path) -> dict[str, str]:
+def ids_of(index: Path, settings: Settings) -> dict[str, str]:
     """Names by which the server knows images, by their paths."""
     from hiercli.index.catalogue import Catalogue
     from hiercli.index.conditions import meeting
 
-    with closing(Catalogue(index)) as catalogue:
+    with closing(Catalogue(index, settings.root_folder)) as catalogue:
         rows = catalogue.rows(meeting(catalogue, []).tolist(), points=False)
         return {os.fsdecode(row.path): row.content.hex() for row in rows}

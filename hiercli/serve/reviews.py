@@ -9,7 +9,8 @@ from typing import Any
 
 from hiercli.errors import InputError
 from hiercli.review.finding import KINDS, Finding
-from hiercli.serve.making import Steps, ids_of
+from hiercli.review.review import Review, Steps, whole_path
+from hiercli.serve.making import ids_of
 from hiercli.serve.settings import Settings
 
 MOST = 200
@@ -58,12 +59,13 @@ def reviewed(index: Path, settings: Settings, steps: Steps) -> Findings:
         HierError: as of the index.
     """
     from hiercli.reports import review as pages
-    from hiercli.review.review import Review, whole_path
 
     model, show_paths = settings.model or None, settings.show_paths
-    found = Review.of_images(index, model, kinds=FOUND, steps=steps, read_files=False)
+    found = Review.of_images(
+        index, model, kinds=FOUND, steps=steps, read_files=False, root=settings.root_folder
+    )
     examples = pages.Examples(found.collection, named=show_paths)
-    ids = {whole_path(path): name for path, name in ids_of(index).items()}
+    ids = {whole_path(path): name for path, name in ids_of(index, settings).items()}
     by_kind: dict[str, list[bytes]] = {}
     with steps("choosing examples") as told:
         for done, one in enumerate(found.findings, 1):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from hiercli.errors import InputError
@@ -74,6 +75,11 @@ class Settings:
     def num_decoders(self) -> int:
         """Processes that decode images."""
         return self.decoders or os.cpu_count() or 1
+
+    @property
+    def root_folder(self) -> Path | None:
+        """Where relative image paths start; ``None`` for what each index says."""
+        return Path(self.root) if self.root else None
 
     @property
     def search_threads(self) -> int:

@@ -59,7 +59,7 @@ class Asked:
 
 
 class State:
-    """An index as it was when it was opened; read in one thread only.
+    """An index as it was when it was opened; its reader belongs to one thread.
 
     Args:
         target: FAISS file or address in Milvus.
@@ -78,8 +78,9 @@ class State:
     def __init__(
         self, target: Any, settings: Settings, known: "Encoder | None", threads: int = 0
     ) -> None:
-        root = Path(settings.root) if settings.root else None
-        self.reader: Searchable = stores.searching(target, settings.device, root, threads)
+        self.reader: Searchable = stores.searching(
+            target, settings.device, settings.root_folder, threads
+        )
         self.encoder: Encoder | None = None
         self.problem = ""
         self._understood: dict[str, words.Understood] = {}

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from hiercli.serve.making import Steps, ids_of
+from hiercli.review.review import Steps
+from hiercli.serve.making import ids_of
 from hiercli.serve.settings import Settings
 
 
@@ -17,7 +18,10 @@ def grown(index: Path, settings: Settings, steps: Steps) -> bytes:
     from hiercli.reports import disk
 
     with steps("growing the tree"):
-        tree = Tree.of_images(index, Path(settings.model) if settings.model else None)
-    with steps("choosing images"), tree.pictures() as picture:
-        found, _ = disk.facts(tree.root, tree.images_by_leaf(), picture=picture, ids=ids_of(index))
+        model = Path(settings.model) if settings.model else None
+        tree = Tree.of_images(index, model, root=settings.root_folder)
+    with steps("choosing images"), tree.pictures(settings.root_folder) as picture:
+        found, _ = disk.facts(
+            tree.root, tree.images_by_leaf(), picture=picture, ids=ids_of(index, settings)
+        )
     return json.dumps(found, separators=(",", ":")).encode()

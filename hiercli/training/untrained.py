@@ -56,7 +56,7 @@ class Baseline:
     def verdict(self, trained: dict[str, float]) -> str:
         """Whether training helped, in a sentence: by Recall@1, as sure as the queries allow.
 
-        Where that tells no difference, MAP@R decides.
+        Where that tells no difference, MAP@R is told too, if it tells one.
         """
         if self.comparison is not None:
             found = self.comparison.verdict
@@ -69,6 +69,8 @@ class Baseline:
                 "training did not help" if self.comparison.high < 0
                 else "no evidence that training helped"
             )  # fmt: skip
+            if self.comparison.high > 0 and further is not None and further.high < 0:
+                found += f"; {further.verdict}"
             return f"{began}, {found}. `hier export --backbone` exports the untrained backbone"
         first = f"recall@{min(int(name[7:]) for name in self.scores if name[:7] == 'recall@')}"
         gains = [trained[name] - self.scores[name] for name in (first, "map@r")]

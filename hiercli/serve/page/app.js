@@ -11,7 +11,7 @@
   };
   const soft = (text) => text.split(/(?<=[_./-])/).flatMap((piece, place) => (place ? [make("wbr"), piece] : [piece]));
   const STEP = 24;
-  let facts = null, index = "", given = null, hits = [], viewed = -1, tree = null, treeOf = "", turn = 0;
+  let facts = null, index = "", given = null, hits = [], viewed = -1, tree = null, treeOf = "", turn = 0, treeTurn = 0, reviewTurn = 0;
   let review = null, reviewOf = "";
   const query = (values) => {
     const made = new URLSearchParams(values);
@@ -200,10 +200,11 @@
   // The tree ---------------------------------------------------------------------------------------
   const grow = async (where) => {
     if (treeOf !== index) {
+      const mine = ++treeTurn, wanted = index;
       part("growing").hidden = false; part("growing").textContent = "Building the tree …";
       part("disk-of-index").replaceChildren();
       try {
-        const data = await made("tree", () => state()[0] === "tree", (step) => part("growing").textContent = step);
+        const data = await made("tree", () => mine === treeTurn && wanted === index && state()[0] === "tree", (step) => part("growing").textContent = step);
         if (!data) return;
         part("growing").hidden = true;
         tree = hierTree(part("disk-of-index"), data, {
@@ -212,7 +213,7 @@
         });
         treeOf = index;
       } catch (error) {
-        part("growing").textContent = error.message;
+        if (mine === treeTurn) part("growing").textContent = error.message;
         return;
       }
     }
@@ -224,17 +225,18 @@
   // The review -------------------------------------------------------------------------------------
   const finding = async () => {
     if (reviewOf === index) return;
-    const wanted = index;
+    const mine = ++reviewTurn, wanted = index;
     review?.close(); review = null;
     part("review-of-index").replaceChildren(); part("reviewing").hidden = false; part("far").hidden = false;
     try {
-      const data = await made("review", () => wanted === index && state()[0] === "review", (step, told) => {
+      const data = await made("review", () => mine === reviewTurn && wanted === index && state()[0] === "review", (step, told) => {
         part("step").textContent = step;
         if (told.total) Object.assign(part("far"), { max: told.total, value: told.done });
         else part("far").removeAttribute("value");
       });
       if (data) found(data);
     } catch (error) {
+      if (mine !== reviewTurn) return;
       part("step").textContent = error.message; part("far").hidden = true;
     }
   };
