@@ -27,7 +27,7 @@ class Similarity:
         >>> [round(scale(distance), 1) for distance in (0.0, 0.4, 2.0)]
         [1.0, 0.5, 0.0]
         >>> scale.word(0.05), scale.percent(0.05)
-        ('very similar', '94 %')
+        ('very similar', '93 %')
 
     Attributes:
         distances: (P,) of pairs, in rising order.
