@@ -1,6 +1,6 @@
 """Draw the pictures of README from the demo's own images: a terminal, the tree, the server.
 
-Run it in a folder that holds data/demo and flowers.faiss, as README makes them:
+Run it in a folder that holds data/demo, flowers.faiss and tree.html, as README makes them:
 
     python docs/draw.py TARGET_FOLDER
 
