@@ -1,15 +1,20 @@
-"""Make models/general.onnx, the encoder that serves when none is named, from no picture at all.
+"""Make models/general.onnx, the encoder that serves when none is named.
 
-The 1,000 rows of the ImageNet classifier of the default backbone are prototypes of everyday
-classes in feature space: they become the classes, and the joins of their tree the hierarchical
-proxies. A third of the head takes the directions in which these rows differ most, and in which the
-last convolution can make features differ at all. The rest mixes all others at random, for what sets
-apart things that ImageNet does not name; of these the proxies know nothing.
+The backbone is that of ImageNet. Its head is learnt from photos whose classes are known: the
+training classes of birds, cars and two generated floras. Features are scaled down along the
+directions in which photos of one class differ, as `hier adapt` does with neighbours. The 1,000 rows
+of the ImageNet classifier, which are prototypes of everyday classes in feature space, become the
+classes that words find, and the joins of their tree the hierarchical proxies.
 
-    python examples/general_encoder.py
+    python examples/general_encoder.py --data-root data
+
+Takes some three minutes on two cores. The subsets of CUB-200-2011 and Cars-196 must be there
+(`hier data`); the floras are generated.
 """
 
+import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,39 +22,55 @@ import timm
 import torch
 from timm.data import ImageNetInfo
 
+from hiercli.adapting import Head
+from hiercli.data import catalogue, demo
+from hiercli.data.records import Record
 from hiercli.hierarchy.proxies import grow_proxies
 from hiercli.nn import backbone, tensor_file
 from hiercli.onnx_export import export
 from hiercli.training import checkpoint
+from hiercli.training.embedding import TorchEncoder
 from hiercli.training.recipe import Recipe
 
 TARGET = Path(__file__).parents[1] / "models" / "general.onnx"
-# Chosen on the training classes of the CUB and Cars subsets, as were GeM pooling and the crop. Mean
-# Recall@1 there at 384 dimensions over three seeds of the random part: 88.6 and 35.9, with a spread
-# of 0.2 and 0.4. Leading directions only: 89.0 and 34.7; with an average in place of GeM 87.9 and
-# 33.9, and with a crop of 0.875 besides 87.4 and 33.7. At 128 dimensions: 87.7 and 32.0, a random
-# projection 85.7 and 30.8.
-REACH = 3.0
-"""Weight of what the last convolution can do beside the rows."""
-LEADING = 128
-"""Directions that are taken as they are. The others are mixed at random: such a projection keeps
-distances whatever the features are like (Johnson and Lindenstrauss)."""
+# The way of learning was chosen on training classes: learnt from half of them, judged on the other
+# half, Recall@1 / MAP@R on CUB, Cars and the two floras of the benchmarks, which are others than
+# those used here: 95.2 / 64.9, 50.8 / 9.2, 83.3 / 44.9 and 74.3 / 35.4. Untrained, 1,280
+# dimensions: 95.1 / 62.9, 45.5 / 7.2, 76.2 / 30.8 and 62.5 / 22.1. Learnt without the kind: 94.5 /
+# 60.8, 43.3 / 6.7, 71.9 / 27.6 and 59.3 / 20.0, where directions of the ImageNet classifier alone,
+# without any photo, give 94.7 / 61.3, 43.2 / 6.8, 73.8 / 29.5 and 63.8 / 21.4. A mixture of both
+# has less of what is learnt (Cars 46.9) and no more of what is not.
 RADIUS = 2.0
-"""Mean tangent length of features; the clip radius of 2.3 is beyond nearly all of them."""
+"""Tangent length of all points. Lengths as they come cost 4 points of Recall@1 on Cars."""
+STRETCH = 4.0
+"""So much longer than the clip radius are tangent vectors, so that it cuts them all."""
+SIZE = 224
+FLORAS = ((2, 160), (3, 96))
+"""Seed and size in pixels. Those of the benchmarks have seeds 0 and 1."""
 
 
 def main() -> None:
-    """Build the head, save a checkpoint, export it."""
-    settings = Recipe.of(embedding_dim=384, num_proxies=256, pooling="gem", eval_crop_share=1.0)
+    """Learn the head, save a checkpoint, export it."""
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("--data-root", type=Path, default=Path("data"))
+    words.add_argument("--without", choices=("cub", "cars", "flora"), help="to see what it adds")
+    words.add_argument("-o", "--output", type=Path, default=TARGET)
+    given = words.parse_args()
+    settings = Recipe.of(
+        embedding_dim=384,
+        num_proxies=256,
+        pooling="gem",
+        eval_crop_share=1.0,
+        clip_radius=RADIUS,
+    )
     embedder, preprocessing = checkpoint.new_embedder(settings)
+    head = learnt(given.data_root, given.without, settings)
     rows = classifier_rows()
     with torch.no_grad():
-        directions = projection(rows, embedder.backbone, settings.model.embedding_dim)
-        embedder.head.weight.copy_(directions * (RADIUS / rows.shape[1] ** 0.5))
-        tangent = embedder.tangent(rows)
-        known = tangent.clone()
-        known[:, LEADING:] = 0
-        places = grow_proxies(known.numpy(), np.arange(len(rows)), settings.hierarchy.num_proxies)
+        embedder.head.weight.copy_(torch.from_numpy(head.weight) * STRETCH)
+        embedder.head.bias.copy_(torch.from_numpy(head.bias) * STRETCH)
+        tangent = torch.nn.functional.normalize(embedder.tangent(rows), dim=1) * RADIUS
+        places = grow_proxies(tangent.numpy(), np.arange(len(rows)), settings.hierarchy.num_proxies)
         proxies = embedder.to_poincare(torch.from_numpy(places))
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "general.pt"
@@ -62,35 +83,36 @@ def main() -> None:
                 class_names=class_names(),
                 class_points=embedder.to_poincare(tangent),
             )
-            print(export(source, TARGET))
+            print(export(source, given.output))
 
 
-def projection(rows: torch.Tensor, network: torch.nn.Module, count: int) -> torch.Tensor:
-    """A projection of features to ``count`` dimensions in which much can be told apart, (count, F).
+def learnt(root: Path, without: str | None, settings: Recipe) -> Head:
+    """A head from the training classes of all collections but one."""
+    encoder = TorchEncoder.from_backbone(
+        backbone.DEFAULT, pooling="gem", image_size=SIZE, crop_share=1.0
+    )
+    collections = []
+    for name, photos in collect(root).items():
+        if name != without:
+            found = encoder.embed_records(photos, skipped=print)
+            print(f"{name}: {len(found)} photos of {len(set(found.labels))} classes")
+            collections.append((found.points, found.labels))
+    return Head.of_classes(collections, settings.model.embedding_dim, settings.model.c, RADIUS)
 
-    The `LEADING` first are orthonormal: eigenvectors of a sum of two covariances of equal trace,
-    the second weighted by `REACH`: that of the classifier's rows, and that of the last
-    convolution's outputs for uncorrelated inputs. The others mix what is left at random, so long
-    that lengths are kept on average.
 
-    Args:
-        rows: (C, F) of the classifier.
-        network: with ``conv_head`` and ``bn2`` before its pooling, as timm's EfficientNets have.
-    """
-    normal = torch.nn.functional.layer_norm(rows, rows.shape[1:]).double()
-    spread = normal - normal.mean(dim=0)
-    norm = network.get_submodule("bn2")
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    filters = network.get_submodule("conv_head").weight.flatten(1) * scale[:, None]
-    reach = filters.double() - filters.double().mean(dim=0)
-    told = spread.T @ spread / spread.square().sum()
-    _, vectors = torch.linalg.eigh(told + REACH * reach @ reach.T / reach.square().sum())
-    taken = min(LEADING, count)
-    leading, rest = vectors.flip(1).T.split([taken, len(vectors) - taken])
-    generator = torch.Generator().manual_seed(0)
-    mixture = torch.randn(len(rest), count - taken, generator=generator, dtype=torch.float64)
-    mixed = torch.linalg.qr(mixture).Q.T @ rest * (len(rest) / max(1, count - taken)) ** 0.5
-    return torch.cat([leading, mixed]).float()
+def collect(root: Path) -> dict[str, Sequence[Record]]:
+    """The photos that are learnt from."""
+    flora: list[Record] = []
+    for seed, size in FLORAS:
+        own = root / f"flora-{seed}"
+        demo.generate(own, seed=seed, num_species=100, photos_per_species=20, size=size)
+        made = demo.load(own)
+        flora += [*made.train, *made.query]
+    return {
+        "cub": catalogue.load("cub", root).train,
+        "cars": catalogue.load("cars", root).train,
+        "flora": flora,
+    }
 
 
 def classifier_rows() -> torch.Tensor:

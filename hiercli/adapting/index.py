@@ -128,8 +128,8 @@ def adapt(
                     f"expected at most {features.shape[1]} dimensions, as many as the encoder has "
                     f"features, got {count}"
                 )
-            head = Head.learn(features, count, old.c)
             old_points = np.stack([np.frombuffer(rows[at].point, "<f4") for at in kept])
+            head = Head.learn(features, count, old.c, points=old_points)
             facts = {"images": len(kept), "source": old.metadata.fingerprint}
             made = graph.write(source, target, head, features, old_points, sample, facts)
             points = _points(head, features)
