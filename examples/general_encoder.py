@@ -53,7 +53,7 @@ def main() -> None:
     """Learn the head, save a checkpoint, export it."""
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("--data-root", type=Path, default=Path("data"))
-    words.add_argument("--without", choices=("cub", "cars", "flora"), help="to see what it adds")
+    words.add_argument("--without", nargs="+", default=(), help="cub, cars, flora", metavar="NAME")
     words.add_argument("-o", "--output", type=Path, default=TARGET)
     given = words.parse_args()
     settings = Recipe.of(
@@ -64,7 +64,8 @@ def main() -> None:
         clip_radius=RADIUS,
     )
     embedder, preprocessing = checkpoint.new_embedder(settings)
-    head = learnt(given.data_root, given.without, settings)
+    collections = embedded(given.data_root, given.without)
+    head = Head.of_classes(collections, settings.model.embedding_dim, settings.model.c, RADIUS)
     rows = classifier_rows()
     with torch.no_grad():
         embedder.head.weight.copy_(torch.from_numpy(head.weight) * STRETCH)
@@ -86,18 +87,18 @@ def main() -> None:
             print(export(source, given.output))
 
 
-def learnt(root: Path, without: str | None, settings: Recipe) -> Head:
-    """A head from the training classes of all collections but one."""
+def embedded(root: Path, without: Sequence[str]) -> list[tuple[np.ndarray, Sequence[str]]]:
+    """Features and classes of the photos of all collections but those named."""
     encoder = TorchEncoder.from_backbone(
         backbone.DEFAULT, pooling="gem", image_size=SIZE, crop_share=1.0
     )
     collections = []
     for name, photos in collect(root).items():
-        if name != without:
+        if name not in without:
             found = encoder.embed_records(photos, skipped=print)
-            print(f"{name}: {len(found)} photos of {len(set(found.labels))} classes")
-            collections.append((found.points, found.labels))
-    return Head.of_classes(collections, settings.model.embedding_dim, settings.model.c, RADIUS)
+            print(f"{name}: {len(found)} photos of {len(found.classes)} classes")
+            collections.append((found.points, found.labels or ()))
+    return collections
 
 
 def collect(root: Path) -> dict[str, Sequence[Record]]:

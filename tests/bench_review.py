@@ -2,7 +2,7 @@
 
 `make bench-review` runs it, with the CUB subset in ``HIER_DATA`` or ``data``; it takes minutes.
 Arguments name parts of it: labels, classes, words, copies, flora (copies in the generated flora),
-time.
+time; an encoder stands in for the general one.
 Wrong labels: 100 images get the label of another class, five times. Classes: ten pairs get one
 label; ten classes get two. Copies: 1,200 images re-encoded, resized, mirrored, cropped. Words: the
 names of all species, and their last words. Time: copies among 100,000 points with small pictures.
@@ -35,8 +35,10 @@ Edit = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 def main() -> None:
     """Print a line a measurement."""
-    parts = sys.argv[1:] or ["labels", "classes", "words", "copies", "flora", "time"]
-    encoder = Encoder()
+    models = [word for word in sys.argv[1:] if word.endswith(".onnx")]
+    parts = [word for word in sys.argv[1:] if word not in models]
+    parts = parts or ["labels", "classes", "words", "copies", "flora", "time"]
+    encoder = Encoder(*models)
     if {"labels", "classes", "words", "copies"} & set(parts):
         found = embedded("cub", encoder)
     if "labels" in parts:

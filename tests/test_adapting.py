@@ -16,6 +16,7 @@ from PIL import Image
 
 from hiercli import Encoder, Index
 from hiercli.adapting import FEWEST, Head, adapt
+from hiercli.adapting import head as head_module
 from hiercli.encoder import encoder as encoder_module
 from hiercli.encoder import golden, onnx_file
 from hiercli.encoder.features import FeatureEncoder
@@ -51,6 +52,41 @@ def test_what_differs_between_neighbours_counts_less() -> None:
     assert right_first_hits(points, labels, C) > right_first_hits(features, labels, None) + 0.05
     depths = poincare.dist(points.astype(np.float64), np.zeros_like(points, np.float64), C)
     assert np.ptp(depths) < 1e-4
+
+
+def test_neighbours_are_looked_for_again_under_the_new_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    features, labels = noisy(each=20, seed=3)
+    shares = []
+    for rounds in (1, 3):
+        monkeypatch.setattr(head_module, "_ROUNDS", rounds)
+        points = Head.learn(features, 24, C).points(features)
+        shares.append(right_first_hits(points, labels, C))
+    assert shares[1] > shares[0]
+    # Neighbours by points that know the classes need no second round.
+    monkeypatch.setattr(head_module, "_ROUNDS", 1)
+    told = Head.learn(features, 24, C, points=np.eye(20)[labels] + 1e-3 * features[:, :20])
+    assert right_first_hits(told.points(features), labels, C) > shares[0]
+
+
+def test_a_head_of_classes_counts_collections_alike() -> None:
+    every, kinds = noisy(classes=60)
+    known, more = kinds < 20, (kinds >= 20) & (kinds < 30)
+    features, labels, others, names = every[known], kinds[known], every[more], kinds[more]
+    head = Head.of_classes([(features, labels), (others, names)], 24, C)
+    fresh, classes = every[kinds >= 30], kinds[kinds >= 30]
+    before = right_first_hits(fresh, classes, None)
+    assert right_first_hits(head.points(fresh), classes, C) > before + 0.05
+    many = Head.of_classes(
+        [(np.tile(features, (9, 1)), np.tile(labels, 9)), (others, names)], 24, C
+    )
+    np.testing.assert_allclose(
+        np.abs(many.weight @ head.weight.T),
+        np.abs(head.weight @ head.weight.T),
+        rtol=1e-3,
+        atol=1e-4,
+    )
 
 
 def test_few_or_equal_images_are_refused() -> None:
