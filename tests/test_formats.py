@@ -228,6 +228,15 @@ def test_what_is_passed_over_on_purpose_is_counted_in_one_line(tmp_path: Path) -
     )
 
 
+@pytest.mark.parametrize("suffix", [".txt", ".bin", ".json", ".mp4", ".zip", ""])
+def test_an_image_is_found_whatever_its_name(suffix: str, tmp_path: Path) -> None:
+    folder_of(tmp_path, "a/1.jpg", "a/notes.txt", "a/1.xmp")
+    (tmp_path / "a" / "1.jpg").rename(tmp_path / "a" / f"1{suffix}")
+    listing = gather([tmp_path])
+    assert [record.path.name for record in listing.records] == [f"1{suffix}"]
+    assert listing.notes == ("passed over 2 files of other kinds (1 .txt, 1 .xmp)",)
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.bmp", "a.ppm", "a.pfm"])
 def test_a_file_that_is_cut_short_is_said_to_be(name: str, tmp_path: Path) -> None:
     kind = {"jpg": "JPEG", "pfm": ""}.get(name[2:], name[2:].upper())

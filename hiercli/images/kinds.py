@@ -152,15 +152,6 @@ IMAGE_LIKE = SUFFIXES | {
 }  # fmt: skip
 """Of what people see as an image, whether it can be decoded or not: a folder is searched for
 these."""
-NO_IMAGES = frozenset({
-    ".txt", ".xmp", ".aae", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".html", ".htm", ".md",
-    ".rst", ".py", ".ipynb", ".js", ".css", ".toml", ".yaml", ".yml", ".ini", ".log", ".pdf",
-    ".doc", ".docx", ".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".mp3", ".wav", ".m4a",
-    ".npy", ".npz", ".zip", ".gz", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".db", ".sqlite",
-    ".faiss", ".parquet", ".arrow", ".onnx", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".mat",
-    ".h5", ".hdf5",
-})  # fmt: skip
-"""Of what is no image by its name, so that no byte of it is read to find out."""
 
 
 def of(content: bytes, suffix: str = "") -> Kind | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hiercli.errors import InputError
 from hiercli.files import read_text
-from hiercli.images.kinds import FIRST_BYTES, IMAGE_LIKE, NAMES, NO_IMAGES
+from hiercli.images.kinds import FIRST_BYTES, IMAGE_LIKE, NAMES
 from hiercli.images.kinds import of as kind_of
 from hiercli.wording import counted
 
@@ -64,10 +64,8 @@ class Passed:
 
     def common(self) -> str:
         """The commonest suffixes of files of other kinds."""
-        some = [
-            f"{count} {suffix or 'without a suffix'}"
-            for suffix, count in self.others.most_common(_SHOWN)
-        ]
+        order = sorted(self.others.items(), key=lambda one: (-one[1], one[0]))
+        some = [f"{count} {suffix or 'without a suffix'}" for suffix, count in order[:_SHOWN]]
         return ", ".join([*some, "..."] if len(self.others) > _SHOWN else some)
 
 
@@ -207,7 +205,7 @@ class _Walk:
                 if not self._wanted(parent, name, "", patterns):
                     continue
                 suffix = os.path.splitext(name)[1].lower()
-                if suffix in IMAGE_LIKE or _looks_like_one(os.path.join(parent, name), suffix):
+                if suffix in IMAGE_LIKE or _looks_like_one(os.path.join(parent, name)):
                     pictures.append(Path(parent, name))
                 else:
                     self.passed.others[suffix] += 1
@@ -255,10 +253,8 @@ def _patterns(lines: Sequence[str], source: str) -> "PathSpec":
         ) from error
 
 
-def _looks_like_one(path: str, suffix: str) -> bool:
-    """Whether a file whose name says nothing begins as an image does."""
-    if suffix in NO_IMAGES:
-        return False
+def _looks_like_one(path: str) -> bool:
+    """Whether a file begins as an image does."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
