@@ -228,6 +228,23 @@ def test_what_is_passed_over_on_purpose_is_counted_in_one_line(tmp_path: Path) -
     )
 
 
+@pytest.mark.parametrize("big", [False, True])
+def test_pages_beyond_the_first_are_not_dropped_in_silence(big: bool, tmp_path: Path) -> None:
+    page = Image.new("L", (8, 8))
+    page.save(tmp_path / "one.tif", big_tiff=big)
+    more = [Image.new("L", (8, 8), 99), page]
+    page.save(tmp_path / "scan.tif", save_all=True, append_images=more, big_tiff=big)
+    small = Image.new("L", (4, 4))
+    small.encoderinfo = {"tiffinfo": {254: 1}}  # a smaller picture of the same page
+    page.save(tmp_path / "small.tif", save_all=True, append_images=[small], big_tiff=big)
+    (tmp_path / "damaged.tiff").write_bytes((tmp_path / "scan.tif").read_bytes()[:100])
+    listing = gather([tmp_path])
+    assert listing.notes == (
+        "1 TIFF file has several pages, of which only the first is used (scan.tif). To search all "
+        "pages, save each as a file of its own",
+    )
+
+
 @pytest.mark.parametrize("suffix", [".txt", ".bin", ".json", ".mp4", ".zip", ""])
 def test_an_image_is_found_whatever_its_name(suffix: str, tmp_path: Path) -> None:
     folder_of(tmp_path, "a/1.jpg", "a/notes.txt", "a/1.xmp")

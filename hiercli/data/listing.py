@@ -9,7 +9,7 @@ from pathlib import Path
 from hiercli import labels
 from hiercli.data.corrections import Corrections
 from hiercli.errors import InputError
-from hiercli.images import Passed, Places, Skipped, find_under
+from hiercli.images import Passed, Places, Skipped, find_under, pages
 from hiercli.labels import Record
 
 
@@ -103,6 +103,7 @@ def gather(
     if corrections is not None:
         records, without, lost = corrections.applied(records, level_names)
         left_out += without
+    notes += filter(None, [pages.note(record.path for record in records)])
     source = " and ".join(["folders"] * bool(others) + ["tables" if len(tables) > 1 else "a table"]
                           * bool(tables))  # fmt: skip
     return Listing(
