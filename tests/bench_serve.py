@@ -4,15 +4,15 @@
 classes, with clients on the same machine. Each part is kept in `serve.json`, of which `serve.md` is
 made. Parts can be named:
 
-    python tests/bench_serve.py points graph images update fuzz soak
+    python tests/bench_serve.py points graph images graph-images update fuzz soak
 
 points: JSON with a point, 50 clients that ask again as soon as they are answered, and 50 that ask
 ten times a second each, whatever they are answered. graph: the same against an index of type hnsw.
 images: JPEG files of 1024 x 768, 50 clients, beside the encoder's own rate on the same files in
-turn. update: as points, while `hier embed` changes the index three times. fuzz: 10,000 requests
-drawn at random, none of which may end in a fault of the server or tell a path. soak: 100,000
-requests of all kinds; the memory of all processes of the server afterwards over that after the
-first 5,000.
+turn. graph-images: the same against an index of type hnsw. update: as points, while `hier embed`
+changes the index three times. fuzz: 10,000 requests drawn at random, none of which may end in a
+fault of the server or tell a path. soak: 100,000 requests of all kinds; the memory of all processes
+of the server afterwards over that after the first 5,000.
 """
 
 import asyncio
@@ -303,7 +303,7 @@ def main() -> None:
                 rows.append([what, goal, found])
                 print(f"{what}: {found} (goal: {goal})", flush=True)
 
-            used = graph_of(index) if part == "graph" else index
+            used = graph_of(index) if part.startswith("graph") else index
             server = Server(used)
             try:
                 PARTS[part](server, used, files, tell)
@@ -344,9 +344,14 @@ Tell = Callable[[str, str, str], None]
 RATE = 500.0
 
 
+def kind_of(index: Path) -> str:
+    """What is said of an index that is no flat one."""
+    return ", hnsw" if index.stem == "graph" else ""
+
+
 def points(server: Server, index: Path, files: Sequence[Path], tell: Tell) -> None:
     """Load with points."""
-    kind = ", hnsw" if index.stem == "graph" else ""
+    kind = kind_of(index)
     for query, what in (("k=10&verdict=0", "points"), ("k=10", "points, with verdicts")):
         draws = [Points(seed, query) for seed in range(CLIENTS)]
         asyncio.run(load(server.port, draws, during(3)))
@@ -375,11 +380,12 @@ def images(server: Server, index: Path, files: Sequence[Path], tell: Tell) -> No
     single = statistics.median(alone_server.times)
     p99 = sorted(told.times)[int(0.99 * len(told.times))]
     tell(
-        "image uploads",
+        f"image uploads{kind_of(index)}",
         "0.85 of the encoder's rate",
         f"{told}, {told.failed} failed; {ratio:.2f} of {statistics.median(rates):.0f}",
     )
-    tell("p99 of uploads over one alone", "20", f"{p99 / single:.0f} ({1e3 * single:.0f} ms alone)")
+    tell(f"p99 of uploads over one alone{kind_of(index)}", "20",
+         f"{p99 / single:.0f} ({1e3 * single:.0f} ms alone)")  # fmt: skip
 
 
 def update(server: Server, index: Path, files: Sequence[Path], tell: Tell) -> None:
@@ -466,8 +472,8 @@ def soak(server: Server, index: Path, files: Sequence[Path], tell: Tell) -> None
          "failed")  # fmt: skip
 
 
-PARTS = {"points": points, "graph": points, "images": images, "update": update,
-         "fuzz": fuzz, "soak": soak}  # fmt: skip
+PARTS = {"points": points, "graph": points, "images": images, "graph-images": images,
+         "update": update, "fuzz": fuzz, "soak": soak}  # fmt: skip
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
