@@ -19,7 +19,7 @@ from playwright.sync_api import sync_playwright
 from rich.console import Console
 from rich.text import Text
 
-QUERY = "data/demo/photos/Helurora_zinanata/Helurora_zinanata_003.jpg"
+QUERY = "data/demo/photos/Brasostia_vinanthescens/Brasostia_vinanthescens_005.jpg"
 SEARCH = ["hier", "search", QUERY, "--index", "flowers.faiss", "-k", "3"]
 
 

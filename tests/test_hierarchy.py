@@ -234,16 +234,18 @@ def test_proxies_make_a_tree_by_themselves() -> None:
                 "Ula tiva",
                 "Helu xana",
             ],
-            "Ula, Brasa and 2 more",
+            "Ula, Brasa and Helu",
         ),
         (
             ["a owl", "b finch", "c oak", "d finch", "e elm", "f owl", "g finch", "h oak"],
             "finch, owl and 3 more",
         ),
-        (["oak", "elm"], "oak, elm"),
+        (["oak", "elm"], "oak and elm"),
+        (["a fox", "b fox", "c fox", "a owl", "b owl", "c owl", "d owl"], "owl and fox"),
         (["oak", "elm", "ash", "yew"], "oak, elm and 2 more"),
         (["red fox", "oak", "elm", "arctic fox", "yew"], "fox, oak and 2 more"),
-        (["1", "2", "3"], "1, 2 and 1 more"),
+        (["1", "2", "3"], "1, 2 and 3"),
+        (["1", "2", "3", "4"], "1, 2 and 2 more"),
         (["lone wolf"], "lone wolf"),
         (["Class_1", "Class_2"], "Class"),
         (["house cat", "caterpillar", "oak", "wild cat", "elm"], "cat, caterpillar and 2 more"),
@@ -255,7 +257,12 @@ def test_a_name_is_what_they_have_in_common(names: Sequence[str], expected: str)
 
 @pytest.mark.parametrize(
     ("counts", "expected"),
-    [([3, 0, 0], "oak"), ([3, 1, 0], "mostly oak"), ([2, 2, 2], "oak, elm and 1 more")],
+    [
+        ([3, 0, 0], "oak"),
+        ([3, 1, 0], "mostly oak"),
+        ([2, 2, 2], "oak, elm and ash"),
+        ([4, 3, 0], "oak and elm"),
+    ],
 )
 def test_a_group_is_named_after_what_is_commonest(counts: list[int], expected: str) -> None:
     assert group_name(["oak", "elm", "ash"], np.array(counts)) == expected

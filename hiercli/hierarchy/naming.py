@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
-_ENOUGH = 0.5
+_ENOUGH = 0.6
 """A word that more than this share of the classes have speaks for all of them."""
+_NAMED = 3
+"""Groups that are named."""
 
 
 def said_by_all(names: Sequence[str]) -> frozenset[str]:
@@ -20,8 +22,9 @@ def said_by_all(names: Sequence[str]) -> frozenset[str]:
 def common_name(names: Sequence[str], said: frozenset[str] = frozenset()) -> str:
     """What some classes have in common, in words of their own names.
 
-    A word that stands in more than half of them speaks for all: ``Warbler``, or ``mostly Warbler``.
-    Where there is none, two are named and the others counted: ``Gull, Tern and 3 more``.
+    A word that stands in most of them speaks for all: ``Warbler``, or ``mostly Warbler``. Where
+    there is none, up to three are named, ``Gull, Tern and Auk``; of more, two are named and the
+    others counted, ``Gull, Tern and 3 more``.
 
     Args:
         names: of the classes, the most typical first.
@@ -36,21 +39,23 @@ def common_name(names: Sequence[str], said: frozenset[str] = frozenset()) -> str
         # What a thing is stands last in English, so of words in as many names the last one counts.
         counts.update(list(dict.fromkeys(word.lower() for word in reversed(words))))
     if not counts:
-        return _listed(list(names), len(names))
+        return _listed([[name] for name in names], list(names))
     best, count = max(counts.items(), key=lambda item: item[1])
     if len(names) == 1 or (count > 1 and count == len(names)):
         return spelled[best] if len(names) > 1 else names[0]
     if count > 1 and count > _ENOUGH * len(names):
         return f"mostly {spelled[best]}"
     parts: list[str] = []
+    groups: list[list[str]] = []
     left = list(names)
-    while left and len(parts) < 2:
+    while left and len(parts) < _NAMED:
         shared = _shared_word(left, said)
         mine = [name for name in left if shared in map(str.lower, _WORD.findall(name))]
         # A word that only this name has says less than the whole name.
         parts.append(spelled[shared] if shared else left[0])
+        groups.append(mine if shared else left[:1])
         left = [name for name in left if name not in mine] if shared else left[1:]
-    return _listed(parts, len(parts) + len(left))
+    return _listed(groups, parts, len(left))
 
 
 def _shared_word(names: Sequence[str], said: frozenset[str]) -> str:
@@ -79,10 +84,12 @@ def group_name(names: Sequence[str], counts: np.ndarray, said: frozenset[str] = 
     return common_name([names[place] for place in order], said)
 
 
-def _listed(parts: list[str], total: int) -> str:
-    shown = ", ".join(parts[:2])
-    more = total - len(parts[:2])
-    return f"{shown} and {more} more" if more else shown
+def _listed(groups: list[list[str]], parts: list[str], others: int = 0) -> str:
+    """Names of groups of classes, and how many more classes there are."""
+    if len(parts) <= _NAMED and not others:
+        return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+    more = others + sum(map(len, groups[2:]))
+    return f"{', '.join(parts[:2])} and {more} more"
 
 
 def shared_group(lines: Sequence[tuple[str, ...] | None]) -> str:
