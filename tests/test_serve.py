@@ -651,6 +651,31 @@ def test_a_decoder_that_dies_costs_nothing_but_time(
     pool.close()
 
 
+def test_a_point_of_the_encoder_before_is_searched_nowhere(
+    index: Path, exported: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index is replaced by one of another encoder while an image is decoded."""
+    service = Service(Settings((str(index),), decoders=1))
+    (served,) = service.indexes.values()
+    content = (photos / "kind1" / "photo2.jpg").read_bytes() + b"not in the index"
+
+    async def pixels(*_: object) -> np.ndarray:
+        size = served.state.need_encoder().metadata.preprocessing.size
+        served.state.encoder = Encoder(exported)
+        return np.zeros((size, size, 3), np.uint8)
+
+    async def ask() -> None:
+        await served.open()
+        assert served.state.encoder is not None
+        with pytest.raises(ServerError, match="another encoder"):
+            await service._point(served, content, "q.jpg", None)
+
+    monkeypatch.setattr(service.decoders, "pixels", pixels)
+    asyncio.run(ask())
+    served.close()
+    service.decoders.close()
+
+
 def test_batches_are_of_one_key_and_in_order() -> None:
     seen: list[tuple[object, int]] = []
 

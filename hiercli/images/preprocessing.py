@@ -81,10 +81,13 @@ class Preprocessing:
 
     def __call__(self, picture: Image.Image) -> np.ndarray:
         """Crop or stretch, resize and normalise an RGB picture: float32 (3, size, size)."""
+        return self.normalise(self.fitted(picture))
+
+    def fitted(self, picture: Image.Image) -> np.ndarray:
+        """Crop or stretch and resize an RGB picture: uint8 (size, size, 3)."""
         whole = (0.0, 0.0, float(picture.width), float(picture.height))
         is_whole = self.fit == "stretch"
-        box = whole if is_whole else centre_box(picture, self.crop_share)
-        return self.normalise(self.crop(picture, box))
+        return self.crop(picture, whole if is_whole else centre_box(picture, self.crop_share))
 
     def crop(self, picture: Image.Image, box: tuple[float, float, float, float]) -> np.ndarray:
         """Resample ``box`` (left, top, right, bottom, in pixels) to uint8 (size, size, 3)."""

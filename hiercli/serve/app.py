@@ -203,7 +203,10 @@ class Service:
         if self.decoders.is_full:
             raise ServerError("the server is busy. Try again in a moment")
         pixels = await self.decoders.pixels(content, name, encoder.metadata.preprocessing, part)
-        return await index.pixels(pixels)
+        point = await index.pixels(pixels, encoder)
+        if index.state.encoder is not encoder:
+            raise ServerError("the index has another encoder since a moment ago. Try again")
+        return point
 
     async def _by_json(self, index: ServedIndex, body: bytes, how: Asked) -> dict[str, Any]:
         if len(body) > MOST_TEXT + 32 * index.state.reader.dim:

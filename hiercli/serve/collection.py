@@ -32,7 +32,7 @@ from hiercli.serve.state import Asked, State
 
 _SEARCHES = 64
 """Points that are searched together."""
-_IMAGES = 16
+_IMAGES = 8
 """Images that go through the network together."""
 _WAITING, _SLOW_WAITING = 1024, 16
 """Points that may wait for a search; fewer where a search takes long."""
@@ -151,11 +151,12 @@ class ServedIndex:
 
     # -- searching, in the index's own thread ------------------------------------------------------
 
-    def _embed(self, _: Hashable, pixels: list[np.ndarray]) -> Sequence[np.ndarray]:
-        encoder = self.state.need_encoder()
+    def _embed(self, encoder: Hashable, pixels: list[np.ndarray]) -> Sequence[np.ndarray]:
+        assert isinstance(encoder, Encoder)
         if encoder.device == "cpu":  # each lane keeps one core busy, and none waits in a loop
             encoder = encoder.on_one_core()
-        return list(encoder.run(np.stack(pixels)))
+        normalise = encoder.metadata.preprocessing.normalise
+        return list(encoder.run(np.stack([normalise(one) for one in pixels])))
 
     async def points(self, point: np.ndarray, asked: Asked) -> dict[str, Any]:
         """The answer to a point.

@@ -63,14 +63,16 @@ class DecoderPool:
     async def pixels(
         self, content: bytes, name: str, preprocessing: Preprocessing, box: Box | None = None
     ) -> np.ndarray:
-        """A network's input, float32 (3, size, size), from the bytes of an image file.
+        """An image as large as a network's input, uint8 (size, size, 3), from the bytes of a file.
+
+        Numbers of a byte pass from process to process in a quarter of the time of floats.
 
         Raises:
             ImageError: it cannot be read, or takes too long.
         """
         size = preprocessing.size
         found = await self._run(content, name, ("pixels", preprocessing.to_dict(), box))
-        return np.frombuffer(found, np.float32).reshape(3, size, size)
+        return np.frombuffer(found, np.uint8).reshape(size, size, 3)
 
     async def preview(self, content: bytes, name: str, longest: int = PREVIEW) -> bytes:
         """A JPEG of at most so many pixels a side, without the metadata of the file.
@@ -189,14 +191,12 @@ def _serve(pipe: Connection) -> None:
 
 
 def _pixels(content: bytes, name: str, values: dict[str, Any], box: Box | None) -> bytes:
-    from hiercli.encoder.pipeline import pixels_of
+    from hiercli.encoder.pipeline import picture_of
     from hiercli.index.queries import part_of
 
-    picture = name if box is None else part_of(name, content, box)
-    pixels, problem = pixels_of(Preprocessing.from_dict(values), picture, content)
-    if pixels is None:
-        raise ImageError(problem)
-    return np.ascontiguousarray(pixels, np.float32).tobytes()
+    preprocessing = Preprocessing.from_dict(values)
+    image = name if box is None else part_of(name, content, box)
+    return preprocessing.fitted(picture_of(preprocessing, image, content)).tobytes()
 
 
 def _preview(content: bytes, name: str, longest: int, _: None) -> bytes:
