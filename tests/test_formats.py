@@ -228,6 +228,15 @@ def test_what_is_passed_over_on_purpose_is_counted_in_one_line(tmp_path: Path) -
     )
 
 
+@pytest.mark.parametrize(("extra", "expected"), [(False, "AVIF or JPEG 2000 image"),
+                                                 (True, "HEIC or JPEG XL image")])  # fmt: skip
+def test_messages_list_what_can_be_decoded_here(
+    extra: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kinds.Kind, "is_readable", lambda _: extra)
+    assert f"{expected}, found a video" in kinds.what_else(b"\x1a\x45\xdf\xa3")
+
+
 @pytest.mark.parametrize("big", [False, True])
 def test_pages_beyond_the_first_are_not_dropped_in_silence(big: bool, tmp_path: Path) -> None:
     page = Image.new("L", (8, 8))

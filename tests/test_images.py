@@ -161,6 +161,7 @@ def test_folders_are_walked_in_natural_order_and_circles_end(tmp_path: Path) -> 
         gradient().save(file, format="PNG")
     (tmp_path / "sub" / "back").symlink_to(tmp_path)
     assert [str(path.relative_to(tmp_path)) for path in find([tmp_path])] == [
+        "note.txt",  # an image by its first bytes
         "sub/x1.png",
         "x2.jpg",
         "x10.jpg",

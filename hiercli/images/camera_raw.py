@@ -51,8 +51,8 @@ def _opened(content: bytes) -> Iterator[Any]:
             yield raw
     except rawpy.LibRawError as error:
         raise kinds.UnsupportedError(
-            "a camera RAW image that is damaged, or of a camera that LibRaw does not know. Convert "
-            "it to DNG or JPEG"
+            "a camera RAW image that is damaged, or of a camera that LibRaw does not know. Copy it "
+            "again, or convert it to JPEG"
         ) from error
 
 

@@ -172,7 +172,7 @@ def _decode(content: bytes, kind: kinds.Kind | None, shortest_side: int | None) 
         kind = kinds.RAW
     if not kind.is_readable():
         raise kinds.UnsupportedError(
-            f"expected {kinds.READABLE}, found {kind.name}. To read it, run: "
+            f"expected {kinds.readable()}, found {kind.name}. To read it, run: "
             "pip install 'hiercli[formats]'"
         )
     if kind is kinds.RAW:

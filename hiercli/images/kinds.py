@@ -110,8 +110,8 @@ name, and takes gigabytes for some of a kilobyte."""
 
 FIRST_BYTES = 256
 """Of a file, by which its kind is known."""
-READABLE = "a JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF or JPEG 2000 image"
-
+_ALWAYS = ("JPEG", "PNG", "WebP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG 2000")
+"""What is decoded without the extra ``formats``."""
 NAMES = "JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF, JPEG 2000, HEIC, JPEG XL or camera RAW"
 """Of `KINDS`, in words."""
 
@@ -173,13 +173,20 @@ def of(content: bytes, suffix: str = "") -> Kind | None:
     return found
 
 
+def readable() -> str:
+    """What can be decoded here, in words."""
+    more = [kind.name.partition(" ")[2] for kind in KINDS if kind.module and kind.is_readable()]
+    names = [*_ALWAYS, *(name.removesuffix(" image") for name in more)]
+    return f"a {', '.join(names[:-1])} or {names[-1]} image"
+
+
 def what_else(content: bytes) -> str:
     """Why bytes are no image that can be read, in words."""
     if not content:
         return "expected an image, found an empty file"
     for start, kind in _OTHER_KINDS:
         if start.match(content):
-            return f"expected {READABLE}, found {kind}. Convert it to PNG or JPEG"
+            return f"expected {readable()}, found {kind}. Convert it to PNG or JPEG"
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or _TEXT.fullmatch(content[:4096]):
-        return f"expected {READABLE}, found text or a table"
-    return f"expected {READABLE}, found {len(content)} bytes of an unknown format"
+        return f"expected {readable()}, found text or a table"
+    return f"expected {readable()}, found {len(content)} bytes of an unknown format"
