@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import http.client
 import io
@@ -27,10 +28,12 @@ from PIL import Image
 import hiercli
 from hiercli import Client, Encoder, Index, InputError, ServerError
 from hiercli.errors import ImageError, MismatchError
+from hiercli.index.schema import content_hash
 from hiercli.index.similarity import Similarity
 from hiercli.review.review import Review
 from hiercli.serve import collection, decoders, making, reviews
 from hiercli.serve.app import Service
+from hiercli.serve.asked import asked
 from hiercli.serve.batching import Batcher
 from hiercli.serve.decoders import DecoderPool
 from hiercli.serve.guard import SECURITY
@@ -651,27 +654,41 @@ def test_a_decoder_that_dies_costs_nothing_but_time(
     pool.close()
 
 
+@pytest.mark.parametrize("query", ["", "level=1", "where=label%3Dkind1"])  # a lane each
+@pytest.mark.parametrize("given", ["image", "known image", "id"])
 def test_a_point_of_the_encoder_before_is_searched_nowhere(
-    index: Path, exported: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+    given: str, query: str, index: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The index is replaced by one of another encoder while an image is decoded."""
+    """The index is replaced by one of another encoder between an image's point and its search."""
     service = Service(Settings((str(index),), decoders=1))
     (served,) = service.indexes.values()
-    content = (photos / "kind1" / "photo2.jpg").read_bytes() + b"not in the index"
+    content = (photos / "kind1" / "photo2.jpg").read_bytes()
+    search = served.search
+
+    def later(state: Any, key: Any, points: list[np.ndarray]) -> Any:
+        state.reader.fingerprint = "0123456789abcdef"
+        return search(state, key, points)
 
     async def pixels(*_: object) -> np.ndarray:
         size = served.state.need_encoder().metadata.preprocessing.size
-        served.state.encoder = Encoder(exported)
         return np.zeros((size, size, 3), np.uint8)
 
     async def ask() -> None:
-        await served.open()
-        assert served.state.encoder is not None
-        with pytest.raises(ServerError, match="another encoder"):
-            await service._point(served, content, "q.jpg", None)
+        _, how, _ = asked(query.encode())
+        if given == "id":
+            body = json.dumps({"id": content_hash(content).hex()}).encode()
+            await service._by_json(served, body, how)
+        else:
+            new = content + b"not in the index" * (given == "image")
+            point, made_by = await service._point(served, new, "q.jpg", None)
+            await served.points(point, dataclasses.replace(how, made_by=made_by))
 
     monkeypatch.setattr(service.decoders, "pixels", pixels)
+    asyncio.run(served.open())
     asyncio.run(ask())
+    monkeypatch.setattr(served, "search", later)
+    with pytest.raises(ServerError, match="another encoder"):
+        asyncio.run(ask())
     served.close()
     service.decoders.close()
 

@@ -191,22 +191,23 @@ class Service:
             )  # fmt: skip
         if not content:
             raise InputError("expected an image, got an empty one")
-        point = await self._point(index, content, name, part)
+        point, made_by = await self._point(index, content, name, part)
+        how = dataclasses.replace(how, made_by=made_by)
         return _json({"query": name} | await index.points(point, how))
 
     async def _point(
         self, index: ServedIndex, content: bytes, name: str, part: Box | None
-    ) -> np.ndarray:
-        if part is None and (known := await index.known_point(content)) is not None:
-            return known
+    ) -> tuple[np.ndarray, str]:
+        """The point of an image, and the fingerprint of its encoder."""
+        if part is None:
+            known, made_by = await index.known_point(content)
+            if known is not None:
+                return known, made_by
         encoder = index.state.need_encoder()
         if self.decoders.is_full:
             raise ServerError("the server is busy. Try again in a moment")
         pixels = await self.decoders.pixels(content, name, encoder.metadata.preprocessing, part)
-        point = await index.pixels(pixels, encoder)
-        if index.state.encoder is not encoder:
-            raise ServerError("the index has another encoder since a moment ago. Try again")
-        return point
+        return await index.pixels(pixels, encoder), encoder.fingerprint
 
     async def _by_json(self, index: ServedIndex, body: bytes, how: Asked) -> dict[str, Any]:
         if len(body) > MOST_TEXT + 32 * index.state.reader.dim:
@@ -222,8 +223,9 @@ class Service:
             point = await index.checked(value)
             return {"query": "point"} | await index.points(point, how)
         if name == "id":
-            row = await self._row(index, value)
+            row, made_by = await self._row(index, value)
             point = np.frombuffer(row.point, "<f4")
+            how = dataclasses.replace(how, made_by=made_by)
             return {"query": value} | await index.points(point, how)
         if name == "text":
             if not isinstance(value, str):
@@ -233,18 +235,18 @@ class Service:
             return {"query": value} | await index.by_words(value, how)
         raise InputError(f"expected id, point or text, got {name[:60]!r}")
 
-    async def _row(self, index: ServedIndex, name: object) -> Row:
-        """The image with an id.
+    async def _row(self, index: ServedIndex, name: object) -> tuple[Row, str]:
+        """The image with an id, and the fingerprint of the encoder of its point.
 
         Raises:
             HTTPException: there is none.
         """
-        row = None
+        row, made_by = None, ""
         if isinstance(name, str) and len(name) == 32 and not set(name) - set("0123456789abcdef"):
-            row = await index.row(name)
+            row, made_by = await index.row(name)
         if row is None:
             raise HTTPException(404, "there is no image with this id")
-        return row
+        return row, made_by
 
     async def image(self, request: Request) -> Response:
         """A small picture, a preview or, where that is allowed, the file of an indexed image."""
@@ -256,7 +258,7 @@ class Service:
             raise HTTPException(
                 403, "originals are not served. Start the server with --show-originals"
             )
-        row = await self._row(index, name)
+        row, _ = await self._row(index, name)
         if size == "original":
             content = await asyncio.to_thread(content_of, row)
             kind = None if content is None else kinds.of(content, "")

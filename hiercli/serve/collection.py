@@ -177,8 +177,14 @@ class ServedIndex:
     def search(
         self, state: State, key: Hashable, points: list[np.ndarray]
     ) -> Sequence[dict[str, Any]]:
-        """The answers to points that are asked for in the same way."""
+        """The answers to points that are asked for in the same way.
+
+        Raises:
+            ServerError: the points come from another encoder than the state: it is a newer one.
+        """
         assert isinstance(key, Asked)
+        if key.made_by and key.made_by != state.reader.fingerprint:
+            raise ServerError("the index has another encoder since a moment ago. Try again")
         stacked = np.stack(points)
         if stacked.shape[1] != state.reader.dim:
             raise MismatchError(
@@ -295,16 +301,25 @@ class ServedIndex:
             require_in_ball(point[None], reader.c, "the point")
         return point
 
-    async def row(self, name: str) -> Row | None:
-        """The image with an id; ``None`` where there is none."""
+    async def row(self, name: str) -> tuple[Row | None, str]:
+        """The image with an id, or ``None``, and the fingerprint of the encoder of its point."""
         content = bytes.fromhex(name)
-        return (await self.call(lambda state: state.reader.rows_by_content([content]))).get(content)
 
-    async def known_point(self, content: bytes) -> np.ndarray | None:
-        """The point of an image whose content is in the index: it is not embedded again."""
+        def look(state: State) -> tuple[Row | None, str]:
+            reader = state.reader
+            return reader.rows_by_content([content]).get(content), reader.fingerprint
+
+        return await self.call(look)
+
+    async def known_point(self, content: bytes) -> tuple[np.ndarray | None, str]:
+        """The point of an image whose content is in the index, and who made it, see `row`."""
         digest = content_hash(content)
-        found = await self.call(lambda state: state.reader.points_by_content([digest]))
-        return found.get(digest)
+
+        def look(state: State) -> tuple[np.ndarray | None, str]:
+            reader = state.reader
+            return reader.points_by_content([digest]).get(digest), reader.fingerprint
+
+        return await self.call(look)
 
     async def small_picture(self, row: Row) -> bytes | None:
         """The small JPEG that the index keeps of an image."""

@@ -39,6 +39,7 @@ class Asked:
         confidence: of a verdict.
         branches: whether each hit is told its lowest common ancestor with the query.
         level: levels above the class of the query that are searched in breadth.
+        made_by: fingerprint of the encoder that the point comes from; empty where nobody knows.
     """
 
     k: int = 10
@@ -51,6 +52,7 @@ class Asked:
     confidence: float = CONFIDENCE
     branches: bool = False
     level: int | None = None
+    made_by: str = ""
 
     @property
     def is_plain(self) -> bool:
