@@ -52,8 +52,8 @@ FLORAS = ((2, 160), (3, 96))
 def main() -> None:
     """Learn the head, save a checkpoint, export it."""
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    words.add_argument("--data-root", type=Path, default=Path("data"))
-    words.add_argument("--without", nargs="+", default=(), help="cub, cars, flora", metavar="NAME")
+    words.add_argument("--data-root", type=Path, default=catalogue.default_root())
+    words.add_argument("--without", nargs="+", default=(), choices=("cub", "cars", "flora"))
     words.add_argument("-o", "--output", type=Path, default=TARGET)
     given = words.parse_args()
     settings = Recipe.of(
@@ -89,31 +89,32 @@ def main() -> None:
 
 def embedded(root: Path, without: Sequence[str]) -> list[tuple[np.ndarray, Sequence[str]]]:
     """Features and classes of the photos of all collections but those named."""
+    sources = {
+        "cub": lambda: catalogue.load("cub", root).train,
+        "cars": lambda: catalogue.load("cars", root).train,
+        "flora": lambda: flora(root),
+    }
+    photos = {name: load() for name, load in sources.items() if name not in without}
     encoder = TorchEncoder.from_backbone(
         backbone.DEFAULT, pooling="gem", image_size=SIZE, crop_share=1.0
     )
     collections = []
-    for name, photos in collect(root).items():
-        if name not in without:
-            found = encoder.embed_records(photos, skipped=print)
-            print(f"{name}: {len(found)} photos of {len(found.classes)} classes")
-            collections.append((found.points, found.labels or ()))
+    for name, records in photos.items():
+        found = encoder.embed_records(records, skipped=print)
+        print(f"{name}: {len(found)} photos of {len(found.classes)} classes")
+        collections.append((found.points, found.labels or ()))
     return collections
 
 
-def collect(root: Path) -> dict[str, Sequence[Record]]:
-    """The photos that are learnt from."""
-    flora: list[Record] = []
+def flora(root: Path) -> Sequence[Record]:
+    """Photos of two generated floras, all of their species."""
+    photos: list[Record] = []
     for seed, size in FLORAS:
         own = root / f"flora-{seed}"
         demo.generate(own, seed=seed, num_species=100, photos_per_species=20, size=size)
         made = demo.load(own)
-        flora += [*made.train, *made.query]
-    return {
-        "cub": catalogue.load("cub", root).train,
-        "cars": catalogue.load("cars", root).train,
-        "flora": flora,
-    }
+        photos += [*made.train, *made.query]
+    return photos
 
 
 def classifier_rows() -> torch.Tensor:

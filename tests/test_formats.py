@@ -228,6 +228,16 @@ def test_what_is_passed_over_on_purpose_is_counted_in_one_line(tmp_path: Path) -
     )
 
 
+@pytest.mark.parametrize("text", ["P1\t23\tmale\n", "P1 2024: first walk", "P2\t23\t180\t70\nP3\t31\t170\t60",
+                                  "P5 10 10 255 and more", "P1\n1. clean", "BM"])  # fmt: skip
+def test_a_text_that_begins_as_an_image_is_none(text: str, tmp_path: Path) -> None:
+    folder_of(tmp_path, "a/1.jpg")
+    for name in ("participants.tsv", "notes.txt", "plan.md", "none"):
+        (tmp_path / "a" / name).write_text(text)
+    listing = gather([tmp_path])
+    assert [record.path.name for record in listing.records] == ["1.jpg"]
+
+
 @pytest.mark.parametrize(("extra", "expected"), [(False, "AVIF or JPEG 2000 image"),
                                                  (True, "HEIC or JPEG XL image")])  # fmt: skip
 def test_messages_list_what_can_be_decoded_here(
@@ -245,12 +255,22 @@ def test_pages_beyond_the_first_are_not_dropped_in_silence(big: bool, tmp_path: 
     page.save(tmp_path / "scan.tif", save_all=True, append_images=more, big_tiff=big)
     small = Image.new("L", (4, 4))
     small.encoderinfo = {"tiffinfo": {254: 1}}  # a smaller picture of the same page
-    page.save(tmp_path / "small.tif", save_all=True, append_images=[small], big_tiff=big)
+    mask = Image.new("1", (8, 8))
+    mask.encoderinfo = {"tiffinfo": {254: 4}}
+    more = [small, mask]
+    page.save(tmp_path / "small.tif", save_all=True, append_images=more, big_tiff=big)
     (tmp_path / "damaged.tiff").write_bytes((tmp_path / "scan.tif").read_bytes()[:100])
+    (tmp_path / "scan").write_bytes((tmp_path / "scan.tif").read_bytes())
+    circle = bytearray((tmp_path / "one.tif").read_bytes())
+    start = int.from_bytes(circle[8:16] if big else circle[4:8], "little")
+    count = int.from_bytes(circle[start : start + (8 if big else 2)], "little")
+    end = start + (8 + 20 * count if big else 2 + 12 * count)
+    circle[end : end + (8 if big else 4)] = circle[8:16] if big else circle[4:8]
+    (tmp_path / "circle.tif").write_bytes(circle)
     listing = gather([tmp_path])
     assert listing.notes == (
-        "1 TIFF file has several pages, of which only the first is used (scan.tif). To search all "
-        "pages, save each as a file of its own",
+        "2 TIFF files have several pages, of which only the first is used (scan, scan.tif). To "
+        "search all pages, save each as a file of its own",
     )
 
 

@@ -261,11 +261,17 @@ def test_a_name_is_what_they_have_in_common(names: Sequence[str], expected: str)
         ([3, 0, 0], "oak"),
         ([3, 1, 0], "mostly oak"),
         ([2, 2, 2], "oak, elm and ash"),
-        ([4, 3, 0], "oak and elm"),
+        ([4, 3, 0], "mostly oak"),
     ],
 )
 def test_a_group_is_named_after_what_is_commonest(counts: list[int], expected: str) -> None:
     assert group_name(["oak", "elm", "ash"], np.array(counts)) == expected
+
+
+def test_a_class_of_most_photos_outweighs_a_word_of_most_classes() -> None:
+    names = ["red oak", "white oak", "bur oak", "elm"]
+    assert group_name(names, np.array([14, 13, 13, 60])) == "mostly elm"
+    assert common_name([]) == ""
 
 
 # -- looking ------------------------------------------------------------------------------------

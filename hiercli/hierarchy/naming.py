@@ -9,6 +9,8 @@ import numpy as np
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _ENOUGH = 0.6
 """A word that more than this share of the classes have speaks for all of them."""
+_MOST = 0.5
+"""A class that more than this share of the photos have speaks for all of them."""
 _NAMED = 3
 """Groups that are named."""
 
@@ -22,9 +24,9 @@ def said_by_all(names: Sequence[str]) -> frozenset[str]:
 def common_name(names: Sequence[str], said: frozenset[str] = frozenset()) -> str:
     """What some classes have in common, in words of their own names.
 
-    A word that stands in most of them speaks for all: ``Warbler``, or ``mostly Warbler``. Where
-    there is none, up to three are named, ``Gull, Tern and Auk``; of more, two are named and the
-    others counted, ``Gull, Tern and 3 more``.
+    A word that more than 60 % of them have speaks for all: ``Warbler``, or ``mostly Warbler``.
+    Where there is none, up to three are named, ``Gull, Tern and Auk``; of more, two are named and
+    the others counted, ``Gull, Tern and 3 more``.
 
     Args:
         names: of the classes, the most typical first.
@@ -39,23 +41,23 @@ def common_name(names: Sequence[str], said: frozenset[str] = frozenset()) -> str
         # What a thing is stands last in English, so of words in as many names the last one counts.
         counts.update(list(dict.fromkeys(word.lower() for word in reversed(words))))
     if not counts:
-        return _listed([[name] for name in names], list(names))
+        return _listed(list(names), [1] * len(names))
     best, count = max(counts.items(), key=lambda item: item[1])
     if len(names) == 1 or (count > 1 and count == len(names)):
         return spelled[best] if len(names) > 1 else names[0]
     if count > 1 and count > _ENOUGH * len(names):
         return f"mostly {spelled[best]}"
     parts: list[str] = []
-    groups: list[list[str]] = []
+    sizes: list[int] = []
     left = list(names)
     while left and len(parts) < _NAMED:
         shared = _shared_word(left, said)
         mine = [name for name in left if shared in map(str.lower, _WORD.findall(name))]
         # A word that only this name has says less than the whole name.
         parts.append(spelled[shared] if shared else left[0])
-        groups.append(mine if shared else left[:1])
+        sizes.append(len(mine) if shared else 1)
         left = [name for name in left if name not in mine] if shared else left[1:]
-    return _listed(groups, parts, len(left))
+    return _listed(parts, sizes, len(left))
 
 
 def _shared_word(names: Sequence[str], said: frozenset[str]) -> str:
@@ -79,17 +81,16 @@ def group_name(names: Sequence[str], counts: np.ndarray, said: frozenset[str] = 
     """
     order = [int(place) for place in np.argsort(-counts, kind="stable") if counts[place]]
     share = counts[order[0]] / counts.sum()
-    if len(order) == 1 or share > _ENOUGH:
+    if len(order) == 1 or share > _MOST:
         return names[order[0]] if len(order) == 1 else f"mostly {names[order[0]]}"
     return common_name([names[place] for place in order], said)
 
 
-def _listed(groups: list[list[str]], parts: list[str], others: int = 0) -> str:
-    """Names of groups of classes, and how many more classes there are."""
+def _listed(parts: list[str], sizes: list[int], others: int = 0) -> str:
+    """Names of groups, with their sizes in classes, and how many more classes there are."""
     if len(parts) <= _NAMED and not others:
-        return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
-    more = others + sum(map(len, groups[2:]))
-    return f"{', '.join(parts[:2])} and {more} more"
+        return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+    return f"{', '.join(parts[:2])} and {others + sum(sizes[2:])} more"
 
 
 def shared_group(lines: Sequence[tuple[str, ...] | None]) -> str:

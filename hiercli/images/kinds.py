@@ -141,6 +141,8 @@ _OTHERS = (
 )
 _OTHER_KINDS = tuple((re.compile(start, re.DOTALL), kind) for start, kind in _OTHERS)
 """What people give by mistake, by its first bytes."""
+_DIGITS = re.compile(rb"P[1-3]\s+(?:#[^\n]*\n\s*)*[\d\s]+")
+"""Of a PPM image that is written in digits: nothing else stands in it."""
 _TEXT = re.compile(rb"[\t\n\f\r\x20-\x7e\x80-\xff]+")
 
 SUFFIXES = frozenset(suffix for kind in KINDS for suffix in kind.suffixes)
@@ -171,6 +173,14 @@ def of(content: bytes, suffix: str = "") -> Kind | None:
     if found is TIFF and suffix in RAW.suffixes:
         return RAW
     return found
+
+
+def is_text(content: bytes) -> bool:
+    """Whether bytes are a text, and not an image that is written in digits.
+
+    A table may begin as a PPM image does, with ``P2 23``.
+    """
+    return bool(_TEXT.fullmatch(content)) and not _DIGITS.fullmatch(content)
 
 
 def readable() -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hiercli.errors import InputError
 from hiercli.files import read_text
-from hiercli.images.kinds import FIRST_BYTES, IMAGE_LIKE, NAMES
+from hiercli.images.kinds import FIRST_BYTES, IMAGE_LIKE, NAMES, is_text
 from hiercli.images.kinds import of as kind_of
 from hiercli.wording import counted
 
@@ -254,12 +254,13 @@ def _patterns(lines: Sequence[str], source: str) -> "PathSpec":
 
 
 def _looks_like_one(path: str) -> bool:
-    """Whether a file begins as an image does."""
+    """Whether a file whose name says nothing begins as an image does, and not as a text."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
         with open(path, "rb") as file:
-            return kind_of(file.read(FIRST_BYTES)) is not None
+            start = file.read(FIRST_BYTES)
+            return kind_of(start) is not None and not is_text(start)
     except OSError:
         return False
 

@@ -9,20 +9,31 @@ TIFF 6.0 (1992); Adobe Photoshop TIFF Technical Note 3 (2005) for floats.
 
 import functools
 import io
+import itertools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
+from hiercli.files import open_regular
 from hiercli.images import colour
 from hiercli.images.kinds import UnsupportedError
 from hiercli.images.limits import BUDGET, LIMITS
 
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
+_KIND, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = (
+    254,
+    256,
+    257,
+    258,
+    259,
+    262,
+    266,
+)
 _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_COUNTS = 273, 274, 277, 278, 279
 _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 284, 317, 322, 323, 324
 _TILE_COUNTS, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _ICC_PROFILE = 325, 338, 339, 34675
@@ -46,6 +57,10 @@ _FOREIGN = {
 """Compressions that are images of their own."""
 _MOST_SAMPLES = 64
 """Of a pixel, and one more."""
+_REDUCED, _MASK = 1, 4
+"""Bits of a kind."""
+_LOOKED_AT = 64
+"""Directories of a file in which another page is looked for."""
 _PREMULTIPLIED, _ALPHA = 1, 2
 """Kinds of extra samples that are transparency."""
 _BLOCK = 2**24
@@ -54,20 +69,51 @@ _LARGEST_PART = 2
 """Bytes of the largest strip or row of tiles, for each of `Limits.pixels`."""
 
 
+def directories(file: BinaryIO) -> Iterator[ImageFileDirectory_v2]:
+    """The tags of each image of a TIFF or BigTIFF file; one that leads back to itself ends there.
+
+    Raises:
+        Exception: of nearly every kind; they cannot be read.
+    """
+    head = file.read(16)
+    start = head if b"\x2b" in head[2:4] else head[:8]
+    if start.startswith(_PILLOW_MISSES):  # it takes the 0 for the version
+        start = b"II+\0" + start[4:]
+    place = ImageFileDirectory_v2(start, head[:2]).next
+    seen: set[int] = set()
+    while place and place not in seen:
+        seen.add(place)
+        tags = ImageFileDirectory_v2(start, head[:2])
+        file.seek(place)
+        tags.load(file)
+        yield tags
+        place = tags.next
+
+
 def tags_of(content: bytes) -> ImageFileDirectory_v2:
     """The tags of the first image of a TIFF or BigTIFF file.
 
     Raises:
         Exception: of nearly every kind; they cannot be read.
     """
-    start = content[:16] if b"\x2b" in content[2:4] else content[:8]
-    if start.startswith(_PILLOW_MISSES):  # it takes the 0 for the version
-        start = b"II+\0" + start[4:]
     with io.BytesIO(content) as file:
-        tags = ImageFileDirectory_v2(start, content[:2])
-        file.seek(tags.next)
-        tags.load(file)
-    return tags
+        return next(directories(file))
+
+
+def has_several_pages(path: Path) -> bool:
+    """Whether a file holds more than one page; of one that cannot be read, no.
+
+    Smaller pictures of a page, and masks of what is transparent in it, are none.
+    """
+    try:
+        with open_regular(path) as file:
+            kinds_of_page = (
+                _first(tags, _KIND, 0) for tags in itertools.islice(directories(file), _LOOKED_AT)
+            )
+            pages = (not kind & (_REDUCED | _MASK) for kind in kinds_of_page)
+            return next(pages) + any(pages) > 1
+    except Exception:  # of nearly every kind; decoding says what is wrong
+        return False
 
 
 def layout_of(content: bytes) -> "Layout | None":
