@@ -89,6 +89,16 @@ def test_a_head_of_classes_counts_collections_alike() -> None:
     )
 
 
+def test_collections_without_a_difference_are_refused() -> None:
+    features, labels = noisy()
+    for wrong in ([], [(features, np.arange(240))], [(features, labels[:-1])], [(features[:0], [])],
+                  [(np.repeat(features[:1], 9, axis=0), [0] * 9)]):  # fmt: skip
+        with pytest.raises(InputError, match="expected"):
+            Head.of_classes(wrong, 24, C)
+    with pytest.raises(InputError, match="expected 240 points"):
+        Head.learn(features, 24, C, points=features[:-1])
+
+
 def test_few_or_equal_images_are_refused() -> None:
     features, _ = noisy()
     with pytest.raises(InputError, match=f"at least {FEWEST}"):

@@ -228,8 +228,17 @@ def test_what_is_passed_over_on_purpose_is_counted_in_one_line(tmp_path: Path) -
     )
 
 
-@pytest.mark.parametrize("text", ["P1\t23\tmale\n", "P1 2024: first walk", "P2\t23\t180\t70\nP3\t31\t170\t60",
-                                  "P5 10 10 255 and more", "P1\n1. clean", "BM"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "P1\t23\tmale\n",
+        "P1 2024: first walk",
+        "P2\t23\t180\t70\nP3\t31\t170\t60",
+        "P5 10 10 255 and more",
+        "P1\n1. clean",
+        "BM",
+    ],
+)
 def test_a_text_that_begins_as_an_image_is_none(text: str, tmp_path: Path) -> None:
     folder_of(tmp_path, "a/1.jpg")
     for name in ("participants.tsv", "notes.txt", "plan.md", "none"):

@@ -34,6 +34,8 @@ _FLOOR = 0.03
 _FLOOR_OF_FEW = 0.1
 _FEW = 500
 """Variances are at least this share of the largest; with fewer images, noise is larger."""
+_SAME = 1e-12
+"""Share of their squares below which differences are rounding."""
 EPSILON = 1e-5
 """Of the LayerNorm before the head."""
 _RADIUS = 2.0
@@ -75,8 +77,10 @@ class Head:
                 neighbours; the features where left out.
 
         Raises:
-            InputError: there are fewer than 60 images, or all are the same.
+            InputError: there are fewer than 60 images, all are the same, or points are missing.
         """
+        if points is not None and len(points) != len(features):
+            raise InputError(f"expected {len(features)} points, one an image, got {len(points)}")
         if len(features) < FEWEST:
             raise InputError(
                 f"expected at least {FEWEST} readable images to adapt an encoder, got "
@@ -113,16 +117,29 @@ class Head:
         Args:
             collections: (N, F) features and N labels each; all count alike, however large.
             dim, c, radius: as for `learn`.
+
+        Raises:
+            InputError: there are no collections, or one has no class of two different images.
         """
+        if not collections:
+            raise InputError("expected at least one collection of images, got none")
         within = 0.0
         parts = []
         for features, labels in collections:
+            if len(features) != len(labels) or not len(labels):
+                raise InputError(
+                    f"expected a label an image, got {len(labels)} for {len(features)} images"
+                )
             normal = normalised(features)
             _, codes = np.unique(labels, return_inverse=True)
             sums = np.zeros((codes.max() + 1, normal.shape[1]))
             np.add.at(sums, codes, normal)
             differences = normal - (sums / np.bincount(codes)[:, None])[codes]
             own = differences.T @ differences
+            if not np.trace(own) > _SAME * np.square(normal).sum():
+                raise InputError(
+                    "expected classes with several images that differ, got none in a collection"
+                )
             within = within + own / np.trace(own)
             parts.append(normal)
         return cls._of(np.asarray(within), parts, dim, c, radius, _FLOOR)
@@ -174,10 +191,10 @@ def normalised(features: np.ndarray) -> np.ndarray:
     return np.asarray(centred / np.sqrt(centred.var(axis=1, keepdims=True) + EPSILON))
 
 
-def _neighbours(normal: np.ndarray) -> np.ndarray:
+def _neighbours(vectors: np.ndarray) -> np.ndarray:
     """Pairs (P, 2) of images that are among each other's nearest by cosine."""
-    count = len(normal)
-    _, found = nearest(normal, normal, min(_NEIGHBOURS + 1, count), None)
+    count = len(vectors)
+    _, found = nearest(vectors, vectors, min(_NEIGHBOURS + 1, count), None)
     near = [set(row.tolist()) - {place} for place, row in enumerate(found)]
     pairs = [(a, b) for a, own in enumerate(near) for b in own if a < b and a in near[b]]
     return np.array(pairs, np.int64).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""From images to a network's input, in threads: the one way there for all that is embedded."""
+"""From images to a network's input, in threads."""
 
 import itertools
 from collections import deque
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 def pixels_of(
     preprocessing: Preprocessing, image: ImageLike, content: bytes | None = None
 ) -> tuple[np.ndarray | None, str]:
-    """From an image to a network's input: the one way there for all that is embedded.
+    """From an image to a network's input: decoded by `picture_of`, and preprocessed.
 
     Args:
         preprocessing: of the encoder.
