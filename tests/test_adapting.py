@@ -163,6 +163,30 @@ def test_an_index_and_its_encoder_go_on_together(
     assert page.read_text().count("data:image/jpeg") == 10
 
 
+def test_copies_count_once(album_index: Path, exported: Path, inside: Hier, tmp_path: Path) -> None:
+    assert inside("adapt", "--index", album_index, "-o", tmp_path / "once.onnx").returncode == 0
+    album, few = tmp_path / "many", tmp_path / "few"
+    few.mkdir()
+    files = sorted(album.rglob("*.png"))
+    for number, file in enumerate(files):
+        for copy in range(5):
+            shutil.copy(file, file.with_name(f"{file.stem} copy {copy}.png"))
+            shutil.copy(files[number % (FEWEST - 1)], few / f"{number} {copy}.png")
+    copied = tmp_path / "copied.faiss"
+    assert inside("embed", album, "--model", exported, "--index", copied).returncode == 0
+    assert inside("adapt", "--index", copied, "-o", tmp_path / "copied.onnx").returncode == 0
+    once, often = (Encoder(tmp_path / f"{name}.onnx") for name in ("once", "copied"))
+    np.testing.assert_allclose(
+        np.abs(once.embed(files).points), np.abs(often.embed(files).points), atol=1e-4
+    )
+    assert (
+        inside("embed", few, "--model", exported, "--index", tmp_path / "few.faiss").returncode == 0
+    )
+    refused = inside("adapt", "--index", tmp_path / "few.faiss", "-o", tmp_path / "few.onnx")
+    fails(refused, 2)
+    assert f"at least {FEWEST} different images" in refused.stderr.decode().replace("\n", " ")
+
+
 def test_the_graph_computes_what_the_head_does(album_index: Path, tmp_path: Path) -> None:
     done = adapt(album_index, tmp_path / "a.onnx", dim=5, rebase=False)
     assert not done.rebased and done.encoder.embedding_dim == 5

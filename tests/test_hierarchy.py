@@ -272,6 +272,15 @@ def test_a_class_of_most_photos_outweighs_a_word_of_most_classes() -> None:
     names = ["red oak", "white oak", "bur oak", "elm"]
     assert group_name(names, np.array([14, 13, 13, 60])) == "mostly elm"
     assert common_name([]) == ""
+    tits = ["Eagle", "Auk", "Great Tit", "Blue Tit", "Coal Tit", "Marsh Tit"]
+    assert common_name(tits, photos=[50, 40, 1, 1, 1, 1]) == "mostly Eagle"
+    assert common_name(tits, photos=[45, 45, 1, 1, 1, 1]) == "Eagle, Auk and Tit"
+    assert common_name(tits, photos=[1, 1, 9, 9, 9, 9]) == "mostly Tit"
+
+
+def test_small_words_name_nothing() -> None:
+    dishes = ["fish_and_chips", "macaroni_and_cheese", "shrimp_and_grits"]
+    assert common_name(dishes) == "fish_and_chips, macaroni_and_cheese and shrimp_and_grits"
 
 
 # -- looking ------------------------------------------------------------------------------------

@@ -166,6 +166,8 @@ def test_folders_are_walked_in_natural_order_and_circles_end(tmp_path: Path) -> 
         "x2.jpg",
         "x10.jpg",
     ]
+    (tmp_path / "unplugged").symlink_to(tmp_path / "disk")
+    assert tmp_path / "unplugged" in find([tmp_path])  # named where it is read
     with pytest.raises(InputError, match="missing"):
         find([tmp_path / "gone"])
     (tmp_path / "none").mkdir()

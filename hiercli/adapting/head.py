@@ -83,7 +83,7 @@ class Head:
             raise InputError(f"expected {len(features)} points, one an image, got {len(points)}")
         if len(features) < FEWEST:
             raise InputError(
-                f"expected at least {FEWEST} readable images to adapt an encoder, got "
+                f"expected at least {FEWEST} different images to adapt an encoder, got "
                 f"{len(features)}. Add images to the index"
             )
         kept = np.linspace(0, len(features) - 1, min(len(features), MOST)).astype(int)

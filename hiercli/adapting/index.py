@@ -129,7 +129,11 @@ def adapt(
                     f"features, got {count}"
                 )
             old_points = np.stack([np.frombuffer(rows[at].point, "<f4") for at in kept])
-            head = Head.learn(features, count, old.c, points=old_points)
+            # Copies would be each other's neighbours, and differ in nothing.
+            contents = {rows[at].content: place for place, at in enumerate(kept)}
+            once = np.array(sorted(contents.values()))
+            once = once[np.linspace(0, len(once) - 1, min(len(once), MOST)).astype(int)]
+            head = Head.learn(features[once], count, old.c, points=old_points[once])
             facts = {"images": len(kept), "source": old.metadata.fingerprint}
             made = graph.write(source, target, head, features, old_points, sample, facts)
             points = _points(head, features)

@@ -71,10 +71,12 @@ class Kinds:
         far = midpoint_distances(images.codes, images.blocks(), len(classes), images.c)
         np.fill_diagonal(far, 0.0)
         said = said_by_all(classes)
+        photos = np.bincount(images.codes[images.codes >= 0], minlength=len(classes))
         members = [[leaf] for leaf in range(len(classes))]
         for first, second in average(squareform(far, checks=False))[:-1, :2].astype(int):
             members.append(members[first] + members[second])
-            name = common_name([classes[leaf] for leaf in members[-1]], said)
+            own = members[-1]
+            name = common_name([classes[leaf] for leaf in own], said, photos[own].tolist())
             self.parents[first] = self.parents[second] = self._add(name, "")
 
     def __post_init__(self) -> None:

@@ -254,7 +254,11 @@ def _patterns(lines: Sequence[str], source: str) -> "PathSpec":
 
 
 def _looks_like_one(path: str) -> bool:
-    """Whether a file whose name says nothing begins as an image does, and not as a text."""
+    """Whether a file whose name says nothing begins as an image does, and not as a text.
+
+    A link that leads nowhere may be one, or a folder of them: whoever reads it says that it is
+    missing.
+    """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
@@ -262,7 +266,7 @@ def _looks_like_one(path: str) -> bool:
             start = file.read(FIRST_BYTES)
             return kind_of(start) is not None and not is_text(start)
     except OSError:
-        return False
+        return os.path.islink(path) and not os.path.exists(path)
 
 
 def natural_key(text: str) -> list[tuple[int, int, str, str]]:
