@@ -3,15 +3,12 @@
 import asyncio
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import time
 import traceback
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,38 +16,33 @@ import numpy as np
 import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from hiercli import __version__
 from hiercli.errors import HierError, ImageError, InputError, MismatchError, ServerError
-from hiercli.images import kinds
 from hiercli.index.queries import Box
 from hiercli.index.schema import Row
 from hiercli.serve import openapi
 from hiercli.serve.asked import asked
-from hiercli.serve.collection import ServedIndex, content_of
+from hiercli.serve.collection import ServedIndex
 from hiercli.serve.decoders import DecoderPool
 from hiercli.serve.guard import COOKIE, Guard
 from hiercli.serve.making import Background, JobProgress
+from hiercli.serve.pictures import Pictures
+from hiercli.serve.responses import answer_of, error_of, fresh, page_file, refusal_of
 from hiercli.serve.reviews import kinds_of, reviewed
 from hiercli.serve.settings import Settings
 from hiercli.serve.state import Asked
 from hiercli.serve.trees import grown
+from hiercli.serve.uploads import body_of, upload_of
 
 MOST_TEXT = 10_000
 """Bytes of JSON that name an image, words or a point, beside those of the point itself."""
-_PREVIEWS = 64 * 2**20
-"""Bytes of previews that are kept."""
 _PATIENCE = 1.0
 """Seconds that a request waits for a tree or review in the making; then it hears how far it is."""
-_OWN = ("index.html", "app.css", "app.js")
-_SHARED = ("theme.css", "disk.css", "disk.js", "review.css", "review.js")
-"""Files of the page; tree, review and colours are those of the offline pages."""
-_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 _FOLDERS = re.compile(r"(?<![\w*.])(?:[A-Za-z]:)?(?:[/\\][^\s/\\]+)*[/\\](?=[^\s/\\])")
 """What stands before the name of a file in an absolute path."""
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
@@ -90,7 +82,7 @@ class Service:
         self.reviews = Background(
             reviewed, settings, patience, "`hier review --points`", self._background
         )
-        self.previews = Cache(_PREVIEWS)
+        self.pictures = Pictures(self.decoders, settings.show_originals)
         self.failure: HierError | None = None
         self.registry = CollectorRegistry()
         self.requests = Counter(
@@ -148,13 +140,13 @@ class Service:
         try:
             return await endpoint(request)
         except HTTPException as error:
-            return _error(error.status_code, _CODES.get(error.status_code, "error"), error.detail)
+            return refusal_of(error)
         except HierError as error:
             status, code = next((s, c) for kind, s, c in _STATUS if isinstance(error, kind))
-            return _error(status, code, self._without_paths(str(error)))
+            return error_of(status, code, self._without_paths(str(error)))
         except Exception:  # a fault of ours: the operator is told, the client is not
             traceback.print_exc()
-            return _error(500, "fault", "the server failed because of a bug")
+            return error_of(500, "fault", "the server failed because of a bug")
 
     def _without_paths(self, message: str) -> str:
         """A message as clients may see it: files by their names, without folders."""
@@ -179,11 +171,11 @@ class Service:
         index = self.index(name)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
-            return _json(await self._by_json(index, await _body(request), how))
+            return answer_of(await self._by_json(index, await body_of(request), how))
         if kind == "multipart/form-data":
-            content, name = await _upload(request, self.settings.max_upload)
+            content, name = await upload_of(request, self.settings.max_upload)
         elif kind.startswith("image/") or kind == "application/octet-stream":
-            content, name = await _body(request), "image"
+            content, name = await body_of(request), "image"
         else:
             raise HTTPException(
                 415, "expected multipart/form-data with a field 'image', an image as the body, or "
@@ -193,7 +185,7 @@ class Service:
             raise InputError("expected an image, got an empty one")
         point, made_by = await self._point(index, content, name, part)
         how = dataclasses.replace(how, made_by=made_by)
-        return _json({"query": name} | await index.points(point, how))
+        return answer_of({"query": name} | await index.points(point, how))
 
     async def _point(
         self, index: ServedIndex, content: bytes, name: str, part: Box | None
@@ -250,46 +242,11 @@ class Service:
 
     async def image(self, request: Request) -> Response:
         """A small picture, a preview or, where that is allowed, the file of an indexed image."""
-        index, name = self.index(request.query_params.get("index")), request.path_params["id"]
+        index = self.index(request.query_params.get("index"))
         size = request.query_params.get("size", "preview")
-        if size not in ("small", "preview", "original"):
-            raise InputError("expected a size of small, preview or original")
-        if size == "original" and not self.settings.show_originals:
-            raise HTTPException(
-                403, "originals are not served. Start the server with --show-originals"
-            )
-        row, _ = await self._row(index, name)
-        if size == "original":
-            content = await asyncio.to_thread(content_of, row)
-            kind = None if content is None else kinds.of(content, "")
-            mime = _MIMES.get(kind.name if kind else "")
-            if content is None:
-                raise HTTPException(404, "the file is missing, or has changed since it was indexed")
-            if mime is None:
-                raise HTTPException(
-                    404, "originals of this format are not served. Use size=preview"
-                )
-            return Response(content, media_type=mime, headers=_CACHED)
-        key = (index.name, name, size)
-        found = self.previews.get(key)
-        if found is None:
-            found = await self._picture(index, row, size)
-            self.previews.put(key, found)
-        return Response(found, media_type="image/jpeg", headers=_CACHED)
-
-    async def _picture(self, index: ServedIndex, row: Row, size: str) -> bytes:
-        kept = await index.small_picture(row)
-        if size == "small" and kept is not None:
-            return kept
-        content = await asyncio.to_thread(content_of, row)
-        if content is not None:
-            with contextlib.suppress(ImageError):
-                return await self.decoders.preview(content, "image", 96 if size == "small" else 512)
-        if kept is None:
-            raise HTTPException(
-                404, "there is no preview: the file cannot be read, and the index has no thumbnail"
-            )
-        return kept
+        self.pictures.require(size)
+        row, _ = await self._row(index, request.path_params["id"])
+        return await self.pictures.answer(index, row, size)
 
     async def stats(self, request: Request) -> Response:
         """Sizes and names of the indexes."""
@@ -297,7 +254,7 @@ class Service:
         for one in told:
             if "problem" in one:
                 one["problem"] = self._without_paths(one["problem"])
-        return _json({
+        return answer_of({
             "version": __version__,
             "indexes": told,
             "max_upload": self.settings.max_upload,
@@ -308,19 +265,19 @@ class Service:
         """The tree of the classes with its images, laid out in a disk."""
         index = self.index(request.query_params.get("index"))
         found = _unless_building(await self.trees.of(index))
-        return found if isinstance(found, Response) else _fresh(found)
+        return found if isinstance(found, Response) else fresh(found)
 
     async def review(self, request: Request) -> Response:
         """What a person should look at in the index."""
         kinds = kinds_of(request.query_params.getlist("kind"))
         made = await self.reviews.of(self.index(request.query_params.get("index")))
         found = _unless_building(made)
-        return found if isinstance(found, Response) else _fresh(found.answer(kinds))
+        return found if isinstance(found, Response) else fresh(found.answer(kinds))
 
     async def health(self, request: Request) -> Response:
         """Whether the server answers."""
         problems = [index.problem for index in self.indexes.values() if index.problem]
-        return _json({"status": "degraded" if problems else "ok"})
+        return answer_of({"status": "degraded" if problems else "ok"})
 
     async def metrics(self, request: Request) -> Response:
         """Counts and times, for Prometheus."""
@@ -331,7 +288,7 @@ class Service:
 
     async def document(self, request: Request) -> Response:
         """The OpenAPI document."""
-        return _json(openapi.document())
+        return answer_of(openapi.document())
 
     # -- the page ----------------------------------------------------------------------------------
 
@@ -343,114 +300,18 @@ class Service:
                 COOKIE, self.settings.token, httponly=True, samesite="strict", path="/"
             )
             return answer
-        return _file("index.html")
+        return page_file("index.html")
 
     async def part(self, request: Request) -> Response:
         """A script or style of the page."""
-        name = request.path_params["name"]
-        if name not in (*_OWN, *_SHARED):
-            raise HTTPException(404, "there is no such page")
-        return _file(name)
-
-
-class Cache:
-    """Bytes by key, the least recently used ones dropped beyond a size.
-
-    Examples:
-        >>> cache = Cache(3)
-        >>> cache.put("a", b"12"); cache.put("b", b"34")
-        >>> cache.get("a"), cache.get("b")
-        (None, b'34')
-
-    Args:
-        size: bytes of all values.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._left, self._held = size, OrderedDict[object, bytes]()
-
-    def get(self, key: object) -> bytes | None:
-        """What was put there, if it is still there."""
-        if key in self._held:
-            self._held.move_to_end(key)
-        return self._held.get(key)
-
-    def put(self, key: object, value: bytes) -> None:
-        """Keep a value."""
-        self._left += len(self._held.pop(key, b"")) - len(value)
-        self._held[key] = value
-        while self._left < 0 and self._held:
-            self._left += len(self._held.popitem(last=False)[1])
-
-
-_CACHED = {"cache-control": "private, max-age=3600"}
-_MIMES = {
-    f"a {name} image": f"image/{name.lower()}" for name in ("JPEG", "PNG", "GIF", "WebP", "BMP")
-} | {"an AVIF image": "image/avif"}
-"""Kinds of files that browsers show."""
-
-
-def _json(value: object, status: int = 200) -> Response:
-    try:
-        body = orjson.dumps(value)
-    except TypeError:  # a name that is not UTF-8
-        body = json.dumps(value, separators=(",", ":")).encode()
-    return Response(body, status, media_type="application/json")
+        return page_file(request.path_params["name"])
 
 
 def _unless_building(found: Found | JobProgress) -> Found | Response:
     """What was made, or the answer that says how far it is."""
     if isinstance(found, JobProgress):
-        return _json({"building": True} | dataclasses.asdict(found), 202)
+        return answer_of({"building": True} | dataclasses.asdict(found), 202)
     return found
-
-
-def _fresh(content: bytes) -> Response:
-    """JSON that a browser asks for again each time."""
-    return Response(content, media_type="application/json", headers={"cache-control": "no-cache"})
-
-
-def _file(name: str) -> Response:
-    here = resources.files("hiercli.serve").joinpath("page", name)
-    if name in _SHARED:
-        here = resources.files("hiercli.reports").joinpath(name)
-    kind = _TYPES[name.rpartition(".")[2]]
-    return Response(
-        here.read_bytes(),
-        media_type=f"{kind}; charset=utf-8",
-        headers={"cache-control": "no-cache"},
-    )
-
-
-async def _body(request: Request) -> bytes:
-    try:
-        return await request.body()
-    except ClientDisconnect as error:
-        raise HTTPException(400, "the request ended too early") from error
-
-
-async def _upload(request: Request, most: int) -> tuple[bytes, str]:
-    """The bytes and name of the field ``image`` of a form; all in memory.
-
-    Raises:
-        InputError: there is none.
-    """
-    MultiPartParser.spool_max_size = most + 1  # never on disk, which may be full
-    try:
-        async with request.form(max_files=1, max_fields=8, max_part_size=4096) as form:
-            image = form.get("image")
-            if image is None or isinstance(image, str):
-                raise InputError("expected a file in the field 'image'")
-            return await image.read(), _readable(image.filename or "image")
-    except MultiPartException as error:
-        raise InputError(f"the form cannot be read: {error.message}") from error
-    except ClientDisconnect as error:
-        raise HTTPException(400, "the request ended too early") from error
-
-
-def _readable(name: str) -> str:
-    """A file name as it may be said back: without folders, and not endless."""
-    return os.path.basename(name.replace("\\", "/"))[-100:] or "image"
 
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -478,7 +339,7 @@ class _Counted:
         if scope["method"] in self._methods:
             response = await self._service.answered(self._endpoint, Request(scope, receive))
         else:
-            response = _error(405, "wrong-method", f"expected {' or '.join(self._methods)}")
+            response = error_of(405, "wrong-method", f"expected {' or '.join(self._methods)}")
             response.headers["allow"] = ", ".join(self._methods)
         status = response.status_code
         if status not in self._counts:
@@ -515,15 +376,4 @@ def application(settings: Settings) -> tuple[Guard, Service]:
 
 
 async def _not_there(scope: Scope, receive: Receive, send: Send) -> None:
-    await _error(404, "not-found", "there is no such path")(scope, receive, send)
-
-
-_CODES = {400: "wrong-input", 403: "forbidden", 404: "not-found", 413: "too-large",
-          415: "wrong-type", 405: "wrong-method"}  # fmt: skip
-
-
-def _error(status: int, code: str, message: str) -> Response:
-    answer = _json({"error": {"code": code, "message": message}}, status)
-    if status == 503:
-        answer.headers["retry-after"] = "1"
-    return answer
+    await error_of(404, "not-found", "there is no such path")(scope, receive, send)
