@@ -79,7 +79,7 @@ def test_one_class_under_two_labels() -> None:
     labels[24:36:2] = ["kind2 again"] * 6
     found = [one for one in look(labels) if one.kind == "merge"]
     assert [(one.label, one.proposal) for one in found] == [("kind2", "kind2 again")]
-    assert set(found[0].branch.split(", ")) == {"kind2", "kind2 again"}
+    assert set(found[0].branch.split(" and ")) == {"kind2", "kind2 again"}
 
 
 def test_the_surest_of_each_kind_come_first_and_the_rest_on_request() -> None:
